@@ -1,0 +1,191 @@
+//! How a running attempt tells how far it is.
+//!
+//! A runner changes one state as often as it likes; the attempt's publisher looks at it at its own pace, so a
+//! fast runner costs nothing but the newest state is always told. Log lines queue up to a bound; beyond it
+//! the oldest ones make room and are counted, because a tail is worth more than a head.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::model::test::{Counts, EtaMs, Failure, MAX_FAILURES};
+
+/// The longest log line that is kept, in bytes; the rest of a longer one is cut.
+pub const MAX_LINE_BYTES: usize = 4096;
+/// How many log lines wait for the publisher at most.
+pub const MAX_PENDING_LINES: usize = 2000;
+
+/// The whole state of a running attempt: absolute and complete.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressState {
+    /// 0 to 100.
+    pub progress: f64,
+    /// Test cases by outcome.
+    pub counts: Counts,
+    /// The test cases that run now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub current: Vec<String>,
+    /// Whatever the runner measures.
+    pub metrics: Map<String, Value>,
+    /// The first failures; at most [`MAX_FAILURES`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+    /// A line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When it will probably end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<EtaMs>,
+}
+
+impl ProgressState {
+    /// Notes a failed test case, unless enough are noted already.
+    pub fn note_failure(&mut self, failure: Failure) {
+        if self.failures.len() < MAX_FAILURES {
+            self.failures.push(failure);
+        }
+    }
+
+    /// Sets `progress` from the counts where the total is known.
+    pub fn progress_from_counts(&mut self) {
+        if let Some(total) = self.counts.total.filter(|t| *t > 0) {
+            #[expect(clippy::cast_precision_loss, reason = "a percentage needs no 53 bits")]
+            let percent = self.counts.done() as f64 * 100.0 / total as f64;
+            self.progress = percent.clamp(0.0, 100.0);
+        }
+    }
+}
+
+/// Log lines that wait to be published.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LogChunk {
+    /// The number of the first of `lines`, from 1; a jump over the end of the chunk before shows lost lines.
+    pub first_line: u64,
+    /// The lines, without their ends.
+    pub lines: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: ProgressState,
+    changed: bool,
+    lines: VecDeque<String>,
+    // The number of `lines.front()`.
+    first_line: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+/// The runner's end; clones tell of the same attempt.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Shared>);
+
+impl Progress {
+    /// The state of an attempt that has just begun.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Changes the state.
+    pub fn update(&self, change: impl FnOnce(&mut ProgressState)) {
+        let mut inner = self.lock();
+        change(&mut inner.state);
+        inner.changed = true;
+        drop(inner);
+        self.0.wake.notify_one();
+    }
+
+    /// Adds a line of output, without its end.
+    pub fn log(&self, line: &str) {
+        let cut = line.floor_char_boundary(MAX_LINE_BYTES);
+        let mut inner = self.lock();
+        if inner.lines.is_empty() && inner.first_line == 0 {
+            inner.first_line = 1;
+        }
+        if inner.lines.len() == MAX_PENDING_LINES {
+            inner.lines.pop_front();
+            inner.first_line += 1;
+        }
+        inner.lines.push_back(line[..cut].to_owned());
+        drop(inner);
+        self.0.wake.notify_one();
+    }
+
+    /// The newest state.
+    #[must_use]
+    pub fn state(&self) -> ProgressState {
+        self.lock().state.clone()
+    }
+
+    /// The newest state, if it changed since the last call.
+    #[must_use]
+    pub fn take_changed(&self) -> Option<ProgressState> {
+        let mut inner = self.lock();
+        std::mem::take(&mut inner.changed).then(|| inner.state.clone())
+    }
+
+    /// Up to `max` waiting log lines, oldest first.
+    #[must_use]
+    pub fn take_log(&self, max: usize) -> Option<LogChunk> {
+        let mut inner = self.lock();
+        if inner.lines.is_empty() {
+            return None;
+        }
+        let n = inner.lines.len().min(max);
+        let chunk = LogChunk { first_line: inner.first_line, lines: inner.lines.drain(..n).collect() };
+        inner.first_line += n as u64;
+        Some(chunk)
+    }
+
+    /// Waits until something was changed or logged since the last wait.
+    pub async fn changed(&self) {
+        self.0.wake.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panicking runner cannot leave the state half changed in a way that matters: it is only shown.
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_state_is_told_once() {
+        let p = Progress::new();
+        assert_eq!(p.take_changed(), None);
+        p.update(|s| s.progress = 1.0);
+        p.update(|s| s.progress = 2.0);
+        assert_eq!(p.take_changed().map(|s| s.progress), Some(2.0));
+        assert_eq!(p.take_changed(), None);
+    }
+
+    #[test]
+    fn a_flood_of_lines_keeps_the_tail_and_its_numbers() {
+        let p = Progress::new();
+        for i in 1..=MAX_PENDING_LINES + 10 {
+            p.log(&format!("line {i}"));
+        }
+        let chunk = p.take_log(5).expect("lines");
+        assert_eq!((chunk.first_line, chunk.lines[0].as_str()), (11, "line 11"));
+        assert_eq!(p.take_log(1).map(|c| c.first_line), Some(16));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let p = Progress::new();
+        p.log(&"é".repeat(MAX_LINE_BYTES));
+        assert_eq!(p.take_log(1).map(|c| c.lines[0].len()), Some(MAX_LINE_BYTES));
+    }
+}
