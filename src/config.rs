@@ -1,0 +1,4 @@
+//! Configuration: what an operator decides, read and checked before anything starts.
+
+pub mod channels;
+mod nearest;
