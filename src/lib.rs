@@ -1,9 +1,14 @@
 //! tidings tells people, live and without losing a message, how their long-running tests are doing.
 //!
 //! The layers, lowest first; a lower one never imports a higher one (`tests/integration/layers.rs` checks it):
-//! values ([`model`]), ground (configuration, metrics, tasks), seams (the traits), back ends, services, edges,
-//! and the whole. `ARCHITECTURE.md` follows one message through them.
+//! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`]) with their back ends on
+//! the [`store`], services ([`worker`]), edges, and the whole. `ARCHITECTURE.md` follows one message through
+//! them.
 
+pub mod broker;
 pub mod config;
+pub mod metrics;
 pub mod model;
+pub mod queue;
+pub mod store;
 pub mod worker;

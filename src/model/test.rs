@@ -245,6 +245,12 @@ pub enum Refused {
         /// How it ended.
         state: TestState,
     },
+    /// A job runs the test: its worker alone tells of beginnings and ends.
+    #[error("job {job} runs this test: only its worker may tell that it starts or ends")]
+    Owned {
+        /// The job.
+        job: JobId,
+    },
     /// The data is not what the event promises.
     #[error("{0}")]
     Data(String),
@@ -291,6 +297,19 @@ impl Snapshot {
             ended_at: None,
             epoch,
             offset: 0,
+        }
+    }
+
+    /// Whether a message that does not come from `job` may tell `event` of this test.
+    pub fn admits(&self, event: TestEvent, job: Option<&JobId>) -> Result<(), Refused> {
+        match &self.job_id {
+            Some(owner) if job != Some(owner) && !matches!(event, TestEvent::Progress | TestEvent::Log) => {
+                Err(Refused::Owned { job: owner.clone() })
+            }
+            Some(owner) if job != Some(owner) && self.state != TestState::Running => {
+                Err(Refused::Owned { job: owner.clone() })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,0 +1,129 @@
+//! The broker of one machine: channels, history and snapshots as tables of the embedded store.
+
+mod append;
+mod read;
+mod retain;
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+
+pub(crate) use append::{append_in, ensure_channel, load_snapshot, save_snapshot};
+
+use super::{
+    AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, TestPage, Top,
+};
+use crate::config::channels::Rules;
+use crate::model::{ChannelName, Published, Snapshot, TestId, TestState, now_ms};
+use crate::store::{Store, WriteTx};
+
+/// The live side of the embedded store: every transaction that appends messages tells it of them.
+#[derive(Clone, Default)]
+pub struct Live(Arc<OnceLock<Arc<dyn LiveSink>>>);
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Live")
+    }
+}
+
+impl Live {
+    /// Hands in the sink. Only the first one counts; messages appended before it are not told live.
+    pub fn connect(&self, sink: Arc<dyn LiveSink>) {
+        let _ = self.0.set(sink);
+    }
+
+    /// Tells of `messages` once the transaction is committed.
+    pub(crate) fn tell_after_commit(&self, tx: &mut WriteTx<'_>, messages: Vec<Arc<Published>>) {
+        if messages.is_empty() {
+            return;
+        }
+        if let Some(sink) = self.0.get().cloned() {
+            tx.after_commit(move || sink.published(messages));
+        }
+    }
+}
+
+/// Channels in the embedded store.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBroker {
+    store: Store,
+    rules: Arc<Rules>,
+    live: Live,
+}
+
+impl EmbeddedBroker {
+    /// The broker on `store`, which tells `live` of every message.
+    #[must_use]
+    pub fn new(store: Store, rules: Arc<Rules>, live: Live) -> Self {
+        Self { store, rules, live }
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    async fn append(
+        &self,
+        groups: Vec<AppendGroup>,
+    ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
+        let live = self.live.clone();
+        let answer = self.store.write(move |tx| {
+            let mut told = Vec::new();
+            let mut answers = Vec::with_capacity(groups.len());
+            for group in &groups {
+                answers.push(append_in(tx.conn(), group, &mut told)?);
+            }
+            live.tell_after_commit(tx, told);
+            Ok(answers)
+        });
+        Ok(answer.await?)
+    }
+
+    async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError> {
+        let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
+        let found = self.store.read(move |conn| read::top(conn, &name, test.as_ref())).await?;
+        if let Some(top) = found {
+            return Ok(top);
+        }
+        let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
+        let made = self.store.write(move |tx| {
+            ensure_channel(tx.conn(), &name, now_ms())?;
+            read::top(tx.conn(), &name, test.as_ref())
+        });
+        made.await?.ok_or_else(|| BrokerError::Unavailable(crate::store::StoreError::Closed))
+    }
+
+    async fn history(
+        &self,
+        channel: &ChannelName,
+        after: u64,
+        limit: PageLimit,
+    ) -> Result<Page, BrokerError> {
+        let history = self.rules.resolve(channel.as_str()).map(|r| r.namespace.history);
+        let name = channel.clone();
+        let found = self.store.read(move |conn| read::history(conn, &name, history, after, limit)).await?;
+        if let Some(page) = found {
+            return Ok(page);
+        }
+        let Top { position, .. } = self.top(channel).await?;
+        Ok(Page { messages: Vec::new(), epoch: position.epoch, top: position.offset, oldest: position.offset + 1 })
+    }
+
+    async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {
+        let test = test.clone();
+        Ok(self.store.read(move |conn| load_snapshot(conn, &test)).await?)
+    }
+
+    async fn tests(
+        &self,
+        state: Option<TestState>,
+        cursor: Option<i64>,
+        limit: usize,
+    ) -> Result<TestPage, BrokerError> {
+        Ok(self.store.read(move |conn| read::tests(conn, state, cursor, limit)).await?)
+    }
+
+    async fn retain(&self) -> Result<bool, BrokerError> {
+        retain::retain(&self.store, &self.rules).await
+    }
+}

@@ -1,0 +1,183 @@
+//! Appending: what one message changes in the tables, inside of a transaction that somebody else commits.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::broker::append::{Append, AppendGroup, Fold};
+use crate::broker::{AppendError, Appended};
+use crate::model::event::test_progress_channel;
+use crate::model::{ChannelName, Epoch, Position, Published, Snapshot, TestId, TestState};
+
+/// How many messages an append removes at most when its channel has grown past its bound.
+const TRIM_STEP: u64 = 256;
+
+/// A channel's row.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelRow {
+    pub(crate) id: i64,
+    pub(crate) epoch: Epoch,
+    pub(crate) top: u64,
+    pub(crate) oldest: u64,
+}
+
+/// The row of `name`, made with a new epoch if there is none.
+pub(crate) fn ensure_channel(conn: &Connection, name: &ChannelName, now_ms: i64) -> rusqlite::Result<ChannelRow> {
+    if let Some(row) = find_channel(conn, name)? {
+        return Ok(row);
+    }
+    let epoch = Epoch::generate();
+    conn.prepare_cached("INSERT INTO channel (name, epoch, top, oldest, touched_at) VALUES (?1, ?2, 0, 1, ?3)")?
+        .execute(params![name.as_str(), epoch.as_str(), now_ms])?;
+    Ok(ChannelRow { id: conn.last_insert_rowid(), epoch, top: 0, oldest: 1 })
+}
+
+/// The row of `name`.
+pub(super) fn find_channel(conn: &Connection, name: &ChannelName) -> rusqlite::Result<Option<ChannelRow>> {
+    conn.prepare_cached("SELECT id, epoch, top, oldest FROM channel WHERE name = ?1")?
+        .query_row([name.as_str()], |row| {
+            let epoch: String = row.get(1)?;
+            Ok(ChannelRow { id: row.get(0)?, epoch: Epoch::new(&epoch), top: row.get(2)?, oldest: row.get(3)? })
+        })
+        .optional()
+}
+
+/// Appends the group and adds its messages to `told`. A refusal leaves no message: it is decided before the
+/// first change but for the channel's row.
+pub(crate) fn append_in(
+    conn: &Connection,
+    group: &AppendGroup,
+    told: &mut Vec<Arc<Published>>,
+) -> rusqlite::Result<Result<Appended, AppendError>> {
+    let first = &group.first;
+    let row = ensure_channel(conn, &first.channel, first.timestamp_ms)?;
+    if let Some(offset) = known_offset(conn, &row, first)? {
+        let position = Position { epoch: row.epoch, offset };
+        return Ok(Ok(Appended { id: first.id.clone(), position, duplicate: true }));
+    }
+    if let Some(fold) = &first.fold {
+        let mut snapshot = match load_snapshot(conn, &fold.test_id)? {
+            Some(snapshot) => snapshot,
+            None => unknown_test(fold, row.epoch.clone()),
+        };
+        let admitted = snapshot.admits(fold.event, fold.job_id.as_ref());
+        if let Err(refused) = admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms)) {
+            return Ok(Err(refused.into()));
+        }
+        save_snapshot(conn, &snapshot, first.timestamp_ms)?;
+    }
+    let published = append_one(conn, row, first)?;
+    let position = published.position.clone();
+    told.push(published);
+    for mirror in &group.mirrors {
+        let row = ensure_channel(conn, &mirror.channel, mirror.timestamp_ms)?;
+        if known_offset(conn, &row, mirror)?.is_none() {
+            told.push(append_one(conn, row, mirror)?);
+        }
+    }
+    Ok(Ok(Appended { id: first.id.clone(), position, duplicate: false }))
+}
+
+/// A test that reports from outside begins with its first message.
+fn unknown_test(fold: &Fold, epoch: Epoch) -> Snapshot {
+    let test_type = fold.data.test_type.as_deref().unwrap_or("external");
+    Snapshot::new(fold.test_id.clone(), test_type, TestState::Running, epoch)
+}
+
+/// Where a message with this id stands already.
+fn known_offset(conn: &Connection, row: &ChannelRow, append: &Append) -> rusqlite::Result<Option<u64>> {
+    if row.top == 0 || append.namespace.history.size == 0 {
+        return Ok(None);
+    }
+    conn.prepare_cached("SELECT offset FROM message WHERE channel = ?1 AND id = ?2")?
+        .query_row(params![row.id, append.id.as_str()], |row| row.get(0))
+        .optional()
+}
+
+fn append_one(conn: &Connection, row: ChannelRow, append: &Append) -> rusqlite::Result<Arc<Published>> {
+    let offset = row.top + 1;
+    let size = append.namespace.history.size;
+    let mut oldest = row.oldest;
+    if size == 0 {
+        oldest = offset + 1;
+    } else {
+        insert_message(conn, row.id, offset, append)?;
+        // Readers hold to the bound exactly (`read::oldest_readable`); the rows may lag a little behind, so
+        // that not every append pays for a delete.
+        if offset - oldest >= size + size / 8 + 32 {
+            oldest = (offset + 1 - size).min(oldest + TRIM_STEP);
+            conn.prepare_cached("DELETE FROM message WHERE channel = ?1 AND offset < ?2")?
+                .execute(params![row.id, oldest])?;
+        }
+    }
+    conn.prepare_cached("UPDATE channel SET top = ?2, oldest = ?3, touched_at = ?4 WHERE id = ?1")?
+        .execute(params![row.id, offset, oldest, append.timestamp_ms])?;
+    Ok(Arc::new(Published::new(
+        append.channel.clone(),
+        Position { epoch: row.epoch, offset },
+        append.event.clone(),
+        append.priority,
+        append.timestamp_ms,
+        append.conflation_key.clone(),
+        append.open.clone(),
+    )))
+}
+
+fn insert_message(conn: &Connection, channel: i64, offset: u64, append: &Append) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO message (channel, offset, id, event, priority, timestamp, conflation_key, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        channel,
+        offset,
+        append.id.as_str(),
+        append.event.as_str(),
+        append.priority.number(),
+        append.timestamp_ms,
+        append.conflation_key,
+        append.open.as_str(),
+    ])?;
+    Ok(())
+}
+
+/// The state of a test, at the top of its channel: both are written by the same transactions.
+pub(crate) fn load_snapshot(conn: &Connection, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {
+    let stored: Option<String> = conn
+        .prepare_cached("SELECT snapshot FROM test WHERE id = ?1")?
+        .query_row([test.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(text) = stored else { return Ok(None) };
+    let mut snapshot = parse_snapshot(&text)?;
+    place(conn, &mut snapshot)?;
+    Ok(Some(snapshot))
+}
+
+/// Reads a stored snapshot.
+pub(super) fn parse_snapshot(text: &str) -> rusqlite::Result<Snapshot> {
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+/// Gives a stored snapshot the position of its channel's top.
+pub(super) fn place(conn: &Connection, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
+    let channel = test_progress_channel(&snapshot.test_id);
+    if let Ok(name) = ChannelName::parse(&channel)
+        && let Some(row) = find_channel(conn, &name)?
+    {
+        snapshot.epoch = row.epoch;
+        snapshot.offset = row.top;
+    }
+    Ok(())
+}
+
+/// Stores the state of a test.
+pub(crate) fn save_snapshot(conn: &Connection, snapshot: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
+    let text = serde_json::to_string(snapshot).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    conn.prepare_cached(
+        "INSERT INTO test (id, state, updated_at, snapshot) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET state = ?2, updated_at = ?3, snapshot = ?4",
+    )?
+    .execute(params![snapshot.test_id.as_str(), snapshot.state.name(), now_ms, text])?;
+    Ok(())
+}

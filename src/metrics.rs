@@ -1,0 +1,242 @@
+//! Every metric, in one place: its name, its help, its labels and how it is recorded.
+//!
+//! Labels are namespaces, priorities, outcomes, reasons and states, never a channel, user, test or job id, so
+//! the number of series is bounded by the configuration. All are registered at start, so that they exist at 0.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::model::{Priority, TestState};
+
+/// Delivery and append latencies, in seconds: from a tenth of a millisecond to ten seconds.
+const LATENCY_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Waiting and running times of jobs, in seconds: from a millisecond to a day.
+const JOB_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+/// Messages per flush.
+const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+
+/// The reasons why something is refused; the label of `tidings_rejected_total`.
+pub const REJECTED_REASONS: [&str; 7] =
+    ["unknown_channel", "unknown_event", "invalid", "too_large", "stale_attempt", "limit", "unavailable"];
+/// How an attempt or a job can end; the label of the job metrics.
+pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];
+/// How a join with a position can end; the label of `tidings_recoveries_total`.
+pub const RECOVERIES: [&str; 2] = ["recovered", "reset"];
+
+/// Installs the recorder of this process; its handle renders `/metrics`. Later calls return the same one.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    static INSTALLED: std::sync::Mutex<Option<PrometheusHandle>> = std::sync::Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("latency_seconds".to_owned()), LATENCY_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("append_seconds".to_owned()), LATENCY_SECONDS)?
+        .set_buckets_for_metric(Matcher::Prefix("tidings_job".to_owned()), JOB_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("tidings_batch_messages".to_owned()), BATCH_MESSAGES)?
+        .install_recorder()?;
+    describe();
+    LazyLock::force(&HOT);
+    register();
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+fn describe() {
+    use ::metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("tidings_connections", "Open Socket.IO connections");
+    describe_gauge!("tidings_subscriptions", "Rooms joined, over all connections");
+    describe_gauge!("tidings_channels", "Channels with at least one subscriber on this node");
+    describe_counter!("tidings_publications_total", "Messages appended, by namespace and priority");
+    describe_counter!("tidings_deliveries_total", "Messages handed to sockets, by priority");
+    describe_histogram!(
+        "tidings_delivery_latency_seconds",
+        Unit::Seconds,
+        "From the acceptance of a message to its hand-over to a socket, by priority"
+    );
+    describe_histogram!("tidings_batch_messages", "Messages that left a connection's outbox at once");
+    describe_counter!("tidings_conflated_total", "Messages that a newer one with the same key made superfluous");
+    describe_counter!("tidings_slow_consumers_total", "Connections that fell behind their bound");
+    describe_counter!("tidings_recoveries_total", "Joins with a position, by outcome");
+    describe_counter!("tidings_replayed_total", "Messages replayed from history");
+    describe_counter!("tidings_rejected_total", "Requests and messages refused, by reason");
+    describe_gauge!("tidings_jobs", "Jobs, by state");
+    describe_histogram!("tidings_job_wait_seconds", Unit::Seconds, "From a job's due time to its start");
+    describe_histogram!("tidings_job_duration_seconds", Unit::Seconds, "How long attempts ran, by outcome");
+    describe_counter!("tidings_job_attempts_total", "Attempts that ended, by outcome");
+    describe_gauge!("tidings_workers", "Workers that take jobs");
+    describe_gauge!("tidings_broker_up", "Whether the message store can be used");
+    describe_counter!("tidings_broker_reconnects_total", "Times that the connection to the store was made anew");
+    describe_histogram!("tidings_broker_append_seconds", Unit::Seconds, "How long a group of changes took to commit");
+    describe_gauge!("tidings_inbox_unread", "Notifications that nobody has read yet");
+    describe_counter!("tidings_http_requests_total", "HTTP requests, by route, method and status");
+    metrics_process::Collector::default().describe();
+}
+
+fn register() {
+    for reason in REJECTED_REASONS {
+        counter!("tidings_rejected_total", "reason" => reason).absolute(0);
+    }
+    for outcome in RECOVERIES {
+        counter!("tidings_recoveries_total", "outcome" => outcome).absolute(0);
+    }
+    for outcome in OUTCOMES {
+        counter!("tidings_job_attempts_total", "outcome" => outcome).absolute(0);
+        let _ = histogram!("tidings_job_duration_seconds", "outcome" => outcome);
+    }
+    for state in TestState::ALL {
+        gauge!("tidings_jobs", "state" => state.name()).set(0.0);
+    }
+    for name in ["tidings_connections", "tidings_subscriptions", "tidings_channels", "tidings_workers"] {
+        gauge!(name).set(0.0);
+    }
+    gauge!("tidings_inbox_unread").set(0.0);
+    gauge!("tidings_broker_up").set(1.0);
+    for name in [
+        "tidings_conflated_total",
+        "tidings_slow_consumers_total",
+        "tidings_replayed_total",
+        "tidings_broker_reconnects_total",
+    ] {
+        counter!(name).absolute(0);
+    }
+    let _ = histogram!("tidings_job_wait_seconds");
+}
+
+/// Handles that the hot paths use without looking them up.
+struct Hot {
+    deliveries: [Counter; 4],
+    latency: [Histogram; 4],
+    batch: Histogram,
+    append: Histogram,
+    connections: Gauge,
+    subscriptions: Gauge,
+    channels: Gauge,
+}
+
+static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
+    deliveries: Priority::ALL.map(|p| counter!("tidings_deliveries_total", "priority" => p.name())),
+    latency: Priority::ALL.map(|p| histogram!("tidings_delivery_latency_seconds", "priority" => p.name())),
+    batch: histogram!("tidings_batch_messages"),
+    append: histogram!("tidings_broker_append_seconds"),
+    connections: gauge!("tidings_connections"),
+    subscriptions: gauge!("tidings_subscriptions"),
+    channels: gauge!("tidings_channels"),
+});
+
+fn slot(priority: Priority) -> usize {
+    usize::from(priority.number()) - 1
+}
+
+/// A group of changes was committed.
+pub fn append_seconds(took: Duration) {
+    HOT.append.record(took);
+}
+
+/// Messages were appended to a channel of `namespace`.
+pub fn published(namespace: &str, priority: Priority) {
+    counter!("tidings_publications_total", "namespace" => namespace.to_owned(), "priority" => priority.name())
+        .increment(1);
+}
+
+/// A message was handed to a socket, `latency_ms` after it was accepted.
+pub fn delivered(priority: Priority, latency_ms: i64) {
+    HOT.deliveries[slot(priority)].increment(1);
+    HOT.latency[slot(priority)].record(seconds(latency_ms));
+}
+
+/// `messages` left an outbox at once.
+pub fn flushed(messages: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "no outbox holds 2^52 messages")]
+    HOT.batch.record(messages as f64);
+}
+
+/// A newer message took the place of `n` pending ones.
+pub fn conflated(n: u64) {
+    counter!("tidings_conflated_total").increment(n);
+}
+
+/// A connection fell behind its bound.
+pub fn slow_consumer() {
+    counter!("tidings_slow_consumers_total").increment(1);
+}
+
+/// Connections came (`+1`) or went (`-1`).
+pub fn connections(change: f64) {
+    HOT.connections.increment(change);
+}
+
+/// Rooms were joined or left.
+pub fn subscriptions(change: f64) {
+    HOT.subscriptions.increment(change);
+}
+
+/// Channels got their first subscriber, or lost their last.
+pub fn channels(change: f64) {
+    HOT.channels.increment(change);
+}
+
+/// Something was refused; `reason` is one of [`REJECTED_REASONS`].
+pub fn rejected(reason: &'static str) {
+    counter!("tidings_rejected_total", "reason" => reason).increment(1);
+}
+
+/// A join with a position ended as `outcome`, one of [`RECOVERIES`], and replayed `messages`.
+pub fn recovery(outcome: &'static str, messages: u64) {
+    counter!("tidings_recoveries_total", "outcome" => outcome).increment(1);
+    counter!("tidings_replayed_total").increment(messages);
+}
+
+/// How many jobs are in `state`.
+pub fn jobs(state: &'static str, n: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("tidings_jobs", "state" => state).set(n as f64);
+}
+
+/// A job began `wait_ms` after it was due.
+pub fn job_wait(wait_ms: i64) {
+    histogram!("tidings_job_wait_seconds").record(seconds(wait_ms));
+}
+
+/// An attempt ended as `outcome`, one of [`OUTCOMES`].
+pub fn attempt(outcome: &'static str, ran_ms: i64) {
+    counter!("tidings_job_attempts_total", "outcome" => outcome).increment(1);
+    histogram!("tidings_job_duration_seconds", "outcome" => outcome).record(seconds(ran_ms));
+}
+
+/// How many workers take jobs.
+pub fn workers(n: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("tidings_workers").set(n as f64);
+}
+
+/// Whether the message store can be used.
+pub fn broker_up(up: bool) {
+    gauge!("tidings_broker_up").set(if up { 1.0 } else { 0.0 });
+}
+
+/// An HTTP request was answered.
+pub fn http_request(route: &str, method: &'static str, status: u16) {
+    counter!(
+        "tidings_http_requests_total",
+        "route" => route.to_owned(), "method" => method, "status" => status.to_string()
+    )
+    .increment(1);
+}
+
+/// Brings the metrics of the process itself up to date; called before they are read.
+pub fn collect_process() {
+    metrics_process::Collector::default().collect();
+}
+
+fn seconds(ms: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a latency has no 53 bits of milliseconds")]
+    let seconds = ms.max(0) as f64 / 1000.0;
+    seconds
+}

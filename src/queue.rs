@@ -1,0 +1,278 @@
+//! The queue: jobs, their attempts, and the leases under which workers run them.
+//!
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`events`] says which messages tell
+//! of each change.
+
+pub mod embedded;
+pub mod events;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::sync::broadcast;
+
+use crate::model::test::TestError;
+use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+use crate::store::StoreError;
+
+/// A job as its submitter wants it.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Which runner handles it.
+    pub test_type: String,
+    /// What the runner is told.
+    pub config: Map<String, Value>,
+    /// The name of the test, if the submitter wants to choose it.
+    pub test_id: Option<TestId>,
+    /// Higher ones run first.
+    pub priority: Priority,
+    /// Not before this time, in ms since the Unix epoch.
+    pub run_at: Option<i64>,
+    /// Attempts in all; the queue's default if absent.
+    pub max_attempts: Option<u32>,
+    /// How long an attempt may take.
+    pub timeout_ms: Option<u64>,
+    /// A second submission with the same key returns the first job, for as long as that is kept.
+    pub dedupe_key: Option<String>,
+    /// The team that it belongs to.
+    pub team_id: Option<String>,
+    /// Who submits it.
+    pub user_id: Option<UserId>,
+}
+
+/// The answer to a submission.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// The dedupe key was known: this is the job that has had it.
+    pub existing: bool,
+}
+
+/// The right to run one attempt and to speak for it. It ends when it is not renewed in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Which job.
+    pub job_id: JobId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// The fencing token: a later claim of the job has a higher one, and this one then counts for nothing.
+    pub fence: i64,
+}
+
+/// A job that a worker may run now.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The job, as it is from now on.
+    pub job: Job,
+    /// The right to run it.
+    pub lease: Lease,
+}
+
+/// What became of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseStatus {
+    /// It goes on.
+    Held,
+    /// It goes on, but somebody asked to cancel the attempt.
+    CancelRequested,
+    /// Somebody else owns the job now, or it has ended.
+    Lost,
+}
+
+/// How a worker says that an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Everything passed.
+    Passed {
+        /// What the runner found.
+        results: Map<String, Value>,
+    },
+    /// It failed; the queue decides whether another attempt follows.
+    Failed {
+        /// Why. `tests_failed` is never retried.
+        error: TestError,
+        /// What there is of results.
+        results: Map<String, Value>,
+    },
+    /// It was cancelled as asked.
+    Cancelled,
+}
+
+/// What a running attempt tells.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// Its whole state; `percent` stands for it in the job's own events.
+    Progress {
+        /// 0 to 100.
+        percent: f64,
+        /// The data of `test:progress` without `testId` and `attempt`, a JSON object.
+        data: Box<RawValue>,
+    },
+    /// Lines of output.
+    Log {
+        /// The number of the first line.
+        first_line: u64,
+        /// The lines.
+        lines: Vec<String>,
+    },
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone)]
+pub struct JobPage {
+    /// Newest first.
+    pub jobs: Vec<Job>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<i64>,
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Jobs that may run now.
+    pub promoted: usize,
+    /// Attempts whose lease had ended.
+    pub reaped: usize,
+    /// There is more to do at once.
+    pub more: bool,
+    /// When the next job is due, in ms since the Unix epoch.
+    pub next_due: Option<i64>,
+}
+
+/// Why the queue did not do what it was asked. Nothing was changed, unless said otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NotFound(JobId),
+    /// Another job of the test has not ended.
+    #[error("test {test} is still run by job {job}; cancel that one, or choose another testId")]
+    TestActive {
+        /// The test.
+        test: TestId,
+        /// The job that runs it.
+        job: JobId,
+    },
+    /// The job has ended.
+    #[error("job {job} has ended already ({})", state.name())]
+    Ended {
+        /// The job.
+        job: JobId,
+        /// How.
+        state: JobState,
+    },
+    /// The job has not ended.
+    #[error("job {job} has not ended ({}); only an ended job can be retried", state.name())]
+    NotEnded {
+        /// The job.
+        job: JobId,
+        /// Where it is.
+        state: JobState,
+    },
+    /// The lease counts for nothing any more.
+    #[error("the lease of attempt {attempt} of job {job} has ended: another attempt owns the job, or it is over")]
+    LeaseLost {
+        /// The job.
+        job: JobId,
+        /// The attempt that spoke too late.
+        attempt: u32,
+    },
+    /// There is no room for more.
+    #[error("no room for new jobs: {0}")]
+    Full(StoreError),
+    /// The store cannot be reached; it is unknown whether the change was made.
+    #[error("the job store is unavailable: {0}")]
+    Unavailable(StoreError),
+}
+
+impl From<StoreError> for QueueError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self::Full(error),
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// The store of jobs.
+///
+/// - A change of a job's state and the messages that tell of it are one transaction.
+/// - Of all jobs that may run, one of the highest priority is claimed first; among those, the oldest.
+/// - At most one lease of a job counts at any time. Whoever holds an older one gets
+///   [`QueueError::LeaseLost`] and has changed nothing.
+/// - A job ends exactly once, unless somebody retries it by hand.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Adds a job, or finds the one that has its dedupe key.
+    async fn submit(&self, job: NewJob) -> Result<Submitted, QueueError>;
+
+    /// Makes known which test types `worker` handles; it is forgotten by [`Queue::leave`].
+    async fn join(&self, worker: &WorkerId, test_types: &[String]) -> Result<(), QueueError>;
+
+    /// Takes up to `max` jobs of `test_types` for `worker`: their attempts begin now.
+    async fn claim(
+        &self,
+        worker: &WorkerId,
+        test_types: &[String],
+        max: usize,
+    ) -> Result<Vec<Claim>, QueueError>;
+
+    /// Resolves when there may be something to claim; spurious wake-ups happen, lost ones do not, except that
+    /// a caller should also look now and then.
+    async fn wait_for_jobs(&self);
+
+    /// Prolongs leases; the answer has one status per lease, in order.
+    async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<LeaseStatus>, QueueError>;
+
+    /// Publishes what a running attempt tells, in order.
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError>;
+
+    /// Ends the attempt. After `Unavailable` it may have been ended: the same call again then answers
+    /// `LeaseLost`.
+    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError>;
+
+    /// Gives everything that `worker` holds back to the queue and forgets the worker. The attempts do not
+    /// count: they begin anew under the next number, but never because of this is a job out of attempts.
+    async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError>;
+
+    /// Cancels a job: one that waits ends now, a running one as soon as its worker has stopped it.
+    async fn cancel(
+        &self,
+        job: &JobId,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<Job, QueueError>;
+
+    /// Hears of running jobs that are to be cancelled. Who lags may miss some: [`Queue::renew`] tells as well.
+    fn cancellations(&self) -> broadcast::Receiver<JobId>;
+
+    /// Puts an ended job back into the queue, with as many attempts as it had in the beginning.
+    async fn retry(&self, job: &JobId) -> Result<Job, QueueError>;
+
+    /// One job.
+    async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError>;
+
+    /// Jobs, newest first, in `state` if one is given, before `cursor` if one is given.
+    async fn list(
+        &self,
+        state: Option<JobState>,
+        cursor: Option<i64>,
+        limit: usize,
+    ) -> Result<JobPage, QueueError>;
+
+    /// How many jobs are in each state.
+    async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError>;
+
+    /// Resolves when a job may have become due earlier than the last sweep said.
+    async fn wait_for_due(&self);
+
+    /// Lets due jobs into the queue and ends attempts whose lease has run out, a bounded number per call.
+    async fn sweep(&self) -> Result<Sweep, QueueError>;
+
+    /// Removes ended jobs and tests that are too old or too many, a bounded number per call; whether there is
+    /// more to remove.
+    async fn retain(&self) -> Result<bool, QueueError>;
+}

@@ -1,0 +1,251 @@
+//! The queue of one machine: jobs as a table of the embedded store.
+
+mod attempt;
+mod control;
+mod rows;
+mod submit;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, broadcast};
+
+use super::{
+    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, Report, Submitted, Sweep,
+};
+use crate::broker::AppendGroup;
+use crate::broker::embedded::{Live, append_in};
+use crate::config::channels::Rules;
+use crate::model::{Job, JobId, JobState, UserId, WorkerId};
+use crate::store::{Store, WriteTx};
+
+/// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
+const CANCELLATIONS: usize = 1024;
+
+/// How jobs are treated.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// Attempts in all, where the submitter does not say.
+    pub max_attempts: u32,
+    /// How long a lease lasts without being renewed.
+    pub lease: Duration,
+    /// The delay before the second attempt; it doubles for each further one.
+    pub backoff_base: Duration,
+    /// The longest such delay.
+    pub backoff_max: Duration,
+    /// How long ended jobs and tests are kept.
+    pub retention: Duration,
+    /// How many ended jobs are kept.
+    pub max_jobs_kept: u64,
+}
+
+/// Jobs in the embedded store.
+#[derive(Debug, Clone)]
+pub struct EmbeddedQueue {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    rules: Arc<Rules>,
+    live: Live,
+    options: QueueOptions,
+    signals: Arc<Signals>,
+    cancellations: broadcast::Sender<JobId>,
+    // There are no workers but those of this process.
+    workers: Mutex<HashMap<WorkerId, Vec<String>>>,
+}
+
+/// Wakes those who wait for work.
+#[derive(Debug, Default)]
+struct Signals {
+    ready: Notify,
+    due: Notify,
+}
+
+impl EmbeddedQueue {
+    /// The queue on `store`, which tells `live` of every change.
+    ///
+    /// The store belongs to this process alone, so a lease from before is one whose worker is gone: such
+    /// attempts end at the first sweep.
+    pub async fn open(
+        store: Store,
+        rules: Arc<Rules>,
+        live: Live,
+        options: QueueOptions,
+    ) -> Result<Self, QueueError> {
+        store
+            .write(|tx| tx.conn().execute("UPDATE job SET lease_until = 0 WHERE state = 'running'", []))
+            .await?;
+        let inner = Inner {
+            store,
+            rules,
+            live,
+            options,
+            signals: Arc::default(),
+            cancellations: broadcast::Sender::new(CANCELLATIONS),
+            workers: Mutex::new(HashMap::new()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Says of a queued job why it does not start, where that is not plain waiting.
+    fn explain(&self, mut job: Job) -> Job {
+        if job.state == JobState::Queued {
+            let handled = self.inner.handled_types();
+            if !handled.contains(&job.test_type) {
+                let known = handled.into_iter().collect::<Vec<_>>().join(", ");
+                let known = if known.is_empty() { "no worker is running".to_owned() } else { format!("handled are: {known}") };
+                job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
+            }
+        }
+        job
+    }
+}
+
+impl Inner {
+    fn handled_types(&self) -> BTreeSet<String> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.values().flatten().cloned().collect()
+    }
+
+    /// Appends what tells of a change, in its transaction.
+    fn tell(&self, tx: &mut WriteTx<'_>, groups: impl IntoIterator<Item = Option<AppendGroup>>) -> rusqlite::Result<()> {
+        let mut told = Vec::new();
+        for group in groups.into_iter().flatten() {
+            if let Err(refused) = append_in(tx.conn(), &group, &mut told)? {
+                // The job's own state decides; its test was written to from outside in a way that does not fit.
+                tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
+            }
+        }
+        self.live.tell_after_commit(tx, told);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Queue for EmbeddedQueue {
+    async fn submit(&self, job: NewJob) -> Result<Submitted, QueueError> {
+        let inner = self.inner.clone();
+        let submitted = self.inner.store.write(move |tx| submit::submit(&inner, tx, &job)).await??;
+        Ok(Submitted { job: self.explain(submitted.job), ..submitted })
+    }
+
+    async fn join(&self, worker: &WorkerId, test_types: &[String]) -> Result<(), QueueError> {
+        let mut workers = self.inner.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.insert(worker.clone(), test_types.to_vec());
+        crate::metrics::workers(workers.len());
+        Ok(())
+    }
+
+    async fn claim(
+        &self,
+        worker: &WorkerId,
+        test_types: &[String],
+        max: usize,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let types = serde_json::Value::from(test_types).to_string();
+        // Most looks find nothing; those must not cost the writer a transaction.
+        let wanted = types.clone();
+        if !self.inner.store.read(move |conn| attempt::any_ready(conn, &wanted)).await? {
+            return Ok(Vec::new());
+        }
+        let (inner, worker) = (self.inner.clone(), worker.clone());
+        let claims = self.inner.store.write(move |tx| attempt::claim(&inner, tx, &worker, &types, max)).await?;
+        if !claims.is_empty() {
+            // There may be more, and somebody else who waits.
+            self.inner.signals.ready.notify_one();
+        }
+        Ok(claims)
+    }
+
+    async fn wait_for_jobs(&self) {
+        self.inner.signals.ready.notified().await;
+    }
+
+    async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<LeaseStatus>, QueueError> {
+        let inner = self.inner.clone();
+        Ok(self.inner.store.write(move |tx| attempt::renew(&inner, tx, &leases)).await?)
+    }
+
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError> {
+        let (inner, lease) = (self.inner.clone(), lease.clone());
+        self.inner.store.write(move |tx| attempt::report(&inner, tx, &lease, &reports)).await?
+    }
+
+    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError> {
+        let (inner, lease) = (self.inner.clone(), lease.clone());
+        self.inner.store.write(move |tx| attempt::finish(&inner, tx, &lease, &ending)).await?
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {
+        {
+            let mut workers = self.inner.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.remove(worker);
+            crate::metrics::workers(workers.len());
+        }
+        let (inner, worker) = (self.inner.clone(), worker.clone());
+        Ok(self.inner.store.write(move |tx| attempt::hand_back(&inner, tx, &worker)).await?)
+    }
+
+    async fn cancel(&self, job: &JobId, reason: Option<String>, by: Option<UserId>) -> Result<Job, QueueError> {
+        let (inner, job) = (self.inner.clone(), job.clone());
+        self.inner
+            .store
+            .write(move |tx| control::cancel(&inner, tx, &job, reason.as_deref(), by.as_ref()))
+            .await?
+    }
+
+    fn cancellations(&self) -> broadcast::Receiver<JobId> {
+        self.inner.cancellations.subscribe()
+    }
+
+    async fn retry(&self, job: &JobId) -> Result<Job, QueueError> {
+        let (inner, job) = (self.inner.clone(), job.clone());
+        let job = self.inner.store.write(move |tx| control::retry(&inner, tx, &job)).await??;
+        Ok(self.explain(job))
+    }
+
+    async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {
+        let id = job.clone();
+        let found = self.inner.store.read(move |conn| rows::find(conn, &id)).await?;
+        Ok(found.map(|row| self.explain(row.job)))
+    }
+
+    async fn list(
+        &self,
+        state: Option<JobState>,
+        cursor: Option<i64>,
+        limit: usize,
+    ) -> Result<JobPage, QueueError> {
+        let mut page = self.inner.store.read(move |conn| rows::list(conn, state, cursor, limit)).await?;
+        page.jobs = page.jobs.into_iter().map(|job| self.explain(job)).collect();
+        Ok(page)
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError> {
+        Ok(self.inner.store.read(rows::counts).await?)
+    }
+
+    async fn wait_for_due(&self) {
+        self.inner.signals.due.notified().await;
+    }
+
+    async fn sweep(&self) -> Result<Sweep, QueueError> {
+        let now = crate::model::now_ms();
+        let pending = self.inner.store.read(move |conn| sweep::pending(conn, now)).await?;
+        if !pending.anything_now {
+            return Ok(Sweep { next_due: pending.next_due, ..Sweep::default() });
+        }
+        let inner = self.inner.clone();
+        Ok(self.inner.store.write(move |tx| sweep::sweep(&inner, tx)).await?)
+    }
+
+    async fn retain(&self) -> Result<bool, QueueError> {
+        sweep::retain(&self.inner.store, &self.inner.options).await
+    }
+}

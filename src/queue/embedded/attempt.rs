@@ -1,0 +1,256 @@
+//! Attempts: claimed, kept alive, reported on, ended or given back.
+
+use rusqlite::{Connection, params};
+
+use super::Inner;
+use super::rows::{self, JobRow};
+use crate::metrics;
+use crate::model::event::{JobEvent, TestEvent};
+use crate::model::test::TestError;
+use crate::model::{Job, JobState, WorkerId, now_ms};
+use crate::queue::events::Teller;
+use crate::queue::{Claim, Ending, Lease, LeaseStatus, QueueError, Report};
+use crate::store::WriteTx;
+use serde_json::{Map, Value, json, value::to_raw_value};
+
+/// The code of a failure that says that the tests ran and found something.
+const TESTS_FAILED: &str = "tests_failed";
+
+/// Whether a job of `types` (a JSON array) may be claimed.
+pub(super) fn any_ready(conn: &Connection, types: &str) -> rusqlite::Result<bool> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM job WHERE state = 'queued'
+           AND test_type IN (SELECT value FROM json_each(?1)))",
+    )?
+    .query_row([types], |row| row.get(0))
+}
+
+pub(super) fn claim(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    worker: &WorkerId,
+    types: &str,
+    max: usize,
+) -> rusqlite::Result<Vec<Claim>> {
+    let ready = rows::select(
+        tx.conn(),
+        "INDEXED BY job_ready WHERE state = 'queued' AND test_type IN (SELECT value FROM json_each(?1))
+         ORDER BY priority DESC, seq LIMIT ?2",
+        params![types, max],
+    )?;
+    let now = now_ms();
+    let mut claims = Vec::with_capacity(ready.len());
+    for mut row in ready {
+        row.job.state = JobState::Running;
+        row.job.attempt += 1;
+        row.job.started_at = Some(now);
+        row.job.worker_id = Some(worker.clone());
+        row.job.error = None;
+        row.fence += 1;
+        row.event_seq += 1;
+        rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
+        let depth = rows::depth(tx.conn())?;
+        let teller = inner.teller(&row, now);
+        inner.tell(tx, [teller.test_started(), teller.job(JobEvent::Started, None, Some(depth))])?;
+        metrics::job_wait(now - row.job.run_at.unwrap_or(row.job.created_at));
+        let lease = Lease { job_id: row.job.job_id.clone(), attempt: row.job.attempt, fence: row.fence };
+        claims.push(Claim { job: row.job, lease });
+    }
+    Ok(claims)
+}
+
+pub(super) fn renew(inner: &Inner, tx: &WriteTx<'_>, leases: &[Lease]) -> rusqlite::Result<Vec<LeaseStatus>> {
+    let until = inner.lease_until(now_ms());
+    let mut statuses = Vec::with_capacity(leases.len());
+    for lease in leases {
+        let Some(row) = rows::find_leased(tx.conn(), lease)? else {
+            statuses.push(LeaseStatus::Lost);
+            continue;
+        };
+        tx.conn()
+            .prepare_cached("UPDATE job SET lease_until = ?2 WHERE seq = ?1")?
+            .execute(params![row.seq, until])?;
+        let cancelled = row.job.cancel_requested;
+        statuses.push(if cancelled { LeaseStatus::CancelRequested } else { LeaseStatus::Held });
+    }
+    Ok(statuses)
+}
+
+pub(super) fn report(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    lease: &Lease,
+    reports: &[Report],
+) -> rusqlite::Result<Result<(), QueueError>> {
+    let Some(mut row) = rows::find_leased(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
+    let now = now_ms();
+    for report in reports {
+        row.event_seq += 1;
+        let teller = inner.teller(&row, now);
+        match report {
+            Report::Progress { percent, data } => {
+                let job = teller.job(JobEvent::Progress, Some(*percent), None);
+                inner.tell(tx, [teller.test(TestEvent::Progress, data), job])?;
+            }
+            Report::Log { first_line, lines } => {
+                let data = to_raw_value(&json!({ "firstLine": first_line, "lines": lines })).ok();
+                let log = data.and_then(|data| teller.test(TestEvent::Log, &data));
+                inner.tell(tx, [log])?;
+            }
+        }
+    }
+    // Who reports is alive.
+    rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
+    Ok(Ok(()))
+}
+
+pub(super) fn finish(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    lease: &Lease,
+    ending: &Ending,
+) -> rusqlite::Result<Result<Job, QueueError>> {
+    match rows::find_leased(tx.conn(), lease)? {
+        Some(row) => end_attempt(inner, tx, row, ending).map(Ok),
+        None => Ok(Err(lost(lease))),
+    }
+}
+
+fn lost(lease: &Lease) -> QueueError {
+    QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
+}
+
+/// Ends the running attempt of `row`: the job ends, or waits for its next attempt.
+pub(super) fn end_attempt(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    row: JobRow,
+    ending: &Ending,
+) -> rusqlite::Result<Job> {
+    match ending {
+        // Asked for while the attempt was ending by itself: the end that it came to is the truth.
+        Ending::Passed { results } => end(inner, tx, row, JobEvent::Completed, None, results),
+        Ending::Failed { error, results } => {
+            let left = row.job.attempt.saturating_sub(row.attempt_base) < row.job.max_attempts;
+            if row.job.cancel_requested && error.code != TESTS_FAILED {
+                end_cancelled(inner, tx, row)
+            } else if left && error.code != TESTS_FAILED {
+                let delay = backoff(inner, row.job.attempt - row.attempt_base);
+                retry_later(inner, tx, row, error, results, delay)
+            } else {
+                end(inner, tx, row, JobEvent::Failed, Some(error), results)
+            }
+        }
+        Ending::Cancelled => end_cancelled(inner, tx, row),
+    }
+}
+
+fn end(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    mut row: JobRow,
+    event: JobEvent,
+    error: Option<&TestError>,
+    results: &Map<String, Value>,
+) -> rusqlite::Result<Job> {
+    let now = now_ms();
+    row.job.state = if error.is_none() { JobState::Completed } else { JobState::Failed };
+    row.job.error = error.cloned();
+    row.job.ended_at = Some(now);
+    row.event_seq += 1;
+    rows::update(tx.conn(), &row, None)?;
+    let teller = inner.teller(&row, now);
+    inner.tell(tx, [teller.test_ended(error, results, false), teller.job(event, None, None)])?;
+    count_attempt(&row.job, now);
+    Ok(row.job)
+}
+
+/// Lets the job begin its next attempt after `delay_ms`.
+fn retry_later(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    mut row: JobRow,
+    error: &TestError,
+    results: &Map<String, Value>,
+    delay_ms: i64,
+) -> rusqlite::Result<Job> {
+    let now = now_ms();
+    row.job.state = JobState::Retrying;
+    row.job.error = Some(error.clone());
+    row.job.run_at = Some(now + delay_ms);
+    row.event_seq += 1;
+    rows::update(tx.conn(), &row, None)?;
+    let teller = inner.teller(&row, now);
+    inner.tell(tx, [teller.test_ended(Some(error), results, true), teller.job(JobEvent::Retrying, None, None)])?;
+    inner.wake_after_commit(tx, JobState::Retrying);
+    count_attempt(&row.job, now);
+    Ok(row.job)
+}
+
+/// Ends a job, in whichever state, as cancelled.
+pub(super) fn end_cancelled(inner: &Inner, tx: &mut WriteTx<'_>, mut row: JobRow) -> rusqlite::Result<Job> {
+    let now = now_ms();
+    let ran = row.job.state == JobState::Running;
+    row.job.state = JobState::Cancelled;
+    row.job.ended_at = Some(now);
+    row.event_seq += 1;
+    rows::update(tx.conn(), &row, None)?;
+    let reason = row.cancel_reason.as_deref().unwrap_or("cancelled");
+    let by = row.cancelled_by.as_ref().map(crate::model::UserId::as_str);
+    let teller = inner.teller(&row, now);
+    inner.tell(tx, [teller.test_cancelled(reason, by), teller.job(JobEvent::Cancelled, None, None)])?;
+    if ran {
+        count_attempt(&row.job, now);
+    }
+    Ok(row.job)
+}
+
+/// Gives back what a worker holds that stops in good order.
+pub(super) fn hand_back(inner: &Inner, tx: &mut WriteTx<'_>, worker: &WorkerId) -> rusqlite::Result<usize> {
+    let held = rows::select(tx.conn(), "WHERE state = 'running' AND worker_id = ?1", [worker.as_str()])?;
+    let n = held.len();
+    for mut row in held {
+        if row.job.cancel_requested {
+            end_cancelled(inner, tx, row)?;
+            continue;
+        }
+        // The attempt was cut short by us: it does not count.
+        row.attempt_base += 1;
+        let error = TestError {
+            code: "worker_stopped".to_owned(),
+            message: "the worker was stopped; the test begins anew".to_owned(),
+        };
+        retry_later(inner, tx, row, &error, &Map::new(), 0)?;
+    }
+    Ok(n)
+}
+
+/// The delay before the attempt after `attempts`: doubling, with a jitter of one half, so that jobs which
+/// failed together do not come back together.
+fn backoff(inner: &Inner, attempts: u32) -> i64 {
+    let base = inner.options.backoff_base.as_millis();
+    let doubled = base.saturating_mul(1 << attempts.saturating_sub(1).min(30));
+    let capped = doubled.min(inner.options.backoff_max.as_millis());
+    let capped = i64::try_from(capped).unwrap_or(i64::MAX);
+    capped - fastrand::i64(0..=capped / 2)
+}
+
+fn count_attempt(job: &Job, now: i64) {
+    let outcome = match job.state {
+        JobState::Completed => "passed",
+        JobState::Cancelled => "cancelled",
+        JobState::Retrying => "retried",
+        _ => "failed",
+    };
+    metrics::attempt(outcome, now - job.started_at.unwrap_or(now));
+}
+
+impl Inner {
+    pub(super) fn lease_until(&self, now: i64) -> i64 {
+        now + i64::try_from(self.options.lease.as_millis()).unwrap_or(i64::MAX / 2)
+    }
+
+    pub(super) fn teller<'a>(&'a self, row: &'a JobRow, now_ms: i64) -> Teller<'a> {
+        Teller { rules: &self.rules, job: &row.job, event_seq: row.event_seq, now_ms }
+    }
+}

@@ -1,0 +1,82 @@
+//! Submitting: a new job, its test, and the news of it.
+
+use super::rows::{self, JobRow};
+use super::Inner;
+use crate::broker::embedded::{ensure_channel, save_snapshot};
+use crate::model::event::{JobEvent, test_progress_channel};
+use crate::model::{ChannelName, Job, JobId, JobState, Snapshot, TestId, now_ms};
+use crate::queue::events::Teller;
+use crate::queue::{NewJob, QueueError, Submitted};
+use crate::store::WriteTx;
+
+pub(super) fn submit(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    new: &NewJob,
+) -> rusqlite::Result<Result<Submitted, QueueError>> {
+    if let Some(key) = &new.dedupe_key
+        && let Some(row) = rows::find_by_dedupe_key(tx.conn(), key)?
+    {
+        return Ok(Ok(Submitted { job: row.job, existing: true }));
+    }
+    let test_id = new.test_id.clone().unwrap_or_else(|| TestId::generate(&new.test_type));
+    if let Some(active) = rows::find_active(tx.conn(), &test_id)? {
+        return Ok(Err(QueueError::TestActive { test: test_id, job: active.job.job_id }));
+    }
+    let now = now_ms();
+    let job = job_of(new, test_id, inner.options.max_attempts, now);
+    let row =
+        JobRow { job, seq: 0, attempt_base: 0, fence: 0, event_seq: 1, cancel_reason: None, cancelled_by: None };
+    rows::insert(tx.conn(), &row)?;
+    restart_test(tx, &row.job, now)?;
+    announce(inner, tx, &row, now)?;
+    Ok(Ok(Submitted { job: row.job, existing: false }))
+}
+
+fn job_of(new: &NewJob, test_id: TestId, max_attempts: u32, now: i64) -> Job {
+    let run_at = new.run_at.filter(|at| *at > now);
+    Job {
+        job_id: JobId::generate(),
+        test_id,
+        test_type: new.test_type.clone(),
+        config: new.config.clone(),
+        state: if run_at.is_some() { JobState::Scheduled } else { JobState::Queued },
+        priority: new.priority,
+        attempt: 0,
+        max_attempts: new.max_attempts.unwrap_or(max_attempts).max(1),
+        timeout_ms: new.timeout_ms,
+        dedupe_key: new.dedupe_key.clone(),
+        team_id: new.team_id.clone(),
+        user_id: new.user_id.clone(),
+        created_at: now,
+        run_at,
+        started_at: None,
+        ended_at: None,
+        worker_id: None,
+        cancel_requested: false,
+        error: None,
+        waiting: None,
+    }
+}
+
+/// The test begins anew: what it was before stays in its channel, but not in its state.
+pub(super) fn restart_test(tx: &WriteTx<'_>, job: &Job, now: i64) -> rusqlite::Result<()> {
+    let Ok(channel) = ChannelName::parse(&test_progress_channel(&job.test_id)) else { return Ok(()) };
+    let epoch = ensure_channel(tx.conn(), &channel, now)?.epoch;
+    let mut snapshot = Snapshot::new(job.test_id.clone(), &job.test_type, job.state, epoch);
+    snapshot.job_id = Some(job.job_id.clone());
+    snapshot.attempt = job.attempt;
+    snapshot.queued_at = Some(now);
+    // Newest first is how tests are listed, and this one is new again.
+    tx.conn().prepare_cached("DELETE FROM test WHERE id = ?1")?.execute([job.test_id.as_str()])?;
+    save_snapshot(tx.conn(), &snapshot, now)
+}
+
+/// Tells of a job that was added, and wakes who has to act on it.
+pub(super) fn announce(inner: &Inner, tx: &mut WriteTx<'_>, row: &JobRow, now: i64) -> rusqlite::Result<()> {
+    let depth = rows::depth(tx.conn())?;
+    let teller = Teller { rules: &inner.rules, job: &row.job, event_seq: row.event_seq, now_ms: now };
+    inner.tell(tx, [teller.job(JobEvent::Added, None, Some(depth))])?;
+    inner.wake_after_commit(tx, row.job.state);
+    Ok(())
+}

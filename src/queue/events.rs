@@ -1,0 +1,185 @@
+//! Which messages tell of a job's changes, and in which channels.
+//!
+//! Ids are derived from the job, the attempt and a number that rises with every change of the job, so that a
+//! repeated write is recognised as the same message.
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use crate::broker::AppendGroup;
+use crate::broker::append::{Append, Draft, Fold};
+use crate::config::channels::Rules;
+use crate::model::event::{
+    JobEvent, QUEUE_UPDATES, TestEvent, job_status_channel, stress_test_channel, test_progress_channel,
+};
+use crate::model::test::{TestData, TestError};
+use crate::model::{EventName, Job, MessageId};
+
+/// The test type whose progress has a channel of its own.
+const STRESS: &str = "stress";
+
+/// Writes the messages of one change of one job.
+#[derive(Debug)]
+pub struct Teller<'a> {
+    /// Which channels there are.
+    pub rules: &'a Rules,
+    /// The job, as it is after the change.
+    pub job: &'a Job,
+    /// The number of the change.
+    pub event_seq: i64,
+    /// When it happens.
+    pub now_ms: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobData<'a> {
+    job_id: &'a str,
+    test_id: &'a str,
+    test_type: &'a str,
+    state: &'static str,
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a TestError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_depth: Option<u64>,
+}
+
+impl Teller<'_> {
+    /// A job event for the job's own channel and for `queue-updates`.
+    #[must_use]
+    pub fn job(&self, event: JobEvent, progress: Option<f64>, queue_depth: Option<u64>) -> Option<AppendGroup> {
+        let job = self.job;
+        let data = JobData {
+            job_id: job.job_id.as_str(),
+            test_id: job.test_id.as_str(),
+            test_type: &job.test_type,
+            state: job.state.name(),
+            attempt: job.attempt,
+            progress,
+            error: job.error.as_ref(),
+            run_at: job.run_at.filter(|_| !job.state.is_terminal()),
+            queue_depth,
+        };
+        let data = to_raw_value(&data).ok()?;
+        let own = self.append(&job_status_channel(&job.job_id), event.into(), &data, None);
+        let all = self.append(QUEUE_UPDATES, event.into(), &data, None);
+        group(own.into_iter().chain(all))
+    }
+
+    /// A test event for the test's own channel and for those that tell of all tests. `data` lacks `testId`
+    /// and `attempt`, which every test event has.
+    #[must_use]
+    pub fn test(&self, event: TestEvent, data: &RawValue) -> Option<AppendGroup> {
+        let job = self.job;
+        let data = self.with_subject(data)?;
+        let parsed = TestData::parse(event, &data).ok()?;
+        let will_retry = parsed.will_retry == Some(true);
+        let fold = Fold {
+            test_id: job.test_id.clone(),
+            job_id: Some(job.job_id.clone()),
+            event,
+            data: parsed,
+        };
+        let own = self.append(&test_progress_channel(&job.test_id), event.into(), &data, Some(fold));
+        let mirrors = event.mirrors(will_retry).iter();
+        let mirrors = mirrors.filter_map(|channel| self.append(channel, event.into(), &data, None));
+        let stress = (event == TestEvent::Progress && job.test_type == STRESS)
+            .then(|| self.append(&stress_test_channel(&job.test_id), event.into(), &data, None))
+            .flatten();
+        group(own.into_iter().chain(mirrors).chain(stress))
+    }
+
+    /// `test:started` of the newest attempt.
+    #[must_use]
+    pub fn test_started(&self) -> Option<AppendGroup> {
+        let job = self.job;
+        let mut data = Map::new();
+        data.insert("jobId".to_owned(), job.job_id.as_str().into());
+        data.insert("testType".to_owned(), job.test_type.as_str().into());
+        if let Some(worker) = &job.worker_id {
+            data.insert("workerId".to_owned(), worker.as_str().into());
+        }
+        data.insert("startedAt".to_owned(), job.started_at.unwrap_or(self.now_ms).into());
+        if let Some(url) = job.config.get("url").filter(|url| url.is_string()) {
+            data.insert("url".to_owned(), url.clone());
+        }
+        self.test(TestEvent::Started, &to_raw_value(&data).ok()?)
+    }
+
+    /// `test:completed` or `test:failed` of the newest attempt.
+    #[must_use]
+    pub fn test_ended(&self, error: Option<&TestError>, results: &Map<String, Value>, will_retry: bool) -> Option<AppendGroup> {
+        let mut data = Map::new();
+        let event = match error {
+            None => {
+                data.insert("status".to_owned(), "passed".into());
+                data.insert("completedAt".to_owned(), self.now_ms.into());
+                TestEvent::Completed
+            }
+            Some(error) => {
+                data.insert("error".to_owned(), serde_json::to_value(error).ok()?);
+                data.insert("willRetry".to_owned(), will_retry.into());
+                TestEvent::Failed
+            }
+        };
+        if error.is_none() || !results.is_empty() {
+            data.insert("results".to_owned(), Value::Object(results.clone()));
+        }
+        // The snapshot shows these without a look into the runner's own results.
+        for key in ["counts", "failures"] {
+            if let Some(value) = results.get(key) {
+                data.insert(key.to_owned(), value.clone());
+            }
+        }
+        data.insert("durationMs".to_owned(), self.duration_ms().into());
+        self.test(event, &to_raw_value(&data).ok()?)
+    }
+
+    /// `test:cancelled` of the newest attempt, or of a job that never began one.
+    #[must_use]
+    pub fn test_cancelled(&self, reason: &str, by: Option<&str>) -> Option<AppendGroup> {
+        let mut data = Map::new();
+        data.insert("reason".to_owned(), reason.into());
+        if let Some(by) = by {
+            data.insert("cancelledBy".to_owned(), by.into());
+        }
+        data.insert("durationMs".to_owned(), self.duration_ms().into());
+        self.test(TestEvent::Cancelled, &to_raw_value(&data).ok()?)
+    }
+
+    fn duration_ms(&self) -> i64 {
+        self.job.started_at.map_or(0, |started| (self.now_ms - started).max(0))
+    }
+
+    /// Puts `testId` and `attempt` at the front of an object.
+    fn with_subject(&self, data: &RawValue) -> Option<Box<RawValue>> {
+        let rest = data.get().trim().strip_prefix('{')?;
+        let comma = if rest.trim_start() == "}" { "" } else { "," };
+        // Cancelled before its first attempt, a test is still one that has been attempted once for its readers.
+        let attempt = self.job.attempt.max(1);
+        let text = format!(r#"{{"testId":"{}","attempt":{attempt}{comma}{rest}"#, self.job.test_id);
+        RawValue::from_string(text).ok()
+    }
+
+    fn append(&self, channel: &str, event: EventName, data: &RawValue, fold: Option<Fold>) -> Option<Append> {
+        let job = self.job;
+        let id = MessageId::parse(&format!("{}.{}.{}", job.job_id, job.attempt, self.event_seq))
+            // A job id of the full length leaves no room for the numbers.
+            .unwrap_or_else(|_| MessageId::generate());
+        let user_id = job.user_id.as_ref();
+        let draft =
+            Draft { id, event, priority: None, timestamp_ms: self.now_ms, user_id, data, extra: &[] };
+        Append::own(self.rules, channel, draft, fold)
+    }
+}
+
+fn group(mut appends: impl Iterator<Item = Append>) -> Option<AppendGroup> {
+    let first = appends.next()?;
+    Some(AppendGroup { first, mirrors: appends.collect() })
+}

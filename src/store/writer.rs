@@ -1,0 +1,169 @@
+//! The writer: one thread that owns the writing connection and commits in groups.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::open::{Opened, mark_clean};
+use super::{OpenError, StoreError, classify};
+use crate::metrics;
+
+/// How many operations share a commit at most. A larger group would only make its first operation wait longer:
+/// at this size the commit is a small part of the cost already.
+const GROUP_MAX: usize = 512;
+
+/// What an operation works with: the open transaction, and the news that wait for its commit.
+#[derive(Debug)]
+pub struct WriteTx<'a> {
+    conn: &'a Connection,
+    after_commit: &'a mut Effects,
+}
+
+#[derive(Default)]
+struct Effects(Vec<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Effects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} effects", self.0.len())
+    }
+}
+
+impl WriteTx<'_> {
+    /// The connection, inside of the group's transaction.
+    #[must_use]
+    pub fn conn(&self) -> &Connection {
+        self.conn
+    }
+
+    /// Has `effect` run once the changes are committed: in commit order, on the writer's thread, before the
+    /// operation is answered. It must not wait for the store.
+    pub fn after_commit(&mut self, effect: impl FnOnce() + Send + 'static) {
+        self.after_commit.0.push(Box::new(effect));
+    }
+}
+
+/// An operation in the writer's queue.
+pub(super) type Operation = Box<dyn WriteOperation>;
+
+pub(super) trait WriteOperation: Send + std::fmt::Debug {
+    /// Makes the changes; may be called again after a rollback.
+    fn apply(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()>;
+    /// Answers the caller.
+    fn complete(self: Box<Self>, result: Result<(), StoreError>);
+}
+
+pub(super) struct WriteOp<T, F> {
+    pub(super) apply: F,
+    pub(super) out: Option<T>,
+    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+}
+
+impl<T, F> std::fmt::Debug for WriteOp<T, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteOp")
+    }
+}
+
+impl<T, F> WriteOperation for WriteOp<T, F>
+where
+    T: Send,
+    F: FnMut(&mut WriteTx<'_>) -> rusqlite::Result<T> + Send,
+{
+    fn apply(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<()> {
+        self.out = Some((self.apply)(tx)?);
+        Ok(())
+    }
+
+    fn complete(mut self: Box<Self>, result: Result<(), StoreError>) {
+        let out = self.out.take();
+        if let Some(reply) = self.reply.take() {
+            // A caller who no longer waits has its reason; what was committed stays.
+            let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
+        }
+    }
+}
+
+/// Starts the writer's thread; it ends when every sender of `queue` is gone.
+pub(super) fn start(
+    opened: Opened,
+    queue: mpsc::Receiver<Operation>,
+) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    let Opened { conn, path, lock } = opened;
+    let writer = Writer { conn, path, _lock: lock };
+    std::thread::Builder::new()
+        .name("store-writer".to_owned())
+        .spawn(move || writer.run(queue))
+        .map_err(OpenError::Thread)
+}
+
+struct Writer {
+    conn: Connection,
+    path: PathBuf,
+    // Held for as long as the process may write; the operating system lets go of it even after kill -9.
+    _lock: File,
+}
+
+impl Writer {
+    fn run(self, mut queue: mpsc::Receiver<Operation>) {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        while let Some(first) = queue.blocking_recv() {
+            group.push(first);
+            while group.len() < GROUP_MAX {
+                let Ok(next) = queue.try_recv() else { break };
+                group.push(next);
+            }
+            self.commit_group(&mut group);
+        }
+        if let Err(error) = mark_clean(&self.conn) {
+            tracing::warn!(%error, "the store could not be marked as cleanly closed");
+        }
+    }
+
+    /// Commits the group as one. If that fails, each operation gets its own transaction, so that one which
+    /// cannot be stored takes no other with it.
+    fn commit_group(&self, group: &mut Vec<Operation>) {
+        let started = std::time::Instant::now();
+        match self.transaction(group) {
+            Ok(()) => {
+                metrics::append_seconds(started.elapsed());
+                for op in group.drain(..) {
+                    op.complete(Ok(()));
+                }
+            }
+            Err(error) if group.len() == 1 => self.refuse(group, &error),
+            Err(_) => {
+                for op in group.drain(..) {
+                    let mut alone = vec![op];
+                    match self.transaction(&mut alone) {
+                        Ok(()) => alone.drain(..).for_each(|op| op.complete(Ok(()))),
+                        Err(error) => self.refuse(&mut alone, &error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn transaction(&self, group: &mut [Operation]) -> rusqlite::Result<()> {
+        let mut effects = Effects::default();
+        // Dropped without a commit, it rolls back; so does a panic in an operation.
+        let tx = rusqlite::Transaction::new_unchecked(&self.conn, rusqlite::TransactionBehavior::Immediate)?;
+        for op in group {
+            op.apply(&mut WriteTx { conn: &tx, after_commit: &mut effects })?;
+        }
+        tx.commit()?;
+        for effect in effects.0 {
+            effect();
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, group: &mut Vec<Operation>, error: &rusqlite::Error) {
+        let error = classify(&self.path, error);
+        tracing::error!(%error, "a change could not be stored");
+        for op in group.drain(..) {
+            op.complete(Err(error.clone()));
+        }
+    }
+}
