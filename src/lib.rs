@@ -7,8 +7,11 @@
 
 pub mod broker;
 pub mod config;
+pub mod fanout;
 pub mod metrics;
 pub mod model;
+pub mod publish;
 pub mod queue;
 pub mod store;
+pub mod tasks;
 pub mod worker;

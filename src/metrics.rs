@@ -61,7 +61,10 @@ fn describe() {
         "From the acceptance of a message to its hand-over to a socket, by priority"
     );
     describe_histogram!("tidings_batch_messages", "Messages that left a connection's outbox at once");
-    describe_counter!("tidings_conflated_total", "Messages that a newer one with the same key made superfluous");
+    describe_counter!(
+        "tidings_conflated_total",
+        "Messages that a newer one with the same key made superfluous"
+    );
     describe_counter!("tidings_slow_consumers_total", "Connections that fell behind their bound");
     describe_counter!("tidings_recoveries_total", "Joins with a position, by outcome");
     describe_counter!("tidings_replayed_total", "Messages replayed from history");
@@ -72,8 +75,15 @@ fn describe() {
     describe_counter!("tidings_job_attempts_total", "Attempts that ended, by outcome");
     describe_gauge!("tidings_workers", "Workers that take jobs");
     describe_gauge!("tidings_broker_up", "Whether the message store can be used");
-    describe_counter!("tidings_broker_reconnects_total", "Times that the connection to the store was made anew");
-    describe_histogram!("tidings_broker_append_seconds", Unit::Seconds, "How long a group of changes took to commit");
+    describe_counter!(
+        "tidings_broker_reconnects_total",
+        "Times that the connection to the store was made anew"
+    );
+    describe_histogram!(
+        "tidings_broker_append_seconds",
+        Unit::Seconds,
+        "How long a group of changes took to commit"
+    );
     describe_gauge!("tidings_inbox_unread", "Notifications that nobody has read yet");
     describe_counter!("tidings_http_requests_total", "HTTP requests, by route, method and status");
     metrics_process::Collector::default().describe();

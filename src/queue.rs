@@ -173,7 +173,9 @@ pub enum QueueError {
         state: JobState,
     },
     /// The lease counts for nothing any more.
-    #[error("the lease of attempt {attempt} of job {job} has ended: another attempt owns the job, or it is over")]
+    #[error(
+        "the lease of attempt {attempt} of job {job} has ended: another attempt owns the job, or it is over"
+    )]
     LeaseLost {
         /// The job.
         job: JobId,

@@ -79,9 +79,7 @@ impl Store {
     /// The store belongs to one process at a time.
     pub fn open(dir: &Path, synchronous: Synchronous) -> Result<Self, OpenError> {
         let opened = open::open(dir, synchronous)?;
-        let readers = (0..READERS)
-            .map(|_| open::reader(&opened.path))
-            .collect::<Result<Vec<_>, _>>()?;
+        let readers = (0..READERS).map(|_| open::reader(&opened.path)).collect::<Result<Vec<_>, _>>()?;
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let path = opened.path.clone();
         let writer = writer::start(opened, queue)?;

@@ -78,7 +78,12 @@ pub struct Draft<'a> {
 impl Append {
     /// Makes a draft ready for `channel` by the rules of `namespace`.
     #[must_use]
-    pub fn new(channel: ChannelName, namespace: Arc<Namespace>, draft: Draft<'_>, fold: Option<Fold>) -> Self {
+    pub fn new(
+        channel: ChannelName,
+        namespace: Arc<Namespace>,
+        draft: Draft<'_>,
+        fold: Option<Fold>,
+    ) -> Self {
         let Draft { id, event, priority, timestamp_ms, user_id, data, extra } = draft;
         let priority = priority.unwrap_or_else(|| namespace.priority(event.as_str()));
         let conflation_key =

@@ -13,7 +13,8 @@ pub(crate) use append::{append_in, ensure_channel, load_snapshot, save_snapshot}
 use super::{
     AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, TestPage, Top,
 };
-use crate::config::channels::Rules;
+use crate::config::channels::{Namespace, Rules};
+use crate::metrics;
 use crate::model::{ChannelName, Published, Snapshot, TestId, TestState, now_ms};
 use crate::store::{Store, WriteTx};
 
@@ -33,14 +34,30 @@ impl Live {
         let _ = self.0.set(sink);
     }
 
-    /// Tells of `messages` once the transaction is committed.
-    pub(crate) fn tell_after_commit(&self, tx: &mut WriteTx<'_>, messages: Vec<Arc<Published>>) {
-        if messages.is_empty() {
+    /// Tells of what was appended once the transaction is committed.
+    pub(crate) fn tell_after_commit(&self, tx: &mut WriteTx<'_>, told: Told) {
+        if told.0.is_empty() {
             return;
         }
-        if let Some(sink) = self.0.get().cloned() {
-            tx.after_commit(move || sink.published(messages));
-        }
+        let sink = self.0.get().cloned();
+        tx.after_commit(move || {
+            for (namespace, message) in &told.0 {
+                metrics::published(&namespace.name, message.priority);
+            }
+            if let Some(sink) = sink {
+                sink.published(told.0.into_iter().map(|(_, message)| message).collect());
+            }
+        });
+    }
+}
+
+/// What a transaction appended so far.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Vec<(Arc<Namespace>, Arc<Published>)>);
+
+impl Told {
+    fn push(&mut self, namespace: &Arc<Namespace>, message: Arc<Published>) {
+        self.0.push((namespace.clone(), message));
     }
 }
 
@@ -68,7 +85,7 @@ impl Broker for EmbeddedBroker {
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
         let live = self.live.clone();
         let answer = self.store.write(move |tx| {
-            let mut told = Vec::new();
+            let mut told = Told::default();
             let mut answers = Vec::with_capacity(groups.len());
             for group in &groups {
                 answers.push(append_in(tx.conn(), group, &mut told)?);
@@ -106,7 +123,12 @@ impl Broker for EmbeddedBroker {
             return Ok(page);
         }
         let Top { position, .. } = self.top(channel).await?;
-        Ok(Page { messages: Vec::new(), epoch: position.epoch, top: position.offset, oldest: position.offset + 1 })
+        Ok(Page {
+            messages: Vec::new(),
+            epoch: position.epoch,
+            top: position.offset,
+            oldest: position.offset + 1,
+        })
     }
 
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {

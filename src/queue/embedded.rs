@@ -17,7 +17,7 @@ use super::{
     Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, Report, Submitted, Sweep,
 };
 use crate::broker::AppendGroup;
-use crate::broker::embedded::{Live, append_in};
+use crate::broker::embedded::{Live, Told, append_in};
 use crate::config::channels::Rules;
 use crate::model::{Job, JobId, JobState, UserId, WorkerId};
 use crate::store::{Store, WriteTx};
@@ -99,7 +99,11 @@ impl EmbeddedQueue {
             let handled = self.inner.handled_types();
             if !handled.contains(&job.test_type) {
                 let known = handled.into_iter().collect::<Vec<_>>().join(", ");
-                let known = if known.is_empty() { "no worker is running".to_owned() } else { format!("handled are: {known}") };
+                let known = if known.is_empty() {
+                    "no worker is running".to_owned()
+                } else {
+                    format!("handled are: {known}")
+                };
                 job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
             }
         }
@@ -114,8 +118,12 @@ impl Inner {
     }
 
     /// Appends what tells of a change, in its transaction.
-    fn tell(&self, tx: &mut WriteTx<'_>, groups: impl IntoIterator<Item = Option<AppendGroup>>) -> rusqlite::Result<()> {
-        let mut told = Vec::new();
+    fn tell(
+        &self,
+        tx: &mut WriteTx<'_>,
+        groups: impl IntoIterator<Item = Option<AppendGroup>>,
+    ) -> rusqlite::Result<()> {
+        let mut told = Told::default();
         for group in groups.into_iter().flatten() {
             if let Err(refused) = append_in(tx.conn(), &group, &mut told)? {
                 // The job's own state decides; its test was written to from outside in a way that does not fit.
@@ -155,7 +163,8 @@ impl Queue for EmbeddedQueue {
             return Ok(Vec::new());
         }
         let (inner, worker) = (self.inner.clone(), worker.clone());
-        let claims = self.inner.store.write(move |tx| attempt::claim(&inner, tx, &worker, &types, max)).await?;
+        let claims =
+            self.inner.store.write(move |tx| attempt::claim(&inner, tx, &worker, &types, max)).await?;
         if !claims.is_empty() {
             // There may be more, and somebody else who waits.
             self.inner.signals.ready.notify_one();
@@ -192,7 +201,12 @@ impl Queue for EmbeddedQueue {
         Ok(self.inner.store.write(move |tx| attempt::hand_back(&inner, tx, &worker)).await?)
     }
 
-    async fn cancel(&self, job: &JobId, reason: Option<String>, by: Option<UserId>) -> Result<Job, QueueError> {
+    async fn cancel(
+        &self,
+        job: &JobId,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<Job, QueueError> {
         let (inner, job) = (self.inner.clone(), job.clone());
         self.inner
             .store

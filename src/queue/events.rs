@@ -53,7 +53,12 @@ struct JobData<'a> {
 impl Teller<'_> {
     /// A job event for the job's own channel and for `queue-updates`.
     #[must_use]
-    pub fn job(&self, event: JobEvent, progress: Option<f64>, queue_depth: Option<u64>) -> Option<AppendGroup> {
+    pub fn job(
+        &self,
+        event: JobEvent,
+        progress: Option<f64>,
+        queue_depth: Option<u64>,
+    ) -> Option<AppendGroup> {
         let job = self.job;
         let data = JobData {
             job_id: job.job_id.as_str(),
@@ -80,12 +85,8 @@ impl Teller<'_> {
         let data = self.with_subject(data)?;
         let parsed = TestData::parse(event, &data).ok()?;
         let will_retry = parsed.will_retry == Some(true);
-        let fold = Fold {
-            test_id: job.test_id.clone(),
-            job_id: Some(job.job_id.clone()),
-            event,
-            data: parsed,
-        };
+        let fold =
+            Fold { test_id: job.test_id.clone(), job_id: Some(job.job_id.clone()), event, data: parsed };
         let own = self.append(&test_progress_channel(&job.test_id), event.into(), &data, Some(fold));
         let mirrors = event.mirrors(will_retry).iter();
         let mirrors = mirrors.filter_map(|channel| self.append(channel, event.into(), &data, None));
@@ -114,7 +115,12 @@ impl Teller<'_> {
 
     /// `test:completed` or `test:failed` of the newest attempt.
     #[must_use]
-    pub fn test_ended(&self, error: Option<&TestError>, results: &Map<String, Value>, will_retry: bool) -> Option<AppendGroup> {
+    pub fn test_ended(
+        &self,
+        error: Option<&TestError>,
+        results: &Map<String, Value>,
+        will_retry: bool,
+    ) -> Option<AppendGroup> {
         let mut data = Map::new();
         let event = match error {
             None => {
@@ -173,8 +179,7 @@ impl Teller<'_> {
             // A job id of the full length leaves no room for the numbers.
             .unwrap_or_else(|_| MessageId::generate());
         let user_id = job.user_id.as_ref();
-        let draft =
-            Draft { id, event, priority: None, timestamp_ms: self.now_ms, user_id, data, extra: &[] };
+        let draft = Draft { id, event, priority: None, timestamp_ms: self.now_ms, user_id, data, extra: &[] };
         Append::own(self.rules, channel, draft, fold)
     }
 }

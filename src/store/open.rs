@@ -37,7 +37,9 @@ impl Synchronous {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be made or written.
-    #[error("the data directory {dir} cannot be used: {source}; choose another with --data-dir, or make it writable")]
+    #[error(
+        "the data directory {dir} cannot be used: {source}; choose another with --data-dir, or make it writable"
+    )]
     Directory {
         /// The directory.
         dir: PathBuf,
@@ -45,7 +47,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has the store open.
-    #[error("the data directory {dir} is in use by another tidings; stop that one, or choose another --data-dir")]
+    #[error(
+        "the data directory {dir} is in use by another tidings; stop that one, or choose another --data-dir"
+    )]
     InUse {
         /// The directory.
         dir: PathBuf,
@@ -167,7 +171,8 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
         let tx = conn.transaction().map_err(sqlite)?;
         tx.execute_batch(step).map_err(sqlite)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
-        tx.pragma_update(None, "user_version", i64::try_from(version + 1).unwrap_or(known)).map_err(sqlite)?;
+        tx.pragma_update(None, "user_version", i64::try_from(version + 1).unwrap_or(known))
+            .map_err(sqlite)?;
         tx.commit().map_err(sqlite)?;
     }
     Ok(())

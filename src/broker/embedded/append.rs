@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Told;
 use crate::broker::append::{Append, AppendGroup, Fold};
 use crate::broker::{AppendError, Appended};
 use crate::model::event::test_progress_channel;
@@ -22,13 +23,19 @@ pub(crate) struct ChannelRow {
 }
 
 /// The row of `name`, made with a new epoch if there is none.
-pub(crate) fn ensure_channel(conn: &Connection, name: &ChannelName, now_ms: i64) -> rusqlite::Result<ChannelRow> {
+pub(crate) fn ensure_channel(
+    conn: &Connection,
+    name: &ChannelName,
+    now_ms: i64,
+) -> rusqlite::Result<ChannelRow> {
     if let Some(row) = find_channel(conn, name)? {
         return Ok(row);
     }
     let epoch = Epoch::generate();
-    conn.prepare_cached("INSERT INTO channel (name, epoch, top, oldest, touched_at) VALUES (?1, ?2, 0, 1, ?3)")?
-        .execute(params![name.as_str(), epoch.as_str(), now_ms])?;
+    conn.prepare_cached(
+        "INSERT INTO channel (name, epoch, top, oldest, touched_at) VALUES (?1, ?2, 0, 1, ?3)",
+    )?
+    .execute(params![name.as_str(), epoch.as_str(), now_ms])?;
     Ok(ChannelRow { id: conn.last_insert_rowid(), epoch, top: 0, oldest: 1 })
 }
 
@@ -37,7 +44,12 @@ pub(super) fn find_channel(conn: &Connection, name: &ChannelName) -> rusqlite::R
     conn.prepare_cached("SELECT id, epoch, top, oldest FROM channel WHERE name = ?1")?
         .query_row([name.as_str()], |row| {
             let epoch: String = row.get(1)?;
-            Ok(ChannelRow { id: row.get(0)?, epoch: Epoch::new(&epoch), top: row.get(2)?, oldest: row.get(3)? })
+            Ok(ChannelRow {
+                id: row.get(0)?,
+                epoch: Epoch::new(&epoch),
+                top: row.get(2)?,
+                oldest: row.get(3)?,
+            })
         })
         .optional()
 }
@@ -47,7 +59,7 @@ pub(super) fn find_channel(conn: &Connection, name: &ChannelName) -> rusqlite::R
 pub(crate) fn append_in(
     conn: &Connection,
     group: &AppendGroup,
-    told: &mut Vec<Arc<Published>>,
+    told: &mut Told,
 ) -> rusqlite::Result<Result<Appended, AppendError>> {
     let first = &group.first;
     let row = ensure_channel(conn, &first.channel, first.timestamp_ms)?;
@@ -61,18 +73,20 @@ pub(crate) fn append_in(
             None => unknown_test(fold, row.epoch.clone()),
         };
         let admitted = snapshot.admits(fold.event, fold.job_id.as_ref());
-        if let Err(refused) = admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms)) {
+        if let Err(refused) =
+            admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms))
+        {
             return Ok(Err(refused.into()));
         }
         save_snapshot(conn, &snapshot, first.timestamp_ms)?;
     }
     let published = append_one(conn, row, first)?;
     let position = published.position.clone();
-    told.push(published);
+    told.push(&first.namespace, published);
     for mirror in &group.mirrors {
         let row = ensure_channel(conn, &mirror.channel, mirror.timestamp_ms)?;
         if known_offset(conn, &row, mirror)?.is_none() {
-            told.push(append_one(conn, row, mirror)?);
+            told.push(&mirror.namespace, append_one(conn, row, mirror)?);
         }
     }
     Ok(Ok(Appended { id: first.id.clone(), position, duplicate: false }))
@@ -173,7 +187,8 @@ pub(super) fn place(conn: &Connection, snapshot: &mut Snapshot) -> rusqlite::Res
 
 /// Stores the state of a test.
 pub(crate) fn save_snapshot(conn: &Connection, snapshot: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
-    let text = serde_json::to_string(snapshot).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+    let text =
+        serde_json::to_string(snapshot).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
     conn.prepare_cached(
         "INSERT INTO test (id, state, updated_at, snapshot) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET state = ?2, updated_at = ?3, snapshot = ?4",

@@ -181,7 +181,10 @@ fn retry_later(
     row.event_seq += 1;
     rows::update(tx.conn(), &row, None)?;
     let teller = inner.teller(&row, now);
-    inner.tell(tx, [teller.test_ended(Some(error), results, true), teller.job(JobEvent::Retrying, None, None)])?;
+    inner.tell(
+        tx,
+        [teller.test_ended(Some(error), results, true), teller.job(JobEvent::Retrying, None, None)],
+    )?;
     inner.wake_after_commit(tx, JobState::Retrying);
     count_attempt(&row.job, now);
     Ok(row.job)

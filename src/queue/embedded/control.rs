@@ -42,7 +42,11 @@ pub(super) fn cancel(
     Ok(Ok(row.job))
 }
 
-pub(super) fn retry(inner: &Inner, tx: &mut WriteTx<'_>, job: &JobId) -> rusqlite::Result<Result<Job, QueueError>> {
+pub(super) fn retry(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    job: &JobId,
+) -> rusqlite::Result<Result<Job, QueueError>> {
     let Some(mut row) = rows::find(tx.conn(), job)? else {
         return Ok(Err(QueueError::NotFound(job.clone())));
     };

@@ -67,7 +67,11 @@ where
     parse(&text).map_err(|e| unreadable(column, e))
 }
 
-fn optional<T, E>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Result<T, E>) -> rusqlite::Result<Option<T>>
+fn optional<T, E>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> rusqlite::Result<Option<T>>
 where
     E: std::error::Error + Send + Sync + 'static,
 {

@@ -1,7 +1,7 @@
 //! Submitting: a new job, its test, and the news of it.
 
-use super::rows::{self, JobRow};
 use super::Inner;
+use super::rows::{self, JobRow};
 use crate::broker::embedded::{ensure_channel, save_snapshot};
 use crate::model::event::{JobEvent, test_progress_channel};
 use crate::model::{ChannelName, Job, JobId, JobState, Snapshot, TestId, now_ms};
@@ -25,8 +25,15 @@ pub(super) fn submit(
     }
     let now = now_ms();
     let job = job_of(new, test_id, inner.options.max_attempts, now);
-    let row =
-        JobRow { job, seq: 0, attempt_base: 0, fence: 0, event_seq: 1, cancel_reason: None, cancelled_by: None };
+    let row = JobRow {
+        job,
+        seq: 0,
+        attempt_base: 0,
+        fence: 0,
+        event_seq: 1,
+        cancel_reason: None,
+        cancelled_by: None,
+    };
     rows::insert(tx.conn(), &row)?;
     restart_test(tx, &row.job, now)?;
     announce(inner, tx, &row, now)?;

@@ -86,7 +86,9 @@ pub(super) async fn retain(store: &Store, options: &QueueOptions) -> Result<bool
     let removed = store.write(move |tx| {
         let conn = tx.conn();
         let ended: u64 = conn
-            .prepare_cached("SELECT sum(n) FROM job_count WHERE state IN ('completed', 'failed', 'cancelled')")?
+            .prepare_cached(
+                "SELECT sum(n) FROM job_count WHERE state IN ('completed', 'failed', 'cancelled')",
+            )?
             .query_row([], |row| row.get(0))?;
         let surplus = usize::try_from(ended.saturating_sub(keep)).unwrap_or(usize::MAX).min(RETAIN_MAX);
         let by_age = conn

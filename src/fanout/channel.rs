@@ -1,0 +1,151 @@
+//! A channel as its owner sees it: how far it is, its recent messages, and who listens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::connection::{Connection, ConnectionId};
+use crate::config::channels::Batch;
+use crate::metrics;
+use crate::model::{ChannelName, Position, Published};
+
+/// How many recent messages an owner keeps, so that a join which ends while messages arrive need not read
+/// them from the store.
+const RING_MESSAGES: usize = 256;
+/// How many bytes of them.
+const RING_BYTES: usize = 256 * 1024;
+
+/// Whether a subscriber listens from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GoLive {
+    /// It gets everything after the position that it named.
+    Live,
+    /// More has happened since than the owner remembers: read on in history and ask again.
+    Behind,
+    /// It is no subscriber.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    connection: Arc<Connection>,
+    batch: bool,
+    // The offset after which it listens; none while it reads history.
+    live_after: Option<u64>,
+}
+
+/// A channel that somebody listens to.
+#[derive(Debug)]
+pub(super) struct Channel {
+    name: ChannelName,
+    window: Batch,
+    last: Option<Position>,
+    ring: VecDeque<Arc<Published>>,
+    ring_bytes: usize,
+    subscribers: Vec<Subscriber>,
+}
+
+impl Channel {
+    pub(super) fn new(name: ChannelName, window: Batch) -> Self {
+        metrics::channels(1.0);
+        Self { name, window, last: None, ring: VecDeque::new(), ring_bytes: 0, subscribers: Vec::new() }
+    }
+
+    /// Adds a subscriber that does not listen yet; one that was there before begins anew.
+    pub(super) fn subscribe(&mut self, connection: Arc<Connection>, batch: bool) {
+        self.unsubscribe(connection.id());
+        metrics::subscriptions(1.0);
+        self.subscribers.push(Subscriber { connection, batch, live_after: None });
+    }
+
+    /// Removes a subscriber and what waits for it.
+    pub(super) fn unsubscribe(&mut self, connection: ConnectionId) {
+        if let Some(index) = self.subscribers.iter().position(|s| s.connection.id() == connection) {
+            let subscriber = self.subscribers.swap_remove(index);
+            subscriber.connection.forget(&self.name);
+            metrics::subscriptions(-1.0);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// Lets a subscriber, who knows everything up to `from`, listen.
+    pub(super) fn go_live(&mut self, connection: ConnectionId, from: &Position) -> GoLive {
+        let Some(subscriber) = self.subscribers.iter_mut().find(|s| s.connection.id() == connection) else {
+            return GoLive::Gone;
+        };
+        match &self.last {
+            None => self.last = Some(from.clone()),
+            Some(last) if last.epoch != from.epoch => return GoLive::Behind,
+            Some(last) if last.offset > from.offset => {
+                let remembered = self.ring.front().is_some_and(|m| m.position.offset <= from.offset + 1);
+                if !remembered {
+                    return GoLive::Behind;
+                }
+                for message in self.ring.iter().filter(|m| m.position.offset > from.offset) {
+                    subscriber.connection.push(message, subscriber.batch, self.window);
+                }
+            }
+            Some(_) => {}
+        }
+        subscriber.live_after = Some(from.offset);
+        GoLive::Live
+    }
+
+    /// Hands the channel's next message to everybody who listens.
+    pub(super) fn publish(&mut self, message: &Arc<Published>) {
+        let position = &message.position;
+        match &self.last {
+            Some(last) if last.epoch != position.epoch => self.reset("epoch_changed", position),
+            // Known to everybody who listens: each of them began at or after it.
+            Some(last) if position.offset <= last.offset => return,
+            Some(last) if position.offset > last.offset + 1 => self.reset("gap", position),
+            _ => {}
+        }
+        self.remember(message);
+        for subscriber in &self.subscribers {
+            if subscriber.live_after.is_some_and(|after| position.offset > after) {
+                subscriber.connection.push(message, subscriber.batch, self.window);
+            }
+        }
+    }
+
+    fn remember(&mut self, message: &Arc<Published>) {
+        self.last = Some(message.position.clone());
+        self.ring_bytes += message.size();
+        self.ring.push_back(message.clone());
+        while self.ring.len() > RING_MESSAGES || self.ring_bytes > RING_BYTES {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.size();
+        }
+    }
+
+    /// Tells everybody that what comes next, at `position`, does not continue what they had.
+    fn reset(&mut self, reason: &'static str, position: &Position) {
+        tracing::warn!(channel = %self.name, reason, "the channel's past is not vouched for any more");
+        self.ring.clear();
+        self.ring_bytes = 0;
+        let before = position.offset - 1;
+        let notice =
+            json!({ "room": self.name, "reason": reason, "epoch": position.epoch, "offset": before });
+        let Ok(notice) = to_raw_value(&notice) else { return };
+        for subscriber in &mut self.subscribers {
+            if subscriber.live_after.is_some() {
+                subscriber.connection.reset(&self.name, &notice);
+                subscriber.live_after = Some(before);
+            }
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        metrics::channels(-1.0);
+        #[expect(clippy::cast_precision_loss, reason = "no channel has 2^52 subscribers")]
+        metrics::subscriptions(-(self.subscribers.len() as f64));
+    }
+}

@@ -1,0 +1,95 @@
+//! An owner: the one task that sees the messages of its channels, and their subscribers, in one order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::channel::Channel;
+pub(super) use super::channel::GoLive;
+use super::connection::{Connection, ConnectionId};
+use crate::config::channels::{Batch, Rules};
+use crate::model::{ChannelName, Position, Published};
+
+/// How many commands an owner takes at once.
+const TAKE: usize = 64;
+
+/// What an owner is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Messages were appended.
+    Publish(Vec<Arc<Published>>),
+    /// Add a subscriber that does not listen yet.
+    Subscribe { channel: ChannelName, connection: Arc<Connection>, batch: bool, done: oneshot::Sender<()> },
+    /// Let it listen from a position on.
+    GoLive { channel: ChannelName, connection: ConnectionId, from: Position, reply: oneshot::Sender<GoLive> },
+    /// Remove it.
+    Unsubscribe { channel: ChannelName, connection: ConnectionId, done: oneshot::Sender<()> },
+}
+
+/// The owner of some channels.
+#[derive(Debug)]
+pub(super) struct Owner {
+    rules: Arc<Rules>,
+    channels: HashMap<ChannelName, Channel>,
+}
+
+impl Owner {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules, channels: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut taken = Vec::with_capacity(TAKE);
+        while queue.recv_many(&mut taken, TAKE).await > 0 {
+            for command in taken.drain(..) {
+                self.handle(command);
+                // A wide channel takes milliseconds; other tasks of this thread get their turn.
+                tokio::task::consume_budget().await;
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Publish(messages) => {
+                for message in messages {
+                    // A channel without subscribers is nobody's concern here: history has the message.
+                    if let Some(channel) = self.channels.get_mut(&message.channel) {
+                        channel.publish(&message);
+                    }
+                }
+            }
+            Command::Subscribe { channel, connection, batch, done } => {
+                let window = self.window(&channel);
+                let name = channel.clone();
+                let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window));
+                entry.subscribe(connection, batch);
+                // Whoever asked may be gone; its disconnect removes the subscriber.
+                let _ = done.send(());
+            }
+            Command::GoLive { channel, connection, from, reply } => {
+                let found = self.channels.get_mut(&channel);
+                let answer = found.map_or(GoLive::Gone, |channel| channel.go_live(connection, &from));
+                let _ = reply.send(answer);
+            }
+            Command::Unsubscribe { channel, connection, done } => {
+                if let Some(found) = self.channels.get_mut(&channel) {
+                    found.unsubscribe(connection);
+                    if found.is_empty() {
+                        self.channels.remove(&channel);
+                    }
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn window(&self, channel: &ChannelName) -> Batch {
+        match self.rules.resolve(channel.as_str()) {
+            Some(resolved) => resolved.namespace.batch,
+            // Joins are checked against the rules before; without rules nothing waits.
+            None => Batch { max: 1, interval: std::time::Duration::ZERO },
+        }
+    }
+}
