@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-pub use open::{OpenError, Synchronous};
+pub use crate::config::settings::Synchronous;
+pub use open::OpenError;
 pub use writer::WriteTx;
 use writer::{Operation, WriteOp};
 

@@ -6,32 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use serde::{Deserialize, Serialize};
+
+use crate::config::settings::Synchronous;
 
 /// Marks the file as ours: "tdng" in ASCII.
 const APPLICATION_ID: i32 = 0x7464_6e67;
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
 const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
-
-/// When a commit is on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Synchronous {
-    /// At the next checkpoint: survives the end of the process, not that of the host.
-    #[default]
-    Normal,
-    /// Before it is acknowledged: survives a loss of power too.
-    Full,
-}
-
-impl Synchronous {
-    fn pragma(self) -> &'static str {
-        match self {
-            Self::Normal => "NORMAL",
-            Self::Full => "FULL",
-        }
-    }
-}
 
 /// Why the store cannot be opened: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +159,13 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+fn pragma(synchronous: Synchronous) -> &'static str {
+    match synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    }
+}
+
 /// Gives every channel a new epoch if the host may have lost acknowledged messages since the last start.
 fn note_start(conn: &mut Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
     // On the disk before anything else is written, or the next start would take a crash for a clean end.
@@ -191,7 +179,7 @@ fn note_start(conn: &mut Connection, synchronous: Synchronous) -> rusqlite::Resu
         .optional()?;
     if let Some((last_boot, clean, last_synchronous)) = last
         && !clean
-        && last_synchronous != Synchronous::Full.pragma()
+        && last_synchronous != pragma(Synchronous::Full)
         && (last_boot != boot || boot.is_none())
     {
         let channels = tx.execute("UPDATE channel SET epoch = lower(hex(randomblob(6)))", [])?;
@@ -203,10 +191,10 @@ fn note_start(conn: &mut Connection, synchronous: Synchronous) -> rusqlite::Resu
     tx.execute(
         "INSERT INTO run (id, boot_id, clean, synchronous) VALUES (1, ?1, 0, ?2)
          ON CONFLICT (id) DO UPDATE SET boot_id = ?1, clean = 0, synchronous = ?2",
-        (boot, synchronous.pragma()),
+        (boot, pragma(synchronous)),
     )?;
     tx.commit()?;
-    conn.pragma_update(None, "synchronous", synchronous.pragma())
+    conn.pragma_update(None, "synchronous", pragma(synchronous))
 }
 
 /// Notes that nothing is missing, at the very end.

@@ -139,7 +139,8 @@ fn overlaps(drafts: &[Draft], mistakes: &mut Mistakes<'_>) {
             if let Some(both) = first.value.overlap(&pattern.value) {
                 let line = mistakes.line(first.at);
                 let message = format!(
-                    "the pattern `{}` of `{name}` overlaps `{}` of `{first_name}` (line {line}): `{both}` would belong to both",
+                    "the pattern `{}` of `{name}` overlaps `{}` of `{first_name}` (line {line}): \
+                     `{both}` would belong to both",
                     pattern.value, first.value
                 );
                 mistakes.add(pattern.at, message);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::config::place::line_and_column;
+
 /// Why no rules could be made of a file.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
@@ -113,7 +115,7 @@ impl<'a> Mistakes<'a> {
 
     /// The line of byte `at`, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
-        self.before(at).matches('\n').count() + 1
+        line_and_column(self.text, at).0
     }
 
     /// All mistakes in the order of their places, each once.
@@ -122,25 +124,12 @@ impl<'a> Mistakes<'a> {
             .found
             .iter()
             .map(|(at, message)| {
-                let before = self.before(*at);
-                let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-                Diagnostic {
-                    line: self.line(*at),
-                    column: before[line_start..].chars().count() + 1,
-                    message: message.clone(),
-                }
+                let (line, column) = line_and_column(self.text, *at);
+                Diagnostic { line, column, message: message.clone() }
             })
             .collect();
         diagnostics.sort();
         diagnostics.dedup();
         diagnostics
-    }
-
-    fn before(&self, at: usize) -> &str {
-        let mut at = at.min(self.text.len());
-        while !self.text.is_char_boundary(at) {
-            at -= 1;
-        }
-        &self.text[..at]
     }
 }

@@ -1,0 +1,262 @@
+//! The service's configuration: defaults, then `tidings.toml`, then the environment, then the command line.
+//!
+//! `sources` reads it all, `layers` remembers what came from where, `check` holds the rules that types cannot say.
+//!
+//! | source | how a key such as `queue.lease` is written there |
+//! |---|---|
+//! | the file | `lease = "15s"` below `[queue]` |
+//! | the environment | `TIDINGS_QUEUE__LEASE=15s` |
+//! | the command line | a flag of its own, where there is one |
+//!
+//! Relative paths in the file are relative to the file, those of the other sources to the current directory.
+
+mod check;
+mod layers;
+mod sources;
+
+pub use sources::{DEFAULT_FILE, Mistake, SettingsError, Sources};
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::suite::Suite;
+
+/// Everything that an operator may set.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the server listens.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Where the embedded store keeps its file.
+    pub data_dir: PathBuf,
+    /// Replaces the compiled-in `channels.toml`.
+    pub channels: Option<PathBuf>,
+    /// Whether the server runs jobs itself.
+    pub worker: bool,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[log]`
+    pub log: Log,
+    /// `[store]`
+    pub store: Store,
+    /// `[queue]`
+    pub queue: Queue,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[heartbeat]`
+    pub heartbeat: Heartbeat,
+    /// `[stress]`
+    pub stress: Stress,
+    /// `[suites.NAME]`: the commands that submitters may run.
+    pub suites: BTreeMap<String, Suite>,
+}
+
+/// How jobs are run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// So many jobs at once in one process.
+    pub concurrency: usize,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `info`, or directives such as `warn,tidings::queue=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// The embedded store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// What an acknowledged message survives.
+    pub synchronous: Synchronous,
+}
+
+/// When a message counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// Once the operating system has it: it survives the end of the process, not that of the machine.
+    #[default]
+    Normal,
+    /// Once the disk has it: it survives a power cut.
+    Full,
+}
+
+/// What holds for jobs that do not say otherwise, and how long they are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// A job fails for good after so many attempts.
+    pub max_attempts: u32,
+    /// A worker that has not been heard of for so long has lost its job.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub lease: Duration,
+    /// The pause before the second attempt; it doubles with each one.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub backoff_base: Duration,
+    /// The longest such pause.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub backoff_max: Duration,
+    /// Jobs that ended so long ago are forgotten.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub retention: Duration,
+    /// Beyond so many jobs those that ended first are forgotten earlier.
+    pub max_jobs_kept: u64,
+    /// How long an attempt may take.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub default_timeout: Duration,
+}
+
+/// Bounds on what clients may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The length of one message.
+    pub message_bytes: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Rooms that one connection may be in.
+    pub rooms_per_connection: usize,
+    /// Messages in one `POST /api/v1/events`.
+    pub publish_batch: usize,
+    /// The length of one request's body.
+    pub body_bytes: usize,
+}
+
+/// How dead connections are found.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The pause between two pings.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub interval: Duration,
+    /// How long the answer may take.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub timeout: Duration,
+}
+
+/// What stress tests may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stress {
+    /// Hosts that may be put under load besides this machine itself.
+    pub allow: Vec<String>,
+}
+
+impl Settings {
+    /// Reads and checks all sources. The error lists every mistake there is.
+    pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
+        let (settings, mistakes) = sources.read();
+        if mistakes.is_empty() { Ok(settings) } else { Err(SettingsError { mistakes }) }
+    }
+
+    /// The rules between keys, and the bounds of values; [`Settings::load`] has applied them already.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let mistakes: Vec<_> = check::faults(self)
+            .into_iter()
+            .map(|fault| Mistake { place: String::new(), key: fault.path.join("."), message: fault.message })
+            .collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(SettingsError { mistakes }) }
+    }
+}
+
+/// An address; the error of the standard library says neither what was found nor what would be right.
+fn address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(d)?;
+    text.parse().map_err(|_| {
+        let expected = "expected an address and a port such as \"127.0.0.1:8080\"";
+        serde::de::Error::custom(format_args!("{expected}, found {text:?}"))
+    })
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            data_dir: PathBuf::from("./tidings-data"),
+            channels: None,
+            worker: true,
+            workers: Workers::default(),
+            log: Log::default(),
+            store: Store::default(),
+            queue: Queue::default(),
+            limits: Limits::default(),
+            heartbeat: Heartbeat::default(),
+            stress: Stress::default(),
+            suites: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        // On one core a second job still gets on while the first one waits for its own network or disk.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { concurrency: cores.max(2) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            lease: Duration::from_secs(15),
+            backoff_base: Duration::from_secs(1),
+            backoff_max: Duration::from_mins(5),
+            retention: Duration::from_hours(7 * 24),
+            max_jobs_kept: 100_000,
+            default_timeout: Duration::from_hours(1),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 64 * 1024,
+            connections: 10_000,
+            rooms_per_connection: 50,
+            publish_batch: 1000,
+            body_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The rules of the settings that types cannot say: bounds, and what one key means for another.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Settings;
+use crate::config::nearest::did_you_mean;
+
+/// A value that cannot stand.
+pub(super) struct Fault {
+    /// The key's names, from the outermost.
+    pub(super) path: Vec<String>,
+    /// The key that it does not go with, where that may be the one that was set.
+    pub(super) with: Option<Vec<String>>,
+    pub(super) message: String,
+}
+
+/// Everything that is wrong with `settings`.
+pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    faults.listen(settings);
+    faults.queue(settings);
+    faults.limits(settings);
+    faults.within("workers.concurrency", settings.workers.concurrency, 1..=1024);
+    // Clients that take longer than an hour to be missed are not being watched.
+    let pause = Duration::from_millis(100)..=Duration::from_hours(1);
+    faults.lasts("heartbeat.interval", settings.heartbeat.interval, pause.clone());
+    faults.lasts("heartbeat.timeout", settings.heartbeat.timeout, pause);
+    if let Err(message) = check_level(&settings.log.level) {
+        faults.add("log.level", message);
+    }
+    for (name, suite) in &settings.suites {
+        if let Err(e) = suite.check() {
+            // A suite's name may have dots itself.
+            let path = vec!["suites".to_owned(), name.clone()];
+            faults.0.push(Fault { path, with: None, message: e.to_string() });
+        }
+    }
+    faults.0
+}
+
+struct Faults(Vec<Fault>);
+
+fn path(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
+}
+
+impl Faults {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.0.push(Fault { path: path(key), with: None, message: message.into() });
+    }
+
+    fn add_pair(&mut self, key: &str, with: &str, message: String) {
+        self.0.push(Fault { path: path(key), with: Some(path(with)), message });
+    }
+
+    fn listen(&mut self, settings: &Settings) {
+        let ip = settings.listen.ip().to_canonical();
+        if ip.is_loopback() {
+            return;
+        }
+        let message = format!(
+            "{} can be reached from other machines, where everybody would have every right: this version has no \
+             authentication yet. Listen on 127.0.0.1 or [::1], and let a reverse proxy that authenticates stand \
+             in front of it",
+            settings.listen
+        );
+        self.add("listen", message);
+    }
+
+    fn queue(&mut self, settings: &Settings) {
+        let queue = &settings.queue;
+        let (second, hour, year) =
+            (Duration::from_secs(1), Duration::from_hours(1), Duration::from_hours(24 * 365));
+        self.within("queue.max_attempts", queue.max_attempts, 1..=1000);
+        self.lasts("queue.lease", queue.lease, second..=hour);
+        self.lasts("queue.backoff_base", queue.backoff_base, Duration::ZERO..=hour * 24);
+        self.lasts("queue.backoff_max", queue.backoff_max, Duration::ZERO..=hour * 24);
+        self.lasts("queue.retention", queue.retention, second..=year * 10);
+        self.lasts("queue.default_timeout", queue.default_timeout, second..=year);
+        self.within("queue.max_jobs_kept", queue.max_jobs_kept, 1..=100_000_000);
+        if queue.backoff_base > queue.backoff_max {
+            let show = humantime::format_duration;
+            let message = format!(
+                "the first pause ({}) is longer than `queue.backoff_max`, the longest ({})",
+                show(queue.backoff_base),
+                show(queue.backoff_max)
+            );
+            self.add_pair("queue.backoff_base", "queue.backoff_max", message);
+        }
+    }
+
+    fn limits(&mut self, settings: &Settings) {
+        let limits = &settings.limits;
+        self.within("limits.message_bytes", limits.message_bytes, 1024..=64 * 1024 * 1024);
+        self.within("limits.connections", limits.connections, 1..=10_000_000);
+        self.within("limits.rooms_per_connection", limits.rooms_per_connection, 1..=1_000_000);
+        // The contract promises no more.
+        self.within("limits.publish_batch", limits.publish_batch, 1..=1000);
+        self.within("limits.body_bytes", limits.body_bytes, 1024..=1024 * 1024 * 1024);
+        if limits.message_bytes > limits.body_bytes {
+            let message = format!(
+                "a message of {} bytes does not fit into a request of `limits.body_bytes` ({})",
+                limits.message_bytes, limits.body_bytes
+            );
+            self.add_pair("limits.message_bytes", "limits.body_bytes", message);
+        }
+    }
+
+    fn within<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            let (from, to) = range.into_inner();
+            self.add(key, format!("expected {from} to {to}, found {value}"));
+        }
+    }
+
+    fn lasts(&mut self, key: &str, value: Duration, range: RangeInclusive<Duration>) {
+        let show = |duration: Duration| humantime::format_duration(duration).to_string();
+        if !range.contains(&value) {
+            let (from, to) = range.into_inner();
+            self.add(key, format!("expected {} to {}, found {}", show(from), show(to), show(value)));
+        }
+    }
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether `level` is a level or directives such as `warn,tidings::queue=debug`; if not, what is wrong.
+///
+/// A filter takes a bare word that is no level for the name of a module, so that a slip would silence the log.
+fn check_level(level: &str) -> Result<(), String> {
+    for directive in level.split(',').map(str::trim) {
+        let word = directive.rsplit_once('=').map_or(directive, |(_, word)| word).trim();
+        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
+            return Err(format!(
+                "expected one of {} or directives such as `warn,tidings::queue=debug`, found {directive:?}{}",
+                LEVELS.join(", "),
+                did_you_mean(word, LEVELS)
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_stays_on_loopback_without_authentication() {
+        let told = |listen: &str| {
+            let settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
+            settings.check().map_err(|e| e.to_string())
+        };
+        for open in ["0.0.0.0:80", "[::]:80", "192.168.1.1:80", "[::ffff:10.0.0.1]:80"] {
+            let message = told(open).unwrap_err();
+            assert!(
+                message.starts_with("`listen`: ") && message.contains("Listen on 127.0.0.1"),
+                "{message}"
+            );
+        }
+        for closed in ["127.0.0.1:0", "127.1.2.3:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            assert_eq!(told(closed), Ok(()), "{closed}");
+        }
+    }
+
+    #[test]
+    fn a_log_level_is_a_level_or_directives() {
+        for good in ["info", "OFF", "warn,tidings::queue=debug", "error, tidings[span]=trace"] {
+            assert_eq!(check_level(good), Ok(()), "{good}");
+        }
+        for bad in ["", "loud", "info,", "tidings=", "tidings"] {
+            assert!(check_level(bad).is_err(), "{bad}");
+        }
+        assert!(check_level("inof").unwrap_err().ends_with("did you mean `info`?"));
+    }
+}
