@@ -6,6 +6,7 @@
 //! them.
 
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod fanout;
 pub mod metrics;

@@ -425,6 +425,10 @@ mod tests {
         Snapshot::new(id, "command", TestState::Queued, Epoch::new("e"))
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a value that is written where it is passed reads better"
+    )]
     fn fold(s: &mut Snapshot, event: TestEvent, data: Value) -> Result<(), Refused> {
         let raw = RawValue::from_string(data.to_string()).expect("JSON");
         s.fold(event, TestData::parse(event, &raw)?, 5)

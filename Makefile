@@ -1,0 +1,34 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt
+
+# One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+help: ## show this
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## a server with real test jobs and a live view, in one terminal
+	@cargo run --quiet -- demo
+
+test: ## everything that CI checks; stops at the first failure
+	@echo '== setup'
+	@tests/setup
+	@$(MAKE) --no-print-directory check
+	@echo '== documentation'
+	@RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+	@echo '== unit, integration and documentation tests'
+	@cargo test
+	@echo '== interoperation with the official JavaScript client'
+	@cargo build --quiet
+	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
+
+check: ## formatting and lints only
+	@echo '== formatting'
+	@cargo fmt --check
+	@echo '== lints'
+	@cargo clippy --all-targets -- -D warnings
+
+fmt: ## format the Rust code
+	@cargo fmt

@@ -1,0 +1,179 @@
+//! The listener: accepts TCP connections as a server of many sockets has to.
+//!
+//! - The backlog is wide: a thousand clients that come at once are not sent away to try again after a second.
+//! - `TCP_NODELAY` is set: a small answer does not wait for the acknowledgement of the one before.
+//! - Every connection has a kill switch, because a WebSocket writer that waits for a peer which never reads
+//!   cannot be ended in any other way.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long accepting rests when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{hint}")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub source: io::Error,
+    hint: &'static str,
+}
+
+/// Accepts connections.
+#[derive(Debug)]
+pub struct Listener {
+    inner: tokio::net::TcpListener,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 takes a free one.
+    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let listen = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // Or a restart finds the address taken by connections that are still closing.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        let inner = listen().map_err(|source| ListenError { address, hint: hint(&source), source })?;
+        Ok(Self { inner })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has the port: stop it, or choose another with --listen",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one with --listen",
+        io::ErrorKind::AddrNotAvailable => "; this host has no such address: choose one of its own with --listen",
+        _ => "",
+    }
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, peer)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
+                    }
+                    return (Connection { stream, switch: KillSwitch::default() }, peer);
+                }
+                // The peer went away while it waited; the next one may be fine.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "a connection could not be accepted; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.address()
+    }
+}
+
+/// Ends a connection from outside, whatever it is doing.
+#[derive(Debug, Clone, Default)]
+pub struct KillSwitch(Arc<Switch>);
+
+#[derive(Debug, Default)]
+struct Switch {
+    pressed: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl KillSwitch {
+    /// Ends the connection: its next read and write fail.
+    pub fn press(&self) {
+        self.0.pressed.store(true, Ordering::Release);
+        self.0.reader.wake();
+        self.0.writer.wake();
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.pressed.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server"));
+        }
+        Ok(())
+    }
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    switch: KillSwitch,
+}
+
+impl Connection {
+    /// Its kill switch.
+    #[must_use]
+    pub fn kill_switch(&self) -> KillSwitch {
+        self.switch.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Registered before the check, or a press between the two would wake nobody.
+        self.switch.0.reader.register(cx.waker());
+        self.switch.check()?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.switch.0.writer.register(cx.waker());
+        self.switch.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.switch.0.writer.register(cx.waker());
+        self.switch.check()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.switch.check()?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

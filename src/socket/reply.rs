@@ -1,0 +1,83 @@
+//! Replies: acknowledgements that wait for room instead of being dropped.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use socketioxide::adapter::Adapter;
+use socketioxide::extract::AckSender;
+use socketioxide::handler::FromMessageParts;
+use socketioxide::socket::Socket;
+use socketioxide::{SendError, SocketError};
+use socketioxide_core::Value;
+
+use super::protocol::Refusal;
+
+/// How often a full socket is offered an acknowledgement again.
+const RETRY: Duration = Duration::from_millis(10);
+/// After this long the peer does not read, and its connection ends by other means.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The way back to whoever sent an event.
+#[derive(Debug)]
+pub(super) struct Reply<A: Adapter = socketioxide::adapter::LocalAdapter> {
+    socket: Arc<Socket<A>>,
+    ack_id: Option<i64>,
+}
+
+impl<A: Adapter> FromMessageParts<A> for Reply<A> {
+    type Error = Infallible;
+
+    fn from_message_parts(socket: &Arc<Socket<A>>, _: &mut Value, ack_id: &Option<i64>) -> Result<Self, Infallible> {
+        Ok(Self { socket: socket.clone(), ack_id: *ack_id })
+    }
+}
+
+impl<A: Adapter> Reply<A> {
+    /// Answers the callback, if there is one.
+    pub(super) async fn send(&self, data: &impl Serialize) {
+        if self.ack_id.is_none() {
+            return;
+        }
+        self.offer(|| self.ack_sender().send(data)).await;
+    }
+
+    /// Refuses: to the callback, or as an `error` event where there is none.
+    pub(super) async fn refuse(&self, event: &str, refusal: &Refusal) {
+        if self.ack_id.is_some() {
+            self.send(&serde_json::json!({ "ok": false, "error": refusal })).await;
+        } else {
+            let Refusal { code, message } = refusal;
+            let error = serde_json::json!({ "code": code, "message": message, "event": event });
+            self.offer(|| self.socket.emit("error", &error)).await;
+        }
+    }
+
+    /// Sends an event at once; a full socket does without it.
+    pub(super) fn emit_now(&self, event: &str, data: &impl Serialize) {
+        if let Err(error) = self.socket.emit(event, data) {
+            tracing::debug!(sid = %self.socket.id, event, %error, "an event found no room and was dropped");
+        }
+    }
+
+    async fn offer(&self, mut send: impl FnMut() -> Result<(), SendError>) {
+        let patience = tokio::time::timeout(PATIENCE, async {
+            // The library drops what finds no room, and takes the sender with it: offer it anew.
+            while let Err(SendError::Socket(SocketError::InternalChannelFull)) = send() {
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+        if patience.await.is_err() {
+            tracing::warn!(sid = %self.socket.id, "a reply found no room for {PATIENCE:?} and was dropped");
+        }
+    }
+
+    fn ack_sender(&self) -> AckSender<A> {
+        let mut no_data = Value::Bytes(bytes::Bytes::new());
+        match AckSender::from_message_parts(&self.socket, &mut no_data, &self.ack_id) {
+            Ok(sender) => sender,
+            Err(never) => match never {},
+        }
+    }
+}

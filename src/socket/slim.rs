@@ -1,0 +1,108 @@
+//! Slim requests: what a socket keeps of its handshake for the rest of its life.
+//!
+//! The header values of a request are slices of the server's 16 KiB read buffer, and the socket keeps the
+//! request: one long-lived WebSocket would hold the whole buffer. The parts that matter are copied, and the
+//! rest is let go.
+
+use std::task::{Context, Poll};
+
+use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tower::Service;
+
+use crate::listener::KillSwitch;
+
+/// The headers that the handshake and the authentication read.
+const KEPT: [header::HeaderName; 11] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::ORIGIN,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_VERSION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Gives `inner` slim requests for `/socket.io/` and everything else as it is.
+#[derive(Debug, Clone)]
+pub struct SlimService<S> {
+    inner: S,
+}
+
+impl<S> SlimService<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for SlimService<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        if !request.uri().path().starts_with("/socket.io/") {
+            return self.inner.call(request);
+        }
+        let (parts, body) = request.into_parts();
+        self.inner.call(Request::from_parts(slim(parts), body))
+    }
+}
+
+fn slim(mut parts: Parts) -> Parts {
+    let mut headers = HeaderMap::with_capacity(KEPT.len());
+    for name in KEPT {
+        for value in parts.headers.get_all(&name) {
+            if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                copy.set_sensitive(value.is_sensitive());
+                headers.append(name.clone(), copy);
+            }
+        }
+    }
+    let mut extensions = Extensions::new();
+    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() {
+        extensions.insert(upgrade);
+    }
+    if let Some(switch) = parts.extensions.remove::<KillSwitch>() {
+        extensions.insert(switch);
+    }
+    // The text of a URI is a slice of the same buffer.
+    if let Ok(copy) = Uri::try_from(parts.uri.to_string()) {
+        parts.uri = copy;
+    }
+    parts.headers = headers;
+    parts.extensions = extensions;
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slim_request_keeps_what_the_handshake_reads_and_nothing_else() {
+        let request = Request::builder()
+            .uri("/socket.io/?EIO=4&transport=websocket")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-key", "abc")
+            .header("cookie", "x".repeat(4000))
+            .extension(7_u8)
+            .body(())
+            .expect("a request");
+        let slim = slim(request.into_parts().0);
+        assert_eq!(slim.uri, "/socket.io/?EIO=4&transport=websocket");
+        assert_eq!(slim.headers.len(), 2);
+        assert!(slim.extensions.is_empty());
+    }
+}
