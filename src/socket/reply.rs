@@ -1,11 +1,12 @@
 //! Replies: acknowledgements that wait for room instead of being dropped.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use socketioxide::adapter::Adapter;
+use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
 use socketioxide::socket::Socket;
@@ -20,10 +21,15 @@ const RETRY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The way back to whoever sent an event.
-#[derive(Debug)]
-pub(super) struct Reply<A: Adapter = socketioxide::adapter::LocalAdapter> {
+pub(super) struct Reply<A: Adapter = LocalAdapter> {
     socket: Arc<Socket<A>>,
     ack_id: Option<i64>,
+}
+
+impl<A: Adapter> fmt::Debug for Reply<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("sid", &self.socket.id).field("ack_id", &self.ack_id).finish()
+    }
 }
 
 impl<A: Adapter> FromMessageParts<A> for Reply<A> {
