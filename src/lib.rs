@@ -4,5 +4,6 @@
 //! values ([`model`]), ground (configuration, metrics, tasks), seams (the traits), back ends, services, edges,
 //! and the whole. `ARCHITECTURE.md` follows one message through them.
 
+pub mod config;
 pub mod model;
 pub mod worker;

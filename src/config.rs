@@ -1,0 +1,3 @@
+//! Configuration: what an operator may set, and whether it makes sense.
+
+pub mod suite;
