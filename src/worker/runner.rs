@@ -1,5 +1,7 @@
 //! Runners: what a test type has to offer so that jobs of that type can run.
 
+pub mod parse;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
