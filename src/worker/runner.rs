@@ -1,6 +1,10 @@
 //! Runners: what a test type has to offer so that jobs of that type can run.
 
+pub mod command;
+pub mod guard;
 pub mod parse;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
