@@ -3,6 +3,7 @@
 pub mod command;
 pub mod guard;
 pub mod parse;
+pub mod stress;
 #[cfg(test)]
 mod testing;
 
