@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// The environment variables that tidings sets itself begin with this; a suite may not set them.
-pub const RESERVED_ENV_PREFIX: &str = "TIDINGS_";
+/// The environment variables that tidings sets itself; a suite may not set them.
+pub const RESERVED_ENV: [&str; 3] = ["TIDINGS_TEST_ID", "TIDINGS_JOB_ID", "TIDINGS_ATTEMPT"];
 
 /// How a suite's output is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -72,7 +72,7 @@ pub enum InvalidSuite {
         name: String,
     },
     /// A variable that tidings sets itself.
-    #[error("`{field}`: `{name}` is reserved, tidings sets the variables that begin with TIDINGS_ itself")]
+    #[error("`{field}`: `{name}` cannot be set, tidings sets it itself")]
     Reserved {
         /// The field.
         field: &'static str,
@@ -121,7 +121,7 @@ fn variable(field: &'static str, name: &str, value: &str) -> Result<(), InvalidS
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(InvalidSuite::VariableName { field, name: name.to_owned() });
     }
-    if name.starts_with(RESERVED_ENV_PREFIX) {
+    if RESERVED_ENV.contains(&name) {
         return Err(InvalidSuite::Reserved { field, name: name.to_owned() });
     }
     if value.contains('\0') {
@@ -166,7 +166,7 @@ mod tests {
         assert!(time.contains("`soon`"), "{time}");
         let suite = |text: &str| toml::from_str::<Suite>(text).unwrap().check().unwrap_err().to_string();
         assert!(suite("command = []").contains("`command` is empty"));
-        assert!(suite("command = ['x']\nenv = { TIDINGS_TOKEN = 'a' }").contains("reserved"));
+        assert!(suite("command = ['x']\nenv = { TIDINGS_JOB_ID = 'a' }").contains("sets it itself"));
         assert!(suite("command = ['x']\nenv = { 'a=b' = 'c' }").contains("`a=b`"));
         assert!(suite("command = ['x']\nparams = { A = [] }").contains("`A` allows no value"));
         assert!(suite("command = ['x']\ntimeout = '0s'").contains("zero"));

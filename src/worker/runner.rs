@@ -1,5 +1,12 @@
 //! Runners: what a test type has to offer so that jobs of that type can run.
 
+pub mod command;
+pub mod guard;
+pub mod parse;
+pub mod stress;
+#[cfg(test)]
+mod testing;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

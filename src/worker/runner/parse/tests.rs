@@ -1,0 +1,290 @@
+//! The parsers against recorded output of real runs, and against rubbish.
+
+use proptest::prelude::*;
+
+use super::text::{MAX_MESSAGE_BYTES, MAX_OUTPUT_BYTES};
+use super::*;
+use crate::model::test::{Counts, Failure, MAX_FAILURES};
+
+macro_rules! sample {
+    ($name:literal) => {
+        include_str!(concat!("../../../../tests/samples/", $name, ".txt"))
+    };
+}
+
+const SAMPLES: [(&str, Format); 14] = [
+    (sample!("cargo-test"), Format::CargoTest),
+    (sample!("cargo-test-nocapture"), Format::CargoTest),
+    (sample!("cargo-test-nocapture-threads"), Format::CargoTest),
+    (sample!("cargo-test-quiet"), Format::CargoTest),
+    (sample!("cargo-test-abort"), Format::CargoTest),
+    (sample!("cargo-test-build"), Format::CargoTest),
+    (sample!("go-json"), Format::GoJson),
+    (sample!("node-tap"), Format::Tap),
+    (sample!("prove"), Format::Tap),
+    (sample!("pytest"), Format::Pytest),
+    (sample!("pytest-v"), Format::Pytest),
+    (sample!("pytest-s"), Format::Pytest),
+    (sample!("pytest-xdist-v"), Format::Pytest),
+    (sample!("pytest-collect"), Format::Pytest),
+];
+
+fn read(format: Format, text: &str, code: i32) -> ProgressState {
+    let mut state = ProgressState::default();
+    let mut parser = parser(format);
+    for line in text.lines() {
+        parser.line(line, &mut state);
+    }
+    parser.finish(Exit::Code(code), &mut state);
+    state
+}
+
+fn counts(passed: u64, failed: u64, skipped: u64) -> Counts {
+    Counts { passed, failed, skipped, total: Some(passed + failed + skipped) }
+}
+
+fn names(state: &ProgressState) -> Vec<&str> {
+    state.failures.iter().map(|f| f.name.as_str()).collect()
+}
+
+fn failure<'a>(state: &'a ProgressState, name: &str) -> &'a Failure {
+    state
+        .failures
+        .iter()
+        .find(|f| f.name == name)
+        .unwrap_or_else(|| panic!("no {name} in {:?}", state.failures))
+}
+
+#[test]
+fn the_format_of_every_sample_is_found() {
+    for (text, format) in SAMPLES {
+        // A build that fails says nothing about tests.
+        if !text.contains("could not compile") {
+            assert_eq!(read(Format::Auto, text, 1), read(format, text, 1), "{text}");
+        }
+    }
+}
+
+#[test]
+fn cargo_test_adds_its_binaries_up() {
+    let all = ["tests::fails_with_err", "tests::is_wrong", "breaks", "src/lib.rs - two (line 5)"];
+    for text in [
+        sample!("cargo-test"),
+        sample!("cargo-test-quiet"),
+        sample!("cargo-test-nocapture"),
+        sample!("cargo-test-nocapture-threads"),
+    ] {
+        let state = read(Format::CargoTest, text, 101);
+        assert_eq!(state.counts, counts(5, 4, 1), "{text}");
+        let mut found = names(&state);
+        found.sort_unstable();
+        let mut all = all;
+        all.sort_unstable();
+        assert_eq!(found, all, "{text}");
+    }
+    let state = read(Format::CargoTest, sample!("cargo-test"), 101);
+    let wrong = failure(&state, "tests::is_wrong");
+    assert_eq!(wrong.message, "assertion `left == right` failed: two is not three");
+    assert!(wrong.output.as_ref().unwrap().starts_with("before the panic"));
+    assert_eq!(failure(&state, "tests::fails_with_err").message, r#"Error: "no such thing""#);
+}
+
+#[test]
+fn a_test_binary_that_dies_is_a_failure() {
+    let state = read(Format::CargoTest, sample!("cargo-test-abort"), 101);
+    assert_eq!(state.counts, counts(0, 1, 0));
+    let died = failure(&state, "tests/it.rs");
+    assert!(died.message.contains("signal: 6"), "{died:?}");
+    let build = read(Format::CargoTest, sample!("cargo-test-build"), 101);
+    assert_eq!((build.counts, build.failures.len()), (Counts::default(), 0));
+}
+
+#[test]
+fn cargo_test_shows_progress_on_the_way() {
+    let mut state = ProgressState::default();
+    let mut parser = parser(Format::CargoTest);
+    for line in ["     Running tests/it.rs (target/debug/deps/it-0)", "running 4 tests", "test a ... ok"] {
+        parser.line(line, &mut state);
+    }
+    assert_eq!((state.progress, state.message.as_deref()), (25.0, Some("tests/it.rs")));
+    parser.line("test b has been running for over 60 seconds", &mut state);
+    assert_eq!(state.current, ["b"]);
+    parser.line("test b ... FAILED", &mut state);
+    assert_eq!((state.progress, state.current.len(), state.counts.failed), (50.0, 0, 1));
+}
+
+#[test]
+fn go_json_counts_leaves_and_packages_that_break() {
+    let state = read(Format::GoJson, sample!("go-json"), 1);
+    let tiny = "example.org/tiny";
+    assert_eq!(
+        names(&state),
+        [
+            "example.org/tiny.TestFail",
+            "example.org/tiny.TestSubs/two",
+            "example.org/tiny/exits",
+            "example.org/tiny/sub",
+            "example.org/tiny/pan.TestPanics"
+        ]
+    );
+    assert_eq!(state.counts, counts(3, 5, 1));
+    assert_eq!(failure(&state, &format!("{tiny}.TestFail")).message, "a_test.go:4: got 1, want 2");
+    let panics = failure(&state, &format!("{tiny}/pan.TestPanics"));
+    assert!(panics.message.starts_with("panic: assignment to entry in nil map"), "{panics:?}");
+    let build = failure(&state, &format!("{tiny}/sub"));
+    assert_eq!(build.message, "the build failed");
+    assert!(build.output.as_ref().unwrap().contains("undefined: undefined"));
+    assert!(failure(&state, &format!("{tiny}/exits")).output.as_ref().unwrap().contains("exit status 3"));
+}
+
+#[test]
+fn a_json_line_behind_unfinished_text_is_found() {
+    let text = r#"{"Action":"run","Package":"p","Test":"TestA"}
+printed {"a":1} {"Time":"2026-01-01T00:00:00Z","Action":"pass","Package":"p","Test":"TestA","Elapsed":0}"#;
+    assert_eq!(read(Format::GoJson, text, 0).counts, counts(1, 0, 0));
+}
+
+#[test]
+fn tap_of_node_counts_the_leaves() {
+    let state = read(Format::Tap, sample!("node-tap"), 1);
+    assert_eq!(state.counts, counts(5, 2, 4));
+    assert_eq!(names(&state), ["subtracts", "a suite > breaks"]);
+    assert_eq!(failure(&state, "subtracts").message, "Expected values to be strictly equal:");
+    let breaks = failure(&state, "a suite > breaks");
+    assert_eq!(breaks.message, "broken");
+    assert!(breaks.output.as_ref().unwrap().contains("in two lines"));
+}
+
+#[test]
+fn tap_of_prove_counts_all_files() {
+    let state = read(Format::Tap, sample!("prove"), 1);
+    assert_eq!(state.counts, counts(3, 2, 2));
+    assert_eq!(names(&state), ["numbers agree", "inner > inner two"]);
+}
+
+#[test]
+fn tap_fails_where_fewer_ran_than_planned_or_it_bails_out() {
+    let short = read(Format::Tap, "1..3\nok 1\nok 2", 0);
+    assert_eq!((short.counts.failed, short.failures[0].message.as_str()), (1, "3 were planned, only 2 ran"));
+    let bail = read(Format::Tap, "1..3\nok 1\nBail out! no disk", 0);
+    assert_eq!((bail.counts.failed, bail.failures[0].message.as_str()), (1, "no disk"));
+    // A parent may fail although all of its children passed.
+    let parent = read(Format::Tap, "# Subtest: p\n    ok 1 - c\n    1..1\nnot ok 1 - p\n1..1", 1);
+    assert_eq!((parent.counts.passed, parent.counts.failed), (1, 1));
+    // A block that never ends does not swallow what follows.
+    let open = read(Format::Tap, "not ok 1 - a\n  ---\n  error: 'no'\nok 2 - b\n1..2", 1);
+    assert_eq!((open.counts, open.failures[0].message.as_str()), (counts(1, 1, 0), "no"));
+}
+
+#[test]
+fn pytest_is_read_with_dots_names_and_workers() {
+    let all =
+        ["test_a.py::test_bad", "test_a.py::test_error", "test_a.py::test_param[2]", "test_b.py::test_two"];
+    for text in [sample!("pytest"), sample!("pytest-v"), sample!("pytest-xdist-v")] {
+        let state = read(Format::Pytest, text, 1);
+        assert_eq!(state.counts, counts(6, 4, 2), "{text}");
+        let mut found = names(&state);
+        found.sort_unstable();
+        assert_eq!(found, all, "{text}");
+        let bad = failure(&state, "test_a.py::test_bad");
+        assert_eq!(bad.message, "AssertionError: sums are wrong");
+        assert!(bad.output.as_ref().unwrap().contains("printed by bad"));
+        assert!(state.failures.iter().all(|f| f.output.is_some()), "{:?}", state.failures);
+    }
+}
+
+#[test]
+fn pytest_counts_before_its_summary() {
+    for text in [sample!("pytest"), sample!("pytest-v"), sample!("pytest-xdist-v")] {
+        let begun = text.split("=== ERRORS").next().unwrap();
+        let mut state = ProgressState::default();
+        let mut parser = parser(Format::Pytest);
+        begun.lines().for_each(|line| parser.line(line, &mut state));
+        assert_eq!(state.counts, counts(6, 4, 2), "{text}");
+        assert!(state.current.is_empty(), "{:?}", state.current);
+    }
+}
+
+#[test]
+fn pytest_tells_of_errors_in_collection_and_of_uncaptured_tests() {
+    let state = read(Format::Pytest, sample!("pytest-collect"), 2);
+    assert_eq!((state.counts.failed, names(&state)), (1, vec!["test_c.py"]));
+    assert_eq!(state.failures[0].message, "ModuleNotFoundError: No module named 'nothere'");
+    assert_eq!(read(Format::Pytest, sample!("pytest-s"), 1).counts, counts(1, 1, 0));
+    let glued =
+        "collected 2 items\na.py::b hello\nPASSED\na.py::c bye FAILED\n== 1 failed, 1 passed in 0.1s ==";
+    assert_eq!(read(Format::Pytest, glued, 1).counts, counts(1, 1, 0));
+}
+
+#[test]
+fn many_failures_are_counted_but_not_all_kept() {
+    let text: String = (0..500).map(|i| format!("not ok {i} - {}\n# why\n", "n".repeat(2000))).collect();
+    let state = read(Format::Tap, &text, 1);
+    assert_eq!((state.counts.failed, state.failures.len()), (500, MAX_FAILURES));
+    assert!(state.failures[0].name.len() < 400);
+}
+
+/// What holds of the state whatever was read.
+fn check(state: &ProgressState) {
+    assert!((0.0..=100.0).contains(&state.progress), "{}", state.progress);
+    assert!(state.counts.total.is_none_or(|t| t >= state.counts.done()), "{:?}", state.counts);
+    assert!(state.current.len() <= MAX_CURRENT && state.failures.len() <= MAX_FAILURES);
+    for failure in &state.failures {
+        assert!(failure.name.len() <= 700 && failure.message.len() <= MAX_MESSAGE_BYTES);
+        assert!(failure.output.as_ref().is_none_or(|o| o.len() <= MAX_OUTPUT_BYTES));
+    }
+}
+
+const FORMATS: [Format; 6] =
+    [Format::Auto, Format::Tap, Format::CargoTest, Format::GoJson, Format::Pytest, Format::Plain];
+
+fn survives(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for format in FORMATS {
+        let mut state = ProgressState::default();
+        let mut parser = parser(format);
+        for line in text.split('\n') {
+            parser.line(line, &mut state);
+            check(&state);
+        }
+        parser.finish(Exit::Code(1), &mut state);
+        check(&state);
+        assert!(state.current.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn rubbish_does_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        survives(&bytes);
+    }
+
+    #[test]
+    fn words_of_the_formats_in_any_order_do_no_harm(
+        words in proptest::collection::vec(prop::sample::select(&[
+            "ok", "not ok", " 1", " - ", "# ", "SKIP", "1..", "99999999999999999999", "\n", "\n", "\n", "    ", "---",
+            "...", "test ", " ... ", "FAILED", "ignored", "failures:", "---- ", " stdout ----", "test result: ", " passed;",
+            "running ", " tests", "{\"Action\":\"", "fail\",\"Package\":\"p\",\"Test\":\"a/b\"}", "a.py::t", " PASSED",
+            "[gw0] [ 5%] ", "== ", " ==", "FAILURES", "___ t ___", "E  x", "collected ", " items", " in 0.1s", "é", "[3/10]",
+        ][..]), 0..200)
+    ) {
+        survives(words.concat().as_bytes());
+    }
+
+    #[test]
+    fn damaged_samples_do_no_harm(
+        which in 0..SAMPLES.len(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, any::<u8>()), 0..12),
+    ) {
+        let mut bytes = SAMPLES[which].0.as_bytes().to_vec();
+        for (at, length, byte) in damage {
+            let at = at.index(bytes.len());
+            let end = (at + length).min(bytes.len());
+            bytes.splice(at..end, std::iter::repeat_n(byte, length / 3));
+            bytes.push(byte);
+        }
+        survives(&bytes);
+    }
+}

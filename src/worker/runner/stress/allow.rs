@@ -1,0 +1,150 @@
+//! Which hosts may be put under load: the setting `stress.allow`.
+//!
+//! A load tool that takes orders over the network is a weapon; without the operator's word it only aims at
+//! its own machine.
+
+use std::net::IpAddr;
+
+use super::config::Target;
+
+/// What is allowed where the operator says nothing.
+pub const DEFAULT_ALLOW: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
+
+/// An entry that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stress.allow: `{0}` is none of: a host, host:port, *.example.org, an address, a network such as 10.0.0.0/8"
+)]
+pub struct InvalidAllow(String);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Name(String),
+    /// `example.org` stands for `*.example.org`.
+    Below(String),
+    Network(IpAddr, u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    host: Host,
+    port: Option<u16>,
+}
+
+/// The hosts that may be put under load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Allow(Vec<Entry>);
+
+impl Allow {
+    pub(super) fn parse(entries: &[String]) -> Result<Self, InvalidAllow> {
+        let parsed = entries.iter().map(|e| entry(e.trim()).ok_or_else(|| InvalidAllow(e.clone())));
+        parsed.collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn permits(&self, target: &Target) -> bool {
+        self.0
+            .iter()
+            .any(|entry| entry.port.is_none_or(|port| port == target.port) && entry.host.covers(&target.host))
+    }
+}
+
+impl Host {
+    /// By the text of the host, not by what it resolves to: the operator named names.
+    fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Name(name) => name == host,
+            Self::Below(domain) => host.strip_suffix(domain.as_str()).is_some_and(|h| h.ends_with('.')),
+            Self::Network(network, bits) => {
+                host.parse().is_ok_and(|address: IpAddr| contains(*network, *bits, address))
+            }
+        }
+    }
+}
+
+fn entry(text: &str) -> Option<Entry> {
+    if let Some(network) = network(text) {
+        return Some(Entry { host: network, port: None });
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|p| *p > 0)?)),
+        None => (text, None),
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if let Some(host) = network(bare) {
+        return Some(Entry { host, port });
+    }
+    let (name, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |name| (name, true));
+    let is_name = !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+        && !name.starts_with('.');
+    let name = name.to_ascii_lowercase();
+    is_name.then_some(Entry { host: if is_wildcard { Host::Below(name) } else { Host::Name(name) }, port })
+}
+
+fn network(text: &str) -> Option<Host> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(width);
+    (bits <= width).then_some(Host::Network(address, bits))
+}
+
+fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    // A shift by the whole width is what `/0` means.
+    match (network, address.to_canonical()) {
+        (IpAddr::V4(n), IpAddr::V4(a)) => {
+            (n.to_bits() ^ a.to_bits()).checked_shr(32 - u32::from(bits)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(n), IpAddr::V6(a)) => {
+            (n.to_bits() ^ a.to_bits()).checked_shr(128 - u32::from(bits)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(allow: &[&str], host: &str, port: u16) -> bool {
+        let entries: Vec<String> = allow.iter().map(|&s| s.to_owned()).collect();
+        let target = Target { host: host.to_owned(), port, path: http::uri::PathAndQuery::from_static("/") };
+        Allow::parse(&entries).unwrap().permits(&target)
+    }
+
+    #[test]
+    fn only_the_loopback_is_allowed_by_default() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(permits(&DEFAULT_ALLOW, host, 80), "{host}");
+        }
+        for host in
+            ["example.org", "128.0.0.1", "0.0.0.0", "::", "localhost.example.org", "127.1", "10.0.0.1"]
+        {
+            assert!(!permits(&DEFAULT_ALLOW, host, 80), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_ports_domains_and_networks_can_be_allowed() {
+        assert!(permits(&["Staging.example.org"], "staging.example.org", 1));
+        assert!(permits(&["host:8080"], "host", 8080) && !permits(&["host:8080"], "host", 80));
+        assert!(permits(&["[::1]:8080"], "::1", 8080) && !permits(&["[::1]:8080"], "::1", 80));
+        assert!(permits(&["*.example.org"], "a.b.example.org", 80));
+        assert!(!permits(&["*.example.org"], "example.org", 80));
+        assert!(!permits(&["*.example.org"], "badexample.org", 80));
+        assert!(permits(&["10.0.0.0/8"], "10.255.0.1", 80) && !permits(&["10.0.0.0/8"], "11.0.0.1", 80));
+        assert!(permits(&["0.0.0.0/0"], "9.9.9.9", 80));
+        assert!(!permits(&[], "localhost", 80));
+    }
+
+    #[test]
+    fn an_entry_that_means_nothing_is_named() {
+        for entry in ["", "*", "http://host", "host:0", "host:x", "10.0.0.0/33", "a b", "*.*.org"] {
+            let message = Allow::parse(&[entry.to_owned()]).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{entry}`")), "{message}");
+        }
+    }
+}

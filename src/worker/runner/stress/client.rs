@@ -1,0 +1,125 @@
+//! The connections of a stress test: HTTP/1.1, kept alive, the last used one first.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::config::{Config, Target};
+use super::metrics::{Ended, Metrics};
+
+/// A request takes this long at most.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// Sends requests and measures them.
+pub(super) struct Client {
+    request: Request<Full<Bytes>>,
+    addresses: Vec<SocketAddr>,
+    // The last used one is the first to be used again, so that no more are open than needed.
+    idle: Mutex<Vec<Connection>>,
+    pub(super) metrics: Metrics,
+}
+
+/// Why a request had no answer.
+struct Failed {
+    ended: Ended,
+    reason: String,
+}
+
+impl Failed {
+    fn broken(e: &hyper::Error) -> Self {
+        Self { ended: Ended::Broken, reason: e.to_string() }
+    }
+}
+
+/// Finds the addresses of the target; `localhost` has only those of this machine.
+pub(super) async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
+    let found = lookup_host((target.host.as_str(), target.port)).await?;
+    let only_loopback = target.host == "localhost";
+    let addresses: Vec<_> = found.filter(|a| !only_loopback || a.ip().is_loopback()).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no address for it"));
+    }
+    Ok(addresses)
+}
+
+impl Client {
+    /// A client that sends what `config` says to `addresses`.
+    pub(super) fn new(config: &Config, addresses: Vec<SocketAddr>) -> Arc<Self> {
+        let mut request = Request::new(Full::new(config.body.clone()));
+        *request.method_mut() = config.method.clone();
+        *request.uri_mut() = Uri::from(config.target.path.clone());
+        *request.headers_mut() = config.headers.clone();
+        Arc::new(Self { request, addresses, idle: Mutex::default(), metrics: Metrics::new() })
+    }
+
+    /// Sends one request that was meant to start at `intended`; how it ended is in the metrics.
+    pub(super) async fn request(&self, intended: Instant) -> Ended {
+        self.metrics.begin();
+        let (ended, reason) = match timeout(REQUEST_TIMEOUT, self.exchange()).await {
+            Ok(Ok(answered @ Ended::Answered { status, .. })) => (answered, Some(format!("status {status}"))),
+            Ok(Ok(ended)) => (ended, None),
+            Ok(Err(failed)) => (failed.ended, Some(failed.reason)),
+            Err(_) => (Ended::TimedOut, Some(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+        };
+        self.metrics.end(ended, intended.elapsed(), reason);
+        ended
+    }
+
+    async fn exchange(&self) -> Result<Ended, Failed> {
+        loop {
+            let (mut connection, is_fresh) = self.connection().await?;
+            let answer = match connection.sender.try_send_request(self.request.clone()).await {
+                Ok(answer) => answer,
+                Err(mut e) => {
+                    // The server closed a connection that was idle, and never saw the request.
+                    if e.take_message().is_some() && !is_fresh {
+                        continue;
+                    }
+                    return Err(Failed::broken(e.error()));
+                }
+            };
+            let status = answer.status().as_u16();
+            let mut body = answer.into_body();
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| Failed::broken(&e))?;
+                bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            return Ok(Ended::Answered { status, bytes });
+        }
+    }
+
+    /// A connection that is ready, and whether it was opened just now.
+    async fn connection(&self) -> Result<(Connection, bool), Failed> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut connection) = idle else { break };
+            if connection.sender.ready().await.is_ok() {
+                return Ok((connection, false));
+            }
+        }
+        let not_connected = |e: io::Error| Failed { ended: Ended::NotConnected, reason: e.to_string() };
+        let stream = TcpStream::connect(self.addresses.as_slice()).await.map_err(not_connected)?;
+        stream.set_nodelay(true).map_err(not_connected)?;
+        let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|e| Failed::broken(&e))?;
+        // How a connection ends, its request tells.
+        let driver = tokio::spawn(async move { drop(driver.await) });
+        Ok((Connection { sender, _driver: AbortOnDropHandle::new(driver) }, true))
+    }
+}
