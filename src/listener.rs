@@ -61,9 +61,15 @@ impl Listener {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program has the port: stop it, or choose another with --listen",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one with --listen",
-        io::ErrorKind::AddrNotAvailable => "; this host has no such address: choose one of its own with --listen",
+        io::ErrorKind::AddrInUse => {
+            "; another program has the port: stop it, or choose another with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege: choose a higher one with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this host has no such address: choose one of its own with --listen"
+        }
         _ => "",
     }
 }
@@ -139,7 +145,11 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Registered before the check, or a press between the two would wake nobody.
         self.switch.0.reader.register(cx.waker());
         self.switch.check()?;

@@ -83,8 +83,7 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let edge =
-        Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
+    let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         // Registered here and now: what arrives before an event has its handler is lost without a word.
@@ -107,7 +106,10 @@ impl Edge {
             crate::metrics::rejected("limit");
             let limit = self.options.connections;
             tracing::warn!(limit, sid = %socket.id, "a connection was refused: the server has as many as it may");
-            return Err(Refusal::new("too_many_connections", format!("the server has its {limit} connections")));
+            return Err(Refusal::new(
+                "too_many_connections",
+                format!("the server has its {limit} connections"),
+            ));
         }
         Ok(())
     }

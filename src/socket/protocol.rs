@@ -116,7 +116,8 @@ enum SinceWire {
 
 impl Request {
     /// The events that clients may send.
-    pub(super) const EVENTS: [&'static str; 4] = ["room:join", "room:leave", "heartbeat:ping", "event:publish"];
+    pub(super) const EVENTS: [&'static str; 4] =
+        ["room:join", "room:leave", "heartbeat:ping", "event:publish"];
 
     /// Reads the first argument of `event`; `None` where there was none, or none that is JSON.
     pub(super) fn parse(event: &str, data: Option<Value>) -> Result<Self, Refusal> {
@@ -145,8 +146,9 @@ impl Request {
 fn parse_join(data: Option<Value>) -> Result<Join, Refusal> {
     let object = match data {
         Some(Value::String(room)) => JoinObject { room, since: None, batch: None, snapshot: None },
-        Some(data @ Value::Object(_)) => serde_json::from_value(data)
-            .map_err(|e| Refusal::invalid(format!("room:join takes {{room, since?, batch?, snapshot?}}: {e}")))?,
+        Some(data @ Value::Object(_)) => serde_json::from_value(data).map_err(|e| {
+            Refusal::invalid(format!("room:join takes {{room, since?, batch?, snapshot?}}: {e}"))
+        })?,
         _ => return Err(Refusal::invalid("room:join takes a room's name or an object with `room`")),
     };
     let since = match object.since {
@@ -227,7 +229,9 @@ mod tests {
     fn a_handshake_without_auth_is_fine_and_a_wrong_one_says_why() {
         assert_eq!(Handshake::parse(None), Ok(Handshake::default()));
         assert_eq!(Handshake::parse(Some(json!({ "later": 1 }))), Ok(Handshake::default()));
-        for auth in [json!({ "userId": "a b" }), json!({ "clientId": "" }), json!(7), json!({ "batch": "yes" })] {
+        for auth in
+            [json!({ "userId": "a b" }), json!({ "clientId": "" }), json!(7), json!({ "batch": "yes" })]
+        {
             let refused = Handshake::parse(Some(auth)).expect_err("wrong");
             assert_eq!(refused.code, "invalid_handshake");
             assert!(refused.to_string().starts_with("{\"code\":"), "{refused}");

@@ -35,7 +35,11 @@ impl<A: Adapter> fmt::Debug for Reply<A> {
 impl<A: Adapter> FromMessageParts<A> for Reply<A> {
     type Error = Infallible;
 
-    fn from_message_parts(socket: &Arc<Socket<A>>, _: &mut Value, ack_id: &Option<i64>) -> Result<Self, Infallible> {
+    fn from_message_parts(
+        socket: &Arc<Socket<A>>,
+        _: &mut Value,
+        ack_id: &Option<i64>,
+    ) -> Result<Self, Infallible> {
         Ok(Self { socket: socket.clone(), ack_id: *ack_id })
     }
 }

@@ -174,7 +174,10 @@ impl Session {
         let Join { room, since, batch, snapshot } = join;
         if edge.rules.resolve(room.as_str()).is_none() {
             metrics::rejected("unknown_channel");
-            return Err(Refusal::new("unknown_channel", format!("no channel of this server is called `{room}`")));
+            return Err(Refusal::new(
+                "unknown_channel",
+                format!("no channel of this server is called `{room}`"),
+            ));
         }
         self.count_room(edge, &room)?;
         let batch = batch.unwrap_or(self.batch);
@@ -192,7 +195,10 @@ impl Session {
             tracing::warn!(sid = self.sid, %room, %error, "a join broke off; the client has to join again");
             self.state().rooms.remove(&room);
             edge.fanout.leave(&room, self.connection.id()).await;
-            reply.emit_now("error", &json!({ "code": "unavailable", "message": error.to_string(), "event": "room:join" }));
+            reply.emit_now(
+                "error",
+                &json!({ "code": "unavailable", "message": error.to_string(), "event": "room:join" }),
+            );
         }
         Ok(())
     }
@@ -219,7 +225,9 @@ impl Session {
         let appended = result?;
         let position = appended.position;
         reply
-            .send(&json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset }))
+            .send(
+                &json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset }),
+            )
             .await;
         Ok(())
     }

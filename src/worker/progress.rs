@@ -133,14 +133,19 @@ impl Progress {
         std::mem::take(&mut inner.changed).then(|| inner.state.clone())
     }
 
-    /// Up to `max` waiting log lines, oldest first.
+    /// Waiting log lines, oldest first: up to `max` of them and about `max_bytes`, but at least one.
     #[must_use]
-    pub fn take_log(&self, max: usize) -> Option<LogChunk> {
+    pub fn take_log(&self, max: usize, max_bytes: usize) -> Option<LogChunk> {
         let mut inner = self.lock();
         if inner.lines.is_empty() {
             return None;
         }
-        let n = inner.lines.len().min(max);
+        let mut bytes = 0;
+        let fits = |line: &&String| {
+            bytes += line.len();
+            bytes <= max_bytes
+        };
+        let n = inner.lines.iter().take(max).take_while(fits).count().max(1);
         let chunk = LogChunk { first_line: inner.first_line, lines: inner.lines.drain(..n).collect() };
         inner.first_line += n as u64;
         Some(chunk)
@@ -177,15 +182,15 @@ mod tests {
         for i in 1..=MAX_PENDING_LINES + 10 {
             p.log(&format!("line {i}"));
         }
-        let chunk = p.take_log(5).expect("lines");
+        let chunk = p.take_log(5, 1000).expect("lines");
         assert_eq!((chunk.first_line, chunk.lines[0].as_str()), (11, "line 11"));
-        assert_eq!(p.take_log(1).map(|c| c.first_line), Some(16));
+        assert_eq!(p.take_log(1, 1).map(|c| c.first_line), Some(16));
     }
 
     #[test]
     fn a_long_line_is_cut_between_characters() {
         let p = Progress::new();
         p.log(&"é".repeat(MAX_LINE_BYTES));
-        assert_eq!(p.take_log(1).map(|c| c.lines[0].len()), Some(MAX_LINE_BYTES));
+        assert_eq!(p.take_log(1, 1).map(|c| c.lines[0].len()), Some(MAX_LINE_BYTES));
     }
 }

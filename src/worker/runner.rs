@@ -7,6 +7,7 @@ pub mod stress;
 #[cfg(test)]
 mod testing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -79,4 +80,33 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Runs one attempt. Returns soon after `attempt.cancel` was cancelled, and then leaves nothing running.
     async fn run(&self, attempt: Attempt) -> Outcome;
+}
+
+/// The runners of this process, by test type.
+#[derive(Default)]
+pub struct RunnerSet(BTreeMap<String, Arc<dyn Runner>>);
+
+impl std::fmt::Debug for RunnerSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl RunnerSet {
+    /// The runners given; of two for one test type the later counts.
+    #[must_use]
+    pub fn new(runners: impl IntoIterator<Item = Arc<dyn Runner>>) -> Self {
+        Self(runners.into_iter().map(|runner| (runner.test_type().to_owned(), runner)).collect())
+    }
+
+    /// The runner for `test_type`.
+    #[must_use]
+    pub fn get(&self, test_type: &str) -> Option<Arc<dyn Runner>> {
+        self.0.get(test_type).cloned()
+    }
+
+    /// The test types, in alphabetical order.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
 }

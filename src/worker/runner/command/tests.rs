@@ -31,7 +31,7 @@ async fn run(suite: Suite) -> (Attempt, Outcome) {
 }
 
 fn log(attempt: &Attempt) -> Vec<String> {
-    attempt.progress.take_log(usize::MAX).map(|c| c.lines).unwrap_or_default()
+    attempt.progress.take_log(usize::MAX, usize::MAX).map(|c| c.lines).unwrap_or_default()
 }
 
 /// Waits until the process is gone, or only waits for its parent to take notice.
