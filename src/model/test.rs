@@ -425,8 +425,8 @@ mod tests {
         Snapshot::new(id, "command", TestState::Queued, Epoch::new("e"))
     }
 
-    fn fold(s: &mut Snapshot, event: TestEvent, data: Value) -> Result<(), Refused> {
-        let raw = RawValue::from_string(data.to_string()).expect("JSON");
+    fn fold(s: &mut Snapshot, event: TestEvent, data: impl Into<Value>) -> Result<(), Refused> {
+        let raw = RawValue::from_string(data.into().to_string()).expect("JSON");
         s.fold(event, TestData::parse(event, &raw)?, 5)
     }
 
