@@ -122,6 +122,8 @@ impl Outcome {
             body = inline(PublishAnswer)),
         (status = 400, description = "`invalid`, `invalid_json`, `invalid_user`, or `unknown_event`: the channel \
             does not carry it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`forbidden`: only the server itself publishes to this channel",
+            body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`unknown_channel`: no rule of this server has such a channel", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`stale_attempt`: a newer attempt owns the test; `test_ended`: its attempt \

@@ -134,6 +134,7 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let status = match &error {
             PublishError::UnknownChannel(_) => StatusCode::NOT_FOUND,
+            PublishError::ServerOnly(_) => StatusCode::FORBIDDEN,
             PublishError::UnknownEvent { .. } | PublishError::Invalid(_) => StatusCode::BAD_REQUEST,
             PublishError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             PublishError::Stale(_) => StatusCode::CONFLICT,

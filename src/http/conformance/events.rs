@@ -57,6 +57,12 @@ async fn each_refusal_of_one_message_has_its_status_and_its_code() {
     let server = Server::start().await;
     for (sent, status, code, part) in [
         (message("nowhere", "custom:x", json!(1)), 404, "unknown_channel", "`nowhere`"),
+        (
+            message("user-presence", "user:online", json!({"userId": "ann"})),
+            403,
+            "forbidden",
+            "`user-presence`",
+        ),
         (message("test-updates", "custom:x", json!(1)), 400, "unknown_event", "`test:started`"),
         (custom("x".repeat(MESSAGE_BYTES)), 413, "too_large", "message_bytes"),
         (message("test-progress-t", "test:progress", json!({"progress": 101})), 400, "invalid", "0 and 100"),
