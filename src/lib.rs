@@ -2,13 +2,14 @@
 //!
 //! The layers, lowest first; a lower one never imports a higher one (`tests/integration/layers.rs` checks it):
 //! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`]) with their back ends on
-//! the [`store`], services ([`worker`]), edges, and the whole. `ARCHITECTURE.md` follows one message through
-//! them.
+//! the [`store`], services ([`worker`]), edges ([`mod@http`]), and the whole. `ARCHITECTURE.md` follows one
+//! message through them.
 
 pub mod broker;
 pub mod client;
 pub mod config;
 pub mod fanout;
+pub mod http;
 pub mod listener;
 pub mod metrics;
 pub mod model;

@@ -21,8 +21,16 @@ const JOB_SECONDS: &[f64] =
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 /// The reasons why something is refused; the label of `tidings_rejected_total`.
-pub const REJECTED_REASONS: [&str; 7] =
-    ["unknown_channel", "unknown_event", "invalid", "too_large", "stale_attempt", "limit", "unavailable"];
+pub const REJECTED_REASONS: [&str; 8] = [
+    "unknown_channel",
+    "forbidden",
+    "unknown_event",
+    "invalid",
+    "too_large",
+    "stale_attempt",
+    "limit",
+    "unavailable",
+];
 /// How an attempt or a job can end; the label of the job metrics.
 pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];
 /// How a join with a position can end; the label of `tidings_recoveries_total`.

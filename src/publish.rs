@@ -22,6 +22,9 @@ pub enum PublishError {
     /// No rule knows the channel.
     #[error("no channel of this server is called `{0}`")]
     UnknownChannel(String),
+    /// Only the server itself tells anything there.
+    #[error("only the server itself publishes to `{0}` (publish = [] in channels.toml)")]
+    ServerOnly(String),
     /// The channel does not carry the event.
     #[error("the channel `{channel}` does not carry `{event}`, only {allowed}")]
     UnknownEvent {
@@ -59,6 +62,7 @@ impl PublishError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownChannel(_) => "unknown_channel",
+            Self::ServerOnly(_) => "forbidden",
             Self::UnknownEvent { .. } => "unknown_event",
             Self::TooLarge { .. } => "too_large",
             Self::Invalid(_) => "invalid",
@@ -152,6 +156,10 @@ impl Publisher {
         let resolved =
             self.rules.resolve(channel).ok_or_else(|| PublishError::UnknownChannel(channel.to_owned()))?;
         let namespace = resolved.namespace.clone();
+        // No role opens such a channel: what comes through this door comes from outside.
+        if namespace.publish.is_empty() {
+            return Err(PublishError::ServerOnly(channel.to_owned()));
+        }
         if !namespace.allows(message.event.as_str()) {
             return Err(unknown_event(&namespace, message));
         }

@@ -107,7 +107,7 @@ impl Broker for EmbeddedBroker {
             ensure_channel(tx.conn(), &name, now_ms())?;
             read::top(tx.conn(), &name, test.as_ref())
         });
-        made.await?.ok_or_else(|| BrokerError::Unavailable(crate::store::StoreError::Closed))
+        made.await?.ok_or(BrokerError::Unavailable(crate::store::StoreError::Closed))
     }
 
     async fn history(

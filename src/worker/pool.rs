@@ -99,7 +99,7 @@ impl Pool {
             let source = JobSource {
                 queue: self.queue.clone(),
                 worker: self.worker.clone(),
-                test_types: self.runners.types().map(str::to_owned).collect(),
+                test_types: self.runners.types().into(),
                 stop: self.stop.clone(),
             };
             // A fresh name each time: apalis takes one that it knows for a double.
@@ -125,7 +125,7 @@ impl Pool {
 
     async fn run(self: Arc<Self>, claim: Claim) {
         let job = &claim.job;
-        let Some(runner) = self.runners.get(&job.test_type) else {
+        let Some(runner) = self.runners.get(&job.test_type).cloned() else {
             // Only jobs of our types are claimed; the lease runs out and somebody else gets this one.
             tracing::error!(job = %job.job_id, test_type = job.test_type, "a job without a runner was claimed");
             return;

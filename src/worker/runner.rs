@@ -8,6 +8,7 @@ pub mod stress;
 mod testing;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -82,31 +83,64 @@ pub trait Runner: Send + Sync + 'static {
     async fn run(&self, attempt: Attempt) -> Outcome;
 }
 
-/// The runners of this process, by test type.
-#[derive(Default)]
+/// The runners that a process has, by test type.
+#[derive(Clone, Default)]
 pub struct RunnerSet(BTreeMap<String, Arc<dyn Runner>>);
 
-impl std::fmt::Debug for RunnerSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl RunnerSet {
+    /// The runner of `test_type`.
+    #[must_use]
+    pub fn get(&self, test_type: &str) -> Option<&Arc<dyn Runner>> {
+        self.0.get(test_type)
+    }
+
+    /// The test types that there are runners for, in order.
+    #[must_use]
+    pub fn types(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+impl FromIterator<Arc<dyn Runner>> for RunnerSet {
+    /// Of two runners of the same test type the later one counts.
+    fn from_iter<I: IntoIterator<Item = Arc<dyn Runner>>>(runners: I) -> Self {
+        Self(runners.into_iter().map(|runner| (runner.test_type().to_owned(), runner)).collect())
+    }
+}
+
+impl fmt::Debug for RunnerSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-impl RunnerSet {
-    /// The runners given; of two for one test type the later counts.
-    #[must_use]
-    pub fn new(runners: impl IntoIterator<Item = Arc<dyn Runner>>) -> Self {
-        Self(runners.into_iter().map(|runner| (runner.test_type().to_owned(), runner)).collect())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named(&'static str);
+
+    #[async_trait]
+    impl Runner for Named {
+        fn test_type(&self) -> &str {
+            self.0
+        }
+
+        fn check(&self, _config: &Map<String, Value>) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn run(&self, _attempt: Attempt) -> Outcome {
+            Outcome::Passed { results: Map::new() }
+        }
     }
 
-    /// The runner for `test_type`.
-    #[must_use]
-    pub fn get(&self, test_type: &str) -> Option<Arc<dyn Runner>> {
-        self.0.get(test_type).cloned()
-    }
-
-    /// The test types, in alphabetical order.
-    pub fn types(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    #[test]
+    fn a_set_finds_runners_by_test_type_and_names_the_types_in_order() {
+        let runners = ["stress", "command", "stress"].map(|name| Arc::new(Named(name)) as Arc<dyn Runner>);
+        let set: RunnerSet = runners.into_iter().collect();
+        assert_eq!(set.types(), ["command", "stress"]);
+        assert_eq!(set.get("stress").map(|runner| runner.test_type()), Some("stress"));
+        assert!(set.get("Stress").is_none());
     }
 }

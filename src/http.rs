@@ -1,0 +1,142 @@
+//! The HTTP edge: jobs, tests, messages and history over REST, and what operators and tools look at.
+//!
+//! Handlers translate: a request into a call of the queue, the broker or the publish door, their answer into
+//! JSON, their errors into [`problem::Problem`]s. Nothing is decided here that the socket edge would have to
+//! decide again. Each route is registered together with its description (`openapi`), so that the routes and
+//! the document that the server offers cannot differ.
+
+mod channels;
+#[cfg(test)]
+mod conformance;
+mod events;
+mod extract;
+mod health;
+mod jobs;
+mod metrics_layer;
+mod openapi;
+mod problem;
+mod query;
+mod submit;
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::DefaultBodyLimit;
+use axum::{Extension, Router, middleware};
+use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::broker::Broker;
+use crate::config::channels::Rules;
+use crate::publish::Publisher;
+use crate::queue::Queue;
+use crate::worker::runner::RunnerSet;
+
+pub use problem::Problem;
+
+/// What the HTTP edge needs of the rest of the server.
+#[derive(Clone)]
+pub struct HttpState {
+    /// Where jobs are.
+    pub queue: Arc<dyn Queue>,
+    /// Where tests and history are.
+    pub broker: Arc<dyn Broker>,
+    /// The door for messages.
+    pub publisher: Publisher,
+    /// Which channels exist.
+    pub rules: Arc<Rules>,
+    /// The test types whose configuration this server can check when a job is submitted.
+    pub runners: Arc<RunnerSet>,
+    /// What `/metrics` shows.
+    pub metrics: PrometheusHandle,
+    /// What `/readyz` says.
+    pub ready: Readiness,
+    /// How much one request may carry.
+    pub limits: HttpLimits,
+}
+
+impl std::fmt::Debug for HttpState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpState")
+            .field("runners", &self.runners)
+            .field("ready", &self.ready)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much one request may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Messages of one `POST /api/v1/events`.
+    pub publish_batch: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { body_bytes: 8 * 1024 * 1024, publish_batch: 1000 }
+    }
+}
+
+/// Whether this server wants new requests; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    draining: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// Ready, as far as the server itself is concerned.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on `/readyz` says that the server is going away, so that balancers look for another one. It
+    /// goes on answering.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the server is going away.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// All routes of the HTTP edge, with answers for everything else: each error is `application/problem+json`.
+///
+/// Every request is counted in `tidings_http_requests_total`, and each answer of 500 and above is logged once.
+pub fn router(state: HttpState) -> Router {
+    let body_bytes = state.limits.body_bytes;
+    let (routes, document) = described().split_for_parts();
+    routes
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(Extension(openapi::Document::of(&document)))
+        // Outermost, so that it sees the answers of everything below it.
+        .layer(middleware::from_fn(metrics_layer::observe))
+        .with_state(Arc::new(state))
+}
+
+fn described() -> OpenApiRouter<Arc<HttpState>> {
+    OpenApiRouter::with_openapi(openapi::introduction())
+        .routes(routes!(submit::submit, jobs::list))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(tests::list))
+        .routes(routes!(tests::get))
+        .routes(routes!(events::publish))
+        .routes(routes!(channels::messages))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(health::page))
+}

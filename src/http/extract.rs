@@ -1,0 +1,177 @@
+//! Extractors: the parts of a request, checked, or the problem that says what is wrong with them.
+
+use std::str::FromStr;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody, JsonRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::model::UserId;
+use crate::model::id::InvalidId;
+
+/// The header that names the user while authentication is off.
+const USER_HEADER: &str = "x-user-id";
+
+/// A body that says it is JSON, not parsed yet.
+pub(super) struct JsonBytes(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            let detail = "send the body as JSON, with the header `Content-Type: application/json`";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        Ok(Self(bytes(request, state).await?))
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
+        parse_object(&bytes).map(Self)
+    }
+}
+
+/// A JSON body, or none at all.
+pub(super) struct OptionalBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let json = is_json(request.headers());
+        let bytes = bytes(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !json {
+            let detail =
+                "send the body as JSON, with the header `Content-Type: application/json`, or send none";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        parse_object(&bytes).map(Self)
+    }
+}
+
+async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "the body has more bytes than this server takes at once (limits.body_bytes)",
+        ),
+        rejection => Problem::bad_request("unreadable_body", rejection.body_text()),
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let value = parse(bytes)?;
+    // serde also takes an array of a struct's fields in their order, which no document describes.
+    if first(bytes) == Some(b'{') {
+        Ok(value)
+    } else {
+        Err(Problem::bad_request("invalid", "the body has to be a JSON object"))
+    }
+}
+
+/// The first byte of a JSON text that is not white space.
+pub(super) fn first(bytes: &[u8]) -> Option<u8> {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()).copied()
+}
+
+/// Reads JSON. The problem names the field and the place; its code is `invalid_json` for text that is no JSON,
+/// and `invalid` for JSON that is not what was expected.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    match Json::from_bytes(bytes) {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => {
+            let code = match &rejection {
+                JsonRejection::JsonDataError(_) => "invalid",
+                _ => "invalid_json",
+            };
+            Err(Problem::bad_request(code, reason(&rejection.body_text())))
+        }
+    }
+}
+
+/// What axum says of a rejection, without the sentence that it puts before every one.
+fn reason(text: &str) -> String {
+    text.split_once(": ").map_or(text, |(_, reason)| reason).to_owned()
+}
+
+/// The only placeholder of a route's path.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: FromStr<Err = InvalidId>, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::bad_request("invalid_path", rejection.body_text()))?;
+        text.parse().map(Self).map_err(|e: InvalidId| Problem::bad_request("invalid_path", e.to_string()))
+    }
+}
+
+/// The query of a request.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(rejection) => Err(Problem::bad_request("invalid_query", reason(&rejection.body_text()))),
+        }
+    }
+}
+
+/// Who asks.
+///
+/// Authentication is off in this version: the caller may do everything, and is whoever it says it is.
+pub(super) struct Caller {
+    /// The user that the caller names.
+    pub(super) user: Option<UserId>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let mut named = parts.headers.get_all(USER_HEADER).iter();
+        let Some(first) = named.next() else { return Ok(Self { user: None }) };
+        if named.next().is_some() {
+            return Err(wrong_user("it stands there twice"));
+        }
+        let text = first.to_str().map_err(|_| wrong_user("it is not ASCII"))?;
+        match UserId::parse(text.trim()) {
+            Ok(user) => Ok(Self { user: Some(user) }),
+            Err(error) => Err(wrong_user(&error.to_string())),
+        }
+    }
+}
+
+fn wrong_user(reason: &str) -> Problem {
+    Problem::bad_request("invalid_user", format!("the header X-User-Id does not name a user: {reason}"))
+}

@@ -1,0 +1,147 @@
+//! What operators look at: liveness, readiness, metrics, and the page for people.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse};
+use serde::Serialize;
+
+use super::HttpState;
+use crate::metrics as gauges;
+
+/// How long the store may take to answer before the server counts as not ready.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All of the page is in one file, so scripts and styles stand in the page itself; nothing else may run.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+    img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'";
+
+/// The process is alive.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Health {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// Whether the server wants requests.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Ready {
+    /// `ok`, `draining` or `unavailable`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// What was looked at, by name: `server`, `store`.
+    checks: BTreeMap<&'static str, Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Check {
+    /// Whether it is as it should be.
+    ok: bool,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl Check {
+    fn of(outcome: Result<(), String>) -> Self {
+        Self { ok: outcome.is_ok(), detail: outcome.err() }
+    }
+}
+
+/// Is the process alive?
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "server",
+    responses((status = 200, description = "It is", body = Health))
+)]
+pub(super) async fn healthz() -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(Health { status: "ok" }))
+}
+
+/// Does the server want requests? Not while it is going away, nor while its store does not answer.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "server",
+    responses(
+        (status = 200, description = "It does", body = Ready),
+        (status = 503, description = "It does not; the checks say why", body = Ready),
+    )
+)]
+pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    let store = job_counts(&state).await.map(|_| ());
+    let draining = state.ready.is_draining();
+    let status = match (&store, draining) {
+        (Err(_), _) => "unavailable",
+        (Ok(()), true) => "draining",
+        (Ok(()), false) => "ok",
+    };
+    let server = if draining { Err("the server is going away".to_owned()) } else { Ok(()) };
+    let checks = BTreeMap::from([("server", Check::of(server)), ("store", Check::of(store))]);
+    let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, [(header::CACHE_CONTROL, "no-store")], Json(Ready { status, checks }))
+}
+
+/// Metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "server",
+    responses((
+        status = 200,
+        description = "All metrics, in the text format of Prometheus",
+        body = String,
+        content_type = "text/plain"
+    ))
+)]
+pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    gauges::collect_process();
+    let counts = job_counts(&state).await;
+    gauges::broker_up(counts.is_ok());
+    // Without an answer the gauges stay as they were, and `tidings_broker_up` says so.
+    for (name, n) in counts.unwrap_or_default() {
+        gauges::jobs(name, n);
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, state.metrics.render())
+}
+
+/// The cheapest question that only a working store can answer.
+async fn job_counts(state: &HttpState) -> Result<BTreeMap<&'static str, u64>, String> {
+    match tokio::time::timeout(PATIENCE, state.queue.counts()).await {
+        Ok(counts) => counts.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// The page that shows people what runs.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "page",
+    tag = "server",
+    responses((status = 200, description = "A web page", body = String, content_type = "text/html"))
+)]
+pub(super) async fn page() -> impl IntoResponse {
+    let headers = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, Html(include_str!("page.html")))
+}
