@@ -5,6 +5,7 @@
 //! the [`store`], services ([`worker`]), edges ([`mod@http`]), and the whole. `ARCHITECTURE.md` follows one
 //! message through them.
 
+pub mod app;
 pub mod broker;
 pub mod client;
 pub mod config;
@@ -18,4 +19,6 @@ pub mod queue;
 pub mod socket;
 pub mod store;
 pub mod tasks;
+pub mod telemetry;
+pub mod upkeep;
 pub mod worker;

@@ -5,6 +5,8 @@
 //! - Every connection has a kill switch, because a WebSocket writer that waits for a peer which never reads
 //!   cannot be ended in any other way.
 
+pub mod serve;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;

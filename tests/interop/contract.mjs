@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 const HIGH = 3;
 const NORMAL = 2;
-const PRIORITIES = { 'test:log': 1, 'test:progress': NORMAL, 'queue:job:progress': NORMAL };
+const PRIORITIES = { 'test:log': 1, 'test:progress': NORMAL, 'queue:job:progress': NORMAL, 'queue:job:added': NORMAL };
 const CLOCK_MS = 120_000;
 
 const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);

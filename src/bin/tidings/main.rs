@@ -1,11 +1,104 @@
-//! The `tidings` program.
+//! The `tidings` program: one binary, a subcommand per job.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.
 
-use std::process::exit;
+mod bench;
+mod check;
+mod client;
+mod demo;
+mod follow;
+mod serve;
 
-fn main() {
-    let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|command| command == "guard") {
-        let argv: Vec<_> = args.skip_while(|arg| arg == "--").collect();
-        exit(tidings::worker::runner::guard::guard(&argv));
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Something in the configuration is wrong.
+const BAD_CONFIGURATION: u8 = 64;
+
+/// Live, loss-free news of long-running tests.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server, with an embedded worker.
+    Serve(serve::Args),
+    /// Run a server, three real tests and a live view, in a temporary directory.
+    Demo(demo::Args),
+    /// Check tidings.toml and channels.toml, and report every mistake at once.
+    Check(check::Args),
+    /// Submit a job.
+    Submit(client::SubmitArgs),
+    /// Cancel a job, queued or running.
+    Cancel(client::CancelArgs),
+    /// Publish a message.
+    Publish(client::PublishArgs),
+    /// Measure a server.
+    Bench(bench::Args),
+    /// Follow rooms: print every message as it comes.
+    Watch(client::WatchArgs),
+}
+
+/// Why a command failed, and with which exit code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    fn configuration(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: BAD_CONFIGURATION, error: error.into() }
     }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: 1, error: error.into() }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    // Before anything is started: it stands between the server and a command, and has to be as small as can be.
+    if args.next().is_some_and(|command| command == "guard") {
+        let argv: Vec<OsString> = args.skip_while(|arg| arg == "--").collect();
+        std::process::exit(tidings::worker::runner::guard::guard(&argv));
+    }
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(Failure { code, error }) => {
+            eprintln!("tidings: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    if let Command::Check(args) = command {
+        return Ok(check::run(&args));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Submit(args) => client::submit(args).await,
+            Command::Cancel(args) => client::cancel(args).await,
+            Command::Publish(args) => client::publish(args).await,
+            Command::Bench(args) => bench::run(args).await,
+            Command::Watch(args) => client::watch(args).await,
+            Command::Check(args) => Ok(check::run(&args)),
+        }
+    });
+    // A blocking read of a terminal must not keep an ended command alive.
+    runtime.shutdown_background();
+    done
 }

@@ -1,0 +1,200 @@
+//! The whole: puts the layers together. The only place that picks a back end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::broker::embedded::{EmbeddedBroker, Live};
+use crate::config::channels::Rules;
+use crate::config::settings::Settings;
+use crate::fanout::Fanout;
+use crate::http::{self, HttpLimits, HttpState, Readiness};
+use crate::listener::serve::PerConnection;
+use crate::listener::{ListenError, Listener};
+use crate::metrics;
+use crate::publish::Publisher;
+use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
+use crate::queue::{Queue, QueueError};
+use crate::socket::{self, SocketOptions};
+use crate::store::{OpenError, Store};
+use crate::tasks::Tasks;
+use crate::upkeep;
+use crate::worker::pool::{Pool, PoolOptions};
+use crate::worker::runner::command::CommandRunner;
+use crate::worker::runner::stress::{DEFAULT_ALLOW, InvalidAllow, StressRunner};
+use crate::worker::runner::{Runner, RunnerSet};
+
+/// How long open requests may take to end when the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the server does not start: what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The listener's own address could not be read.
+    #[error("the address of the listener is unknown: {0}")]
+    Address(std::io::Error),
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The metrics.
+    #[error("metrics cannot be recorded: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The allow list of stress tests.
+    #[error("stress.allow: {0}")]
+    Stress(#[from] InvalidAllow),
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct AppOptions {
+    /// The configuration.
+    pub settings: Settings,
+    /// The channels.
+    pub rules: Arc<Rules>,
+    /// A program that, called as `PROGRAM guard -- ARGV…`, runs ARGV and ends it should this process die; the
+    /// `tidings` program itself. Without it commands outlive a killed server.
+    pub guard: Option<PathBuf>,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    store: Store,
+    pool: Option<Arc<Pool>>,
+    readiness: Readiness,
+    stop_serving: CancellationToken,
+    tasks: Tasks,
+}
+
+impl App {
+    /// Starts a server. It answers requests when this returns.
+    pub async fn start(options: AppOptions) -> Result<Self, StartError> {
+        let AppOptions { settings, rules, guard } = options;
+        let metrics = metrics::install()?;
+        let runners = Arc::new(runners(&settings, guard)?);
+        // Before the store: a taken port should leave no trace.
+        let listener = Listener::bind(settings.listen)?;
+        let address = listener.address().map_err(StartError::Address)?;
+        let tasks = Tasks::new();
+        let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
+        let live = Live::default();
+        let broker: Arc<dyn Broker> =
+            Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live.clone(), queue_options(&settings));
+        let queue: Arc<dyn Queue> = Arc::new(queue.await?);
+        let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
+        live.connect(fanout.clone());
+        let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
+        let readiness = Readiness::default();
+        let state = HttpState {
+            queue: queue.clone(),
+            broker: broker.clone(),
+            publisher: publisher.clone(),
+            rules: rules.clone(),
+            runners: runners.clone(),
+            metrics,
+            ready: readiness.clone(),
+            limits: HttpLimits {
+                body_bytes: settings.limits.body_bytes,
+                publish_batch: settings.limits.publish_batch,
+            },
+        };
+        let service = socket::serve(socket_options(&settings), fanout, publisher, rules, http::router(state));
+        let stop_serving = CancellationToken::new();
+        let stopped = stop_serving.clone().cancelled_owned();
+        let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
+        tasks.spawn("http", log_end(server.into_future()));
+        upkeep::start(&queue, &broker, &tasks);
+        let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
+        Ok(Self { address, store, pool, readiness, stop_serving, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops in order: no new requests, running jobs back into the queue, tasks, store.
+    pub async fn stop(self) {
+        self.readiness.drain();
+        self.stop_serving.cancel();
+        if let Some(pool) = &self.pool
+            && tokio::time::timeout(STOP_PATIENCE, pool.stop()).await.is_err()
+        {
+            tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
+        }
+        if !self.tasks.stop(STOP_PATIENCE).await {
+            tracing::warn!("some tasks did not stop in time");
+        }
+        self.store.close().await;
+    }
+}
+
+async fn log_end(server: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+fn runners(settings: &Settings, guard: Option<PathBuf>) -> Result<RunnerSet, InvalidAllow> {
+    let mut command = CommandRunner::new(settings.suites.clone());
+    if let Some(guard) = guard {
+        command = command.with_guard(guard);
+    }
+    let allow: Vec<String> = if settings.stress.allow.is_empty() {
+        DEFAULT_ALLOW.map(str::to_owned).into()
+    } else {
+        settings.stress.allow.clone()
+    };
+    let stress = StressRunner::new(&allow)?;
+    let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), Arc::new(stress)];
+    Ok(runners.into_iter().collect())
+}
+
+fn queue_options(settings: &Settings) -> QueueOptions {
+    let queue = &settings.queue;
+    QueueOptions {
+        max_attempts: queue.max_attempts,
+        lease: queue.lease,
+        backoff_base: queue.backoff_base,
+        backoff_max: queue.backoff_max,
+        retention: queue.retention,
+        max_jobs_kept: queue.max_jobs_kept,
+    }
+}
+
+fn pool_options(settings: &Settings) -> PoolOptions {
+    PoolOptions {
+        concurrency: settings.workers.concurrency,
+        lease: settings.queue.lease,
+        default_timeout: settings.queue.default_timeout,
+    }
+}
+
+fn socket_options(settings: &Settings) -> SocketOptions {
+    SocketOptions {
+        node: format!("node-{}", std::process::id()),
+        heartbeat_interval: settings.heartbeat.interval,
+        heartbeat_timeout: settings.heartbeat.timeout,
+        connections: settings.limits.connections,
+        rooms_per_connection: settings.limits.rooms_per_connection,
+        message_bytes: settings.limits.message_bytes,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

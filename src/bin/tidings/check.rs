@@ -1,0 +1,45 @@
+//! `tidings check`: the mistakes of `tidings.toml` and `channels.toml`, all at once.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tidings::config::report;
+
+use crate::BAD_CONFIGURATION;
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The settings file; ./tidings.toml if there is one.
+    #[arg(long, env = "TIDINGS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The channels file; the one that the settings name, or the compiled-in one.
+    #[arg(long, value_name = "FILE")]
+    channels: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match report::check_all(args.config.as_deref(), args.channels.as_deref()) {
+        Ok(summary) => {
+            for warning in &summary.warnings {
+                eprintln!("warning: {warning}");
+            }
+            let settings = file(summary.config.as_deref(), "no tidings.toml, so the defaults");
+            let channels = file(summary.channels.as_deref(), "the compiled-in channels");
+            let n = summary.rules.namespaces().len();
+            println!("settings: {settings}\nchannels: {channels}, {n} of them\nno mistakes found");
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                eprintln!("{mistake}");
+            }
+            eprintln!("tidings: {} mistake(s) found", mistakes.len());
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}
+
+fn file(path: Option<&Path>, absent: &str) -> String {
+    path.map_or_else(|| absent.to_owned(), |path| path.display().to_string())
+}

@@ -1,0 +1,205 @@
+//! `tidings submit`, `cancel`, `publish` and `watch`: small clients of a running server.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+use tidings::client::http::HttpClient;
+use tidings::client::room::Since;
+
+use crate::Failure;
+use crate::follow::{Follower, News};
+
+/// Which server.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Server {
+    /// The server.
+    #[arg(
+        long = "server",
+        env = "TIDINGS_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    url: String,
+    /// The token, where the server wants one.
+    #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Print JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Server {
+    fn http(&self) -> Result<HttpClient, Failure> {
+        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
+    }
+
+    fn print(&self, answer: &Value, text: impl FnOnce() -> String) {
+        if self.json {
+            println!("{answer}");
+        } else {
+            println!("{}", text());
+        }
+    }
+}
+
+/// Arguments of `submit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubmitArgs {
+    /// The test type: `command`, `stress`, or one that a worker of yours handles.
+    test_type: String,
+    /// What the test is told, as a JSON object, e.g. '{"suite":"unit"}'.
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    config: String,
+    /// The name of the test; one is made if this is left out.
+    #[arg(long, value_name = "ID")]
+    test_id: Option<String>,
+    /// 1 low, 2 normal, 3 high, 4 critical.
+    #[arg(long, value_name = "1-4", value_parser = clap::value_parser!(u8).range(1..=4))]
+    priority: Option<u8>,
+    /// Wait so long before the job may start, e.g. 30s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    delay: Option<std::time::Duration>,
+    /// Attempts in all.
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// How long an attempt may take, e.g. 10m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<std::time::Duration>,
+    /// A second submission with the same key returns the first job.
+    #[arg(long, value_name = "KEY")]
+    dedupe_key: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
+    let config: Map<String, Value> = serde_json::from_str(&args.config)
+        .context("--config is a JSON object, e.g. '{\"suite\":\"unit\"}'")?;
+    let fields = [
+        ("testType", Some(json!(args.test_type))),
+        ("config", Some(Value::Object(config))),
+        ("testId", args.test_id.map(Value::from)),
+        ("priority", args.priority.map(Value::from)),
+        ("delayMs", args.delay.map(|d| json!(d.as_millis()))),
+        ("maxAttempts", args.max_attempts.map(Value::from)),
+        ("timeoutMs", args.timeout.map(|d| json!(d.as_millis()))),
+        ("dedupeKey", args.dedupe_key.map(Value::from)),
+    ];
+    let body: Map<String, Value> =
+        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    let answer: Value = args.server.http()?.post("/api/v1/jobs", &body).await?;
+    args.server.print(&answer, || {
+        let existing = if answer["existing"] == true { " (it was there already)" } else { "" };
+        format!(
+            "{} runs test {}: {}{existing}",
+            text(&answer, "jobId"),
+            text(&answer, "testId"),
+            text(&answer, "state")
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `cancel`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CancelArgs {
+    /// The job.
+    job_id: String,
+    /// Why; those who watch the test are told.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn cancel(args: CancelArgs) -> Result<ExitCode, Failure> {
+    let body = args.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let path = format!("/api/v1/jobs/{}/cancel", args.job_id);
+    let answer: Value = args.server.http()?.post(&path, &body).await?;
+    args.server.print(&answer, || match text(&answer, "state") {
+        "running" => format!("{} is being stopped", args.job_id),
+        state => format!("{} is {state}", args.job_id),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `publish`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PublishArgs {
+    /// The channel, e.g. test-progress-nightly.
+    channel: String,
+    /// The event, e.g. custom:note.
+    event: String,
+    /// The data: any JSON.
+    #[arg(default_value = "{}", value_name = "JSON")]
+    data: String,
+    /// A name of your own: published twice, it stands in the channel once.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// 1 low, 2 normal, 3 high, 4 critical.
+    #[arg(long, value_name = "1-4", value_parser = clap::value_parser!(u8).range(1..=4))]
+    priority: Option<u8>,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
+    let data: Value = serde_json::from_str(&args.data).context("the data is JSON")?;
+    let mut message = json!({ "channel": args.channel, "event": args.event, "data": data });
+    if let Some(id) = args.id {
+        message["id"] = id.into();
+    }
+    if let Some(priority) = args.priority {
+        message["priority"] = priority.into();
+    }
+    let answer: Value = args.server.http()?.post("/api/v1/events", &message).await?;
+    args.server.print(&answer, || {
+        format!("{} is {}:{}", text(&answer, "id"), text(&answer, "epoch"), answer["offset"])
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WatchArgs {
+    /// The rooms, e.g. queue-updates or test-progress-nightly.
+    #[arg(default_values = ["queue-updates", "test-updates"], value_name = "ROOM")]
+    rooms: Vec<String>,
+    /// Begin with everything that history has.
+    #[arg(long)]
+    from_start: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
+    let since = if args.from_start { Since::Start } else { Since::Now };
+    let Server { url, token, json } = args.server;
+    let mut follower = Follower::new(&url, token, args.rooms, since);
+    loop {
+        let news = tokio::select! {
+            news = follower.next() => news?,
+            stopped = crate::serve::wait_for_signal() => {
+                stopped?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        match news {
+            News::Message(message) if json => println!("{}", serde_json::to_string(&message)?),
+            News::Message(message) => {
+                println!(
+                    "{} {}:{} {} {}",
+                    message.channel, message.epoch, message.offset, message.event, message.data
+                );
+            }
+            News::Joined(joined) => eprintln!("joined {} at {}:{}", joined.room, joined.epoch, joined.offset),
+            News::Reset(reset) => eprintln!("what follows does not continue what came before: {reset}"),
+            News::Lost(error) => eprintln!("{error}; trying again"),
+        }
+    }
+}
+
+fn text<'a>(answer: &'a Value, key: &str) -> &'a str {
+    answer[key].as_str().unwrap_or("?")
+}

@@ -1,0 +1,147 @@
+//! Following rooms: stays connected, continues where it was, and checks that nothing is missing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tidings::client::ClientError;
+use tidings::client::receiver::{Receiver, Verdict};
+use tidings::client::room::{Joined, Since};
+use tidings::client::socket::{ConnectOptions, SocketClient};
+use tidings::model::Message;
+
+/// The pauses between tries to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a follower hears.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A room was joined, or joined again.
+    Joined(Box<Joined>),
+    /// The next message of a room: none is missing before it.
+    Message(Box<Message>),
+    /// What follows in this room does not continue what came before.
+    Reset(Value),
+    /// The connection is lost; the follower tries again by itself.
+    Lost(ClientError),
+}
+
+/// What a follower saw so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) messages: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) gaps: u64,
+    pub(crate) resets: u64,
+}
+
+/// Follows rooms of one server.
+pub(crate) struct Follower {
+    url: String,
+    token: Option<String>,
+    rooms: Vec<String>,
+    since: Since,
+    receiver: Receiver,
+    socket: Option<SocketClient>,
+    waiting: VecDeque<News>,
+    pause: Duration,
+    delivery: Delivery,
+}
+
+impl Follower {
+    pub(crate) fn new(url: &str, token: Option<String>, rooms: Vec<String>, since: Since) -> Self {
+        Self {
+            url: url.to_owned(),
+            token,
+            rooms,
+            since,
+            receiver: Receiver::new(),
+            socket: None,
+            waiting: VecDeque::new(),
+            pause: FIRST_PAUSE,
+            delivery: Delivery::default(),
+        }
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The next news. An error is one that trying again does not mend.
+    pub(crate) async fn next(&mut self) -> Result<News, ClientError> {
+        loop {
+            if let Some(news) = self.waiting.pop_front() {
+                return Ok(news);
+            }
+            let Some(socket) = &mut self.socket else {
+                if let Err(error) = self.connect().await {
+                    if matches!(
+                        error,
+                        ClientError::Rejected { .. } | ClientError::Refused { .. } | ClientError::Url { .. }
+                    ) {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    return Ok(News::Lost(error));
+                }
+                continue;
+            };
+            match socket.next().await {
+                Some(Ok(event)) => self.hear(&event.name, &event.data).map_err(|error| {
+                    ClientError::Json { what: format!("the event {}", event.name), reason: error.to_string() }
+                })?,
+                Some(Err(error)) => {
+                    self.socket = None;
+                    return Ok(News::Lost(error));
+                }
+                None => {
+                    self.socket = None;
+                    return Ok(News::Lost(ClientError::Closed));
+                }
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        let options = ConnectOptions { token: self.token.clone(), ..ConnectOptions::default() };
+        let mut socket = SocketClient::connect(&self.url, options).await?;
+        for room in &self.rooms {
+            let known = self.receiver.position(room).cloned();
+            let since = known.map_or_else(|| self.since.clone(), Since::After);
+            let joined = socket.join(room, since.clone()).await?;
+            self.receiver.joined(&since, &joined);
+            self.waiting.push_back(News::Joined(Box::new(joined)));
+        }
+        self.socket = Some(socket);
+        self.pause = FIRST_PAUSE;
+        Ok(())
+    }
+
+    fn hear(&mut self, name: &str, data: &RawValue) -> serde_json::Result<()> {
+        if name == "room:reset" {
+            self.delivery.resets += 1;
+            self.waiting.push_back(News::Reset(serde_json::from_str(data.get())?));
+        }
+        for received in self.receiver.receive(name, data)? {
+            match received.verdict {
+                Verdict::Deliver => {
+                    self.delivery.messages += 1;
+                    let message = serde_json::from_str(received.message.get())?;
+                    self.waiting.push_back(News::Message(Box::new(message)));
+                }
+                Verdict::Duplicate => self.delivery.duplicates += 1,
+                Verdict::NotJoined => {}
+                Verdict::Gap { .. } | Verdict::OtherEpoch { .. } => {
+                    // What is missing is in the history: come back and ask for it.
+                    self.delivery.gaps += 1;
+                    self.socket = None;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! `tidings serve`: the server, with an embedded worker.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tidings::app::{App, AppOptions};
+use tidings::config::channels::Rules;
+use tidings::config::settings::{Settings, Sources};
+use tidings::telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Failure;
+
+/// Flags; each beats its environment variable, which beats the file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen [default: 127.0.0.1:8080]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where to keep the database [default: ./tidings-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Channels that replace the compiled-in ones.
+    #[arg(long, value_name = "FILE")]
+    channels: Option<PathBuf>,
+    /// The settings [default: ./tidings.toml, if there is one].
+    #[arg(long, env = "TIDINGS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run no jobs in this process.
+    #[arg(long)]
+    no_worker: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let sources = Sources::new(args.config.as_deref())
+        .with_process_environment()
+        .with_flag("--listen", "listen", args.listen)
+        .with_flag("--data-dir", "data_dir", args.data_dir)
+        .with_flag("--channels", "channels", args.channels)
+        .with_flag("--no-worker", "worker", args.no_worker.then_some(false));
+    let settings = Settings::load(&sources).map_err(Failure::configuration)?;
+    let rules = rules(settings.channels.as_deref())?;
+    telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
+    let guard = std::env::current_exe().context("the path of this program is unknown")?;
+    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await?;
+    // The one line that programs which start a server wait for.
+    println!("listening on http://{}", app.address());
+    wait_for_signal().await?;
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        () = app.stop() => Ok(ExitCode::SUCCESS),
+        ended = wait_for_signal() => {
+            ended?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The rules of `file`, or the compiled-in ones.
+fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
+    let rules = match file {
+        Some(file) => Rules::load(file).map_err(Failure::configuration)?,
+        None => Rules::builtin(),
+    };
+    Ok(Arc::new(rules))
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn wait_for_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

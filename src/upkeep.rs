@@ -1,0 +1,79 @@
+//! Upkeep: what has to be done now and then on every node that has a store.
+//!
+//! Due jobs enter the queue and dead leases end; old messages and jobs are removed; gauges are brought up to
+//! date. A fault of the store is logged and tried again: upkeep never ends before the process does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::metrics;
+use crate::model::now_ms;
+use crate::queue::Queue;
+use crate::tasks::Tasks;
+
+/// The longest pause between two looks at due jobs and leases.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two rounds of retention.
+const RETAIN_EVERY: Duration = Duration::from_secs(30);
+/// The pause between two steps of one round, which is the writers' turn.
+const RETAIN_STEP: Duration = Duration::from_millis(20);
+/// The pause between two looks at what is only shown.
+const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts the upkeep of `queue` and `broker`.
+pub fn start(queue: &Arc<dyn Queue>, broker: &Arc<dyn Broker>, tasks: &Tasks) {
+    tasks.spawn("queue-sweep", sweep(queue.clone()));
+    tasks.spawn("retention", retain(queue.clone(), broker.clone()));
+    tasks.spawn("observation", observe(queue.clone()));
+}
+
+async fn sweep(queue: Arc<dyn Queue>) {
+    loop {
+        let pause = match queue.sweep().await {
+            Ok(swept) if swept.more => Duration::ZERO,
+            Ok(swept) => swept.next_due.map_or(SWEEP_EVERY, until).min(SWEEP_EVERY),
+            Err(error) => {
+                tracing::warn!(%error, "due jobs could not be looked for; trying again");
+                SWEEP_EVERY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = queue.wait_for_due() => {}
+        }
+    }
+}
+
+fn until(at_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0))
+}
+
+async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>) {
+    loop {
+        let jobs = queue.retain().await.inspect_err(|error| {
+            tracing::warn!(%error, "old jobs could not be removed; trying again");
+        });
+        let messages = broker.retain().await.inspect_err(|error| {
+            tracing::warn!(%error, "old messages could not be removed; trying again");
+        });
+        let more = jobs.unwrap_or(false) || messages.unwrap_or(false);
+        tokio::time::sleep(if more { RETAIN_STEP } else { RETAIN_EVERY }).await;
+    }
+}
+
+async fn observe(queue: Arc<dyn Queue>) {
+    loop {
+        match queue.counts().await {
+            Ok(counts) => {
+                metrics::broker_up(true);
+                counts.into_iter().for_each(|(state, n)| metrics::jobs(state, n));
+            }
+            Err(error) => {
+                metrics::broker_up(false);
+                tracing::warn!(%error, "the store cannot be read");
+            }
+        }
+        tokio::time::sleep(OBSERVE_EVERY).await;
+    }
+}
