@@ -35,7 +35,7 @@ fn guarded(script: &[&str]) -> (CommandRunner, Attempt) {
 
 async fn first_line(progress: &Progress) -> String {
     loop {
-        if let Some(line) = progress.take_log(1).and_then(|c| c.lines.into_iter().next()) {
+        if let Some(line) = progress.take_log(1, usize::MAX).and_then(|c| c.lines.into_iter().next()) {
             return line;
         }
         progress.changed().await;

@@ -134,7 +134,7 @@ impl Follower {
                 }
                 Verdict::Duplicate => self.delivery.duplicates += 1,
                 Verdict::NotJoined => {}
-                Verdict::Gap { .. } | Verdict::OtherEpoch { .. } => {
+                Verdict::Gap { .. } | Verdict::OtherEpoch => {
                     // What is missing is in the history: come back and ask for it.
                     self.delivery.gaps += 1;
                     self.socket = None;

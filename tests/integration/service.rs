@@ -1,0 +1,207 @@
+//! The real program as its users run it: started, talked to over HTTP and Socket.IO, killed and started again.
+
+mod control;
+mod demo;
+mod restart;
+mod startup;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidings::client::http::HttpClient;
+
+/// Nothing that these tests wait for takes this long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A directory with a configuration, and servers that run in it one after the other.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    /// A site whose `tidings.toml` is `config`.
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("tidings.toml"), config).expect("the configuration is written");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("a file is written");
+    }
+
+    /// `tidings serve` on a free port; ready when this returns.
+    fn start(&self) -> Server {
+        Server::spawn(&mut self.command(&["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// `tidings ARGS…` with this site's configuration and data.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tidings(args);
+        command.arg("--config").arg(self.path("tidings.toml"));
+        command.arg("--data-dir").arg(self.path("data"));
+        command
+    }
+}
+
+/// The program under test, without the environment of whoever runs the tests.
+fn tidings(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDINGS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running server; killed when it is dropped.
+struct Server {
+    child: Child,
+    url: String,
+    http: HttpClient,
+}
+
+impl Server {
+    fn spawn(command: &mut Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        // Read to the end, or a full pipe would stop the server.
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let (told, address) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(url) = line.strip_prefix("listening on ") {
+                    let _ = told.send(url.to_owned());
+                }
+            }
+        });
+        let Ok(url) = address.recv_timeout(DEADLINE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the server did not start:\n{}", log.join().unwrap_or_default());
+        };
+        let http = HttpClient::new(&url, None).expect("a URL");
+        Self { child, url, http }
+    }
+
+    /// SIGKILL: no chance to put anything in order.
+    fn kill(mut self) {
+        self.child.kill().expect("the server is killed");
+        self.child.wait().expect("the server is reaped");
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.http.get(path).await.unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        self.http.post(path, body).await.unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
+    /// Submits a job of a suite; its id.
+    async fn submit_suite(&self, suite: &str, test: &str) -> String {
+        let job = json!({ "testType": "command", "testId": test, "config": { "suite": suite } });
+        let answer = self.post("/api/v1/jobs", &job).await;
+        answer["jobId"].as_str().expect("a job id").to_owned()
+    }
+
+    /// The whole history of a channel.
+    async fn history(&self, channel: &str) -> History {
+        let (mut messages, mut after) = (Vec::new(), 0);
+        loop {
+            let path = format!("/api/v1/channels/{channel}/messages?offset={after}&limit=1000");
+            let page = self.get(&path).await;
+            let part = page["messages"].as_array().expect("messages").clone();
+            let epoch = page["epoch"].as_str().expect("an epoch").to_owned();
+            let Some(last) = part.last() else { return History { epoch, messages } };
+            after = last["offset"].as_u64().expect("an offset");
+            messages.extend(part);
+            if after == page["top"].as_u64().expect("a top") {
+                return History { epoch, messages };
+            }
+        }
+    }
+
+    async fn job(&self, job: &str) -> Value {
+        self.get(&format!("/api/v1/jobs/{job}")).await
+    }
+
+    /// Waits until the job is in `state`.
+    async fn wait_for_job(&self, job: &str, state: &str) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let found = self.job(job).await;
+            if found["state"] == state {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{job} is not {state} within {DEADLINE:?}: {found}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a channel holds.
+#[derive(Debug, Clone, PartialEq)]
+struct History {
+    epoch: String,
+    messages: Vec<Value>,
+}
+
+impl History {
+    /// Offsets begin at 1, rise by one, and are all of one epoch.
+    fn assert_unbroken(&self) {
+        for (index, message) in self.messages.iter().enumerate() {
+            assert_eq!(message["offset"], index as u64 + 1, "{message}");
+            assert_eq!(message["epoch"], self.epoch.as_str(), "{message}");
+        }
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.messages.iter().filter(|m| m["event"] == event).count()
+    }
+}
+
+/// Waits until `ready` holds.
+async fn wait_until(what: &str, mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !ready().await {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The process ids that a script wrote to a file, one a line.
+fn pids(file: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+/// Whether a process runs: it exists, and is no zombie that only waits to be reaped.
+fn runs(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The state follows the name, which stands in parentheses and may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
