@@ -165,6 +165,9 @@ fn failed(code: &str, message: String) -> Ending {
 }
 
 fn progress_report(state: &ProgressState) -> Option<Report> {
+    // A hundredth of a percent is more than any bar shows.
+    let percent = (state.progress * 100.0).round() / 100.0;
+    let state = &ProgressState { progress: percent, ..state.clone() };
     #[derive(serde::Serialize)]
     struct Told<'a> {
         #[serde(flatten)]
@@ -175,7 +178,7 @@ fn progress_report(state: &ProgressState) -> Option<Report> {
     }
     let told = Told { state, completed: state.counts.done(), total: state.counts.total };
     let data = to_raw_value(&told).ok()?;
-    Some(Report::Progress { percent: state.progress, data })
+    Some(Report::Progress { percent, data })
 }
 
 fn log_reports(progress: &Progress, chunks: usize) -> Vec<Report> {
