@@ -189,7 +189,10 @@ impl Publisher {
         id: &MessageId,
         now: i64,
     ) -> Result<(Option<Fold>, Vec<Append>), PublishError> {
-        let data = TestData::parse(event, &message.data).map_err(|e| PublishError::Invalid(e.to_string()))?;
+        let mut data =
+            TestData::parse(event, &message.data).map_err(|e| PublishError::Invalid(e.to_string()))?;
+        // What somebody outside calls their job is none of the queue's, whose worker alone could then end the test.
+        data.job_id = None;
         let test_id = TestId::parse(test).map_err(|e| PublishError::Invalid(e.to_string()))?;
         let told_data = match &data.test_id {
             Some(named) if *named != test_id => {
@@ -202,7 +205,7 @@ impl Publisher {
         let will_retry = data.will_retry == Some(true);
         let mirrors = event.mirrors(will_retry).iter();
         let mirrors = mirrors.filter_map(|channel| {
-            Append::own(&self.rules, channel, draft(message, id.clone(), &told_data, now), None)
+            Append::own(&self.rules, channel, draft(message, mirror_id(&test_id, id), &told_data, now), None)
         });
         let mirrors = mirrors.collect();
         Ok((Some(Fold { test_id, job_id: None, event, data }), mirrors))
@@ -219,6 +222,12 @@ fn draft<'a>(message: &'a Incoming, id: MessageId, data: &'a RawValue, now: i64)
         data,
         extra: &message.extra,
     }
+}
+
+/// An id that is unique where all tests are told: a sender's own is so only in the channel of its test.
+fn mirror_id(test: &TestId, id: &MessageId) -> MessageId {
+    // Two that are too long together get a new one; what is sent again is recognised by the first id anyway.
+    MessageId::parse(&format!("{test}:{id}")).unwrap_or_else(|_| MessageId::generate())
 }
 
 /// Those who watch all tests have only the data to tell which test it is.

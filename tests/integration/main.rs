@@ -1,5 +1,7 @@
 //! Integration tests: one binary, a module per subject.
 
+mod conformance;
 mod many_jobs;
 mod runner_command;
 mod service;
+mod support;

@@ -113,6 +113,10 @@ fn append_one(conn: &Connection, row: ChannelRow, append: &Append) -> rusqlite::
     let size = append.namespace.history.size;
     let mut oldest = row.oldest;
     if size == 0 {
+        if oldest <= row.top {
+            // History was switched off since the last message: its rows would be in nobody's reach any more.
+            conn.prepare_cached("DELETE FROM message WHERE channel = ?1")?.execute([row.id])?;
+        }
         oldest = offset + 1;
     } else {
         insert_message(conn, row.id, offset, append)?;

@@ -46,7 +46,8 @@ pub(super) fn history(
          WHERE channel = ?1 AND offset > ?2 ORDER BY offset LIMIT ?3",
     )?;
     let from = after.max(oldest.saturating_sub(1)).min(i64::MAX as u64);
-    let mut rows = statement.query(params![row.id, from, limit.messages])?;
+    let most = i64::try_from(limit.messages.max(1)).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![row.id, from, most])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while let Some(stored) = rows.next()? {
         let published = published(channel, &row, stored)?;

@@ -83,7 +83,7 @@ pub(super) async fn retain(store: &Store, options: &QueueOptions) -> Result<bool
     let retention_ms = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
     let cutoff = now_ms().saturating_sub(retention_ms);
     let keep = options.max_jobs_kept;
-    let removed = store.write(move |tx| {
+    let more = store.write(move |tx| {
         let conn = tx.conn();
         let ended: u64 = conn
             .prepare_cached(
@@ -109,9 +109,10 @@ pub(super) async fn retain(store: &Store, options: &QueueOptions) -> Result<bool
                  WHERE state IN ('completed', 'failed', 'cancelled') AND updated_at < ?1 LIMIT ?2)",
             )?
             .execute(params![cutoff, RETAIN_MAX])?;
-        Ok(by_age.max(by_number).max(tests))
+        // `surplus` was cut to one call's share, and the old ones counted towards it.
+        Ok(by_age + by_number >= RETAIN_MAX || tests == RETAIN_MAX)
     });
-    Ok(removed.await? == RETAIN_MAX)
+    Ok(more.await?)
 }
 
 impl Inner {
@@ -119,7 +120,12 @@ impl Inner {
     pub(super) fn wake_after_commit(&self, tx: &mut WriteTx<'_>, state: JobState) {
         let signals = self.signals.clone();
         tx.after_commit(move || match state {
-            JobState::Queued => signals.ready.notify_one(),
+            JobState::Queued => {
+                // Whoever waits, because the job may be of a type that the first of them does not handle; and
+                // whoever is about to wait, having looked in vain.
+                signals.ready.notify_waiters();
+                signals.ready.notify_one();
+            }
             JobState::Scheduled | JobState::Retrying => signals.due.notify_one(),
             _ => {}
         });

@@ -1,0 +1,110 @@
+//! Conformance: the promises of a trait, one suite that every back end passes.
+//!
+//! A back end enters by implementing [`Backend`] and by one more module in [`for_each_backend`].
+
+mod broker;
+mod queue;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tidings::broker::Broker;
+use tidings::broker::embedded::{EmbeddedBroker, Live};
+use tidings::config::channels::Rules;
+use tidings::publish::Publisher;
+use tidings::queue::Queue;
+use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
+use tidings::store::{OpenError, Store, Synchronous};
+
+use crate::support::{DEADLINE, Recorder, rules};
+
+/// Something that keeps channels and jobs, and can be left and entered again.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync {
+    /// Goes on with what is there.
+    async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node;
+
+    /// The same with the rules and options of most tests.
+    async fn start(&self) -> Node {
+        self.open(rules(), options()).await
+    }
+}
+
+/// One process's view of a back end.
+pub(crate) struct Node {
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) publisher: Publisher,
+    pub(crate) heard: Arc<Recorder>,
+    pub(crate) rules: Arc<Rules>,
+    store: Store,
+}
+
+impl Node {
+    /// Leaves in good order. A node that is dropped instead leaves in none.
+    pub(crate) async fn stop(self) {
+        self.store.close().await;
+    }
+}
+
+/// Short times, so that what has to pass passes soon.
+pub(crate) fn options() -> QueueOptions {
+    QueueOptions {
+        max_attempts: 3,
+        lease: Duration::from_secs(30),
+        backoff_base: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(4),
+        retention: Duration::from_secs(3600),
+        max_jobs_kept: 10_000,
+    }
+}
+
+/// SQLite in a directory of its own.
+pub(crate) struct Embedded(TempDir);
+
+impl Embedded {
+    pub(crate) fn new() -> Self {
+        Self(TempDir::new().expect("a temporary directory"))
+    }
+}
+
+#[async_trait]
+impl Backend for Embedded {
+    async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
+        let began = Instant::now();
+        let store = loop {
+            match Store::open(self.0.path(), Synchronous::Normal) {
+                Ok(store) => break store,
+                // Whoever had it before may still be on the way out.
+                Err(OpenError::InUse { .. }) if began.elapsed() < DEADLINE => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(error) => panic!("the store cannot be opened: {error}"),
+            }
+        };
+        let (live, heard) = (Live::default(), Arc::new(Recorder::default()));
+        live.connect(heard.clone());
+        let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, options);
+        let queue = Arc::new(queue.await.expect("the queue opens"));
+        let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
+        Node { broker, queue, publisher, heard, rules, store }
+    }
+}
+
+/// Makes a test for every back end of every promise that is named.
+macro_rules! for_each_backend {
+    ($($promise:ident),+ $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(&crate::conformance::Embedded::new()).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use for_each_backend;

@@ -1,0 +1,6 @@
+//! What every [`tidings::broker::Broker`] promises.
+
+mod append;
+mod history;
+mod rules;
+mod snapshot;
