@@ -26,7 +26,7 @@ use crate::model::Priority;
 use crate::model::id::is_id_char;
 
 /// The rules that hold without `--channels FILE`.
-const BUILTIN: &str = include_str!("../../channels.toml");
+pub const BUILTIN: &str = include_str!("../../channels.toml");
 
 /// All namespaces. No two of them match the same channel name.
 #[derive(Debug)]
