@@ -18,7 +18,7 @@ pub(super) struct SocketTransport {
 impl Transport for SocketTransport {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let sent = match frame {
-            Frame::Message { event, json } => self.socket.emit(event.as_str(), &**json),
+            Frame::Message { event, json, .. } => self.socket.emit(event.as_str(), &**json),
             Frame::Batch(messages) => {
                 let messages: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
                 // In a tuple, so that the array is one argument and not many.
