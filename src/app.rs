@@ -20,8 +20,10 @@ use crate::metrics;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
-use crate::socket::{self, SocketOptions};
+use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::{OpenError, Store};
+use crate::sync::SyncState;
+use crate::sync::embedded::EmbeddedSync;
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
@@ -85,7 +87,7 @@ impl App {
         let metrics = metrics::install()?;
         let runners = Arc::new(runners(&settings, guard)?);
         // Before the store: a taken port should leave no trace.
-        let listener = Listener::bind(settings.listen)?;
+        let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
@@ -111,12 +113,14 @@ impl App {
                 publish_batch: settings.limits.publish_batch,
             },
         };
-        let service = socket::serve(socket_options(&settings), fanout, publisher, rules, http::router(state));
+        let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));
+        let parts = SocketParts { fanout, publisher, rules, sync: sync.clone() };
+        let service = socket::serve(socket_options(&settings), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
         tasks.spawn("http", log_end(server.into_future()));
-        upkeep::start(&queue, &broker, &tasks);
+        upkeep::start(&queue, &broker, &sync, &tasks);
         let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
         Ok(Self { address, store, pool, readiness, stop_serving, tasks })
     }
@@ -192,6 +196,8 @@ fn socket_options(settings: &Settings) -> SocketOptions {
         connections: settings.limits.connections,
         rooms_per_connection: settings.limits.rooms_per_connection,
         message_bytes: settings.limits.message_bytes,
+        write_deadline: settings.limits.write_deadline,
+        save_every: settings.sync.save_every,
     }
 }
 

@@ -93,7 +93,12 @@ impl Fanout {
         }
     }
 
-    async fn subscribe(&self, channel: &ChannelName, connection: &Arc<Connection>, batch: bool) -> Membership {
+    async fn subscribe(
+        &self,
+        channel: &ChannelName,
+        connection: &Arc<Connection>,
+        batch: bool,
+    ) -> Membership {
         let membership = connection.enter(channel, batch);
         let (done, ready) = oneshot::channel();
         let (channel_name, connection) = (channel.clone(), connection.clone());

@@ -3,6 +3,8 @@
 //! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
 //! idle connections small.
 
+mod acks;
+mod places;
 mod protocol;
 mod reply;
 mod session;
@@ -22,6 +24,8 @@ use socketioxide::{ParserConfig, SocketIo};
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
 use crate::publish::Publisher;
+use crate::sync::{Device, Saved, SyncState};
+use crate::tasks::Tasks;
 use protocol::{Handshake, Refusal, Request};
 use reply::Reply;
 use session::Session;
@@ -49,15 +53,35 @@ pub struct SocketOptions {
     pub rooms_per_connection: usize,
     /// Bytes of a message's data.
     pub message_bytes: usize,
+    /// How long a peer may take nothing of what is written to it.
+    pub write_deadline: Duration,
+    /// How often the places of devices are saved.
+    pub save_every: Duration,
+}
+
+/// What the edge stands on.
+pub struct SocketParts {
+    /// Brings messages to connections.
+    pub fanout: Arc<Fanout>,
+    /// The door for messages.
+    pub publisher: Publisher,
+    /// Which channels exist.
+    pub rules: Arc<Rules>,
+    /// The places of devices.
+    pub sync: Arc<dyn SyncState>,
+}
+
+impl std::fmt::Debug for SocketParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SocketParts").field("fanout", &self.fanout).finish_non_exhaustive()
+    }
 }
 
 /// What sessions work with.
 #[derive(Debug)]
 struct Edge {
     options: SocketOptions,
-    fanout: Arc<Fanout>,
-    publisher: Publisher,
-    rules: Arc<Rules>,
+    parts: SocketParts,
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
@@ -66,10 +90,9 @@ struct Edge {
 /// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
 pub fn serve<S: Clone>(
     options: SocketOptions,
-    fanout: Arc<Fanout>,
-    publisher: Publisher,
-    rules: Arc<Rules>,
+    parts: SocketParts,
     inner: S,
+    tasks: &Tasks,
 ) -> SlimService<socketioxide::service::SocketIoService<S>> {
     let frame_bytes = options.message_bytes + ENVELOPE_BYTES;
     let (service, io) = SocketIo::builder()
@@ -83,7 +106,8 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
+    let edge = Arc::new(Edge { options, parts, sessions: Mutex::new(HashMap::new()) });
+    tasks.spawn("sync-state", edge.clone().save_places());
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         // Registered here and now: what arrives before an event has its handler is lost without a word.
@@ -138,6 +162,30 @@ impl Edge {
             async {}
         });
         session.greet(socket);
+    }
+
+    /// Saves the places of all devices now and then.
+    async fn save_places(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.options.save_every).await;
+            let sessions: Vec<Arc<Session>> = self.sessions().values().cloned().collect();
+            self.save(&sessions).await;
+        }
+    }
+
+    /// Saves the places of other connections of the same device, so that a new one goes on where they are.
+    async fn save_device(&self, device: &Device) {
+        let of_device = |session: &&Arc<Session>| session.device() == Some(device);
+        let sessions: Vec<Arc<Session>> = self.sessions().values().filter(of_device).cloned().collect();
+        self.save(&sessions).await;
+    }
+
+    async fn save(&self, sessions: &[Arc<Session>]) {
+        let places: Vec<Saved> = sessions.iter().flat_map(|session| session.changed_places()).collect();
+        if let Err(error) = self.parts.sync.save(places).await {
+            tracing::warn!(%error, "places of devices could not be saved; trying again");
+            sessions.iter().for_each(|session| session.places_unsaved());
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

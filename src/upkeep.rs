@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::metrics;
 use crate::model::now_ms;
 use crate::queue::Queue;
+use crate::sync::SyncState;
 use crate::tasks::Tasks;
 
 /// The longest pause between two looks at due jobs and leases.
@@ -21,10 +22,10 @@ const RETAIN_STEP: Duration = Duration::from_millis(20);
 /// The pause between two looks at what is only shown.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the upkeep of `queue` and `broker`.
-pub fn start(queue: &Arc<dyn Queue>, broker: &Arc<dyn Broker>, tasks: &Tasks) {
+/// Starts the upkeep of `queue`, `broker` and `sync`.
+pub fn start(queue: &Arc<dyn Queue>, broker: &Arc<dyn Broker>, sync: &Arc<dyn SyncState>, tasks: &Tasks) {
     tasks.spawn("queue-sweep", sweep(queue.clone()));
-    tasks.spawn("retention", retain(queue.clone(), broker.clone()));
+    tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone()));
     tasks.spawn("observation", observe(queue.clone()));
 }
 
@@ -49,7 +50,7 @@ fn until(at_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0))
 }
 
-async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>) {
+async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, sync: Arc<dyn SyncState>) {
     loop {
         let jobs = queue.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old jobs could not be removed; trying again");
@@ -57,7 +58,10 @@ async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>) {
         let messages = broker.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old messages could not be removed; trying again");
         });
-        let more = jobs.unwrap_or(false) || messages.unwrap_or(false);
+        let places = sync.retain().await.inspect_err(|error| {
+            tracing::warn!(%error, "old places of devices could not be removed; trying again");
+        });
+        let more = jobs.unwrap_or(false) || messages.unwrap_or(false) || places.unwrap_or(false);
         tokio::time::sleep(if more { RETAIN_STEP } else { RETAIN_EVERY }).await;
     }
 }

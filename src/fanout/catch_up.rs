@@ -55,7 +55,12 @@ impl From<BrokerError> for Broken {
 
 impl Fanout {
     /// Feeds a connection that fell behind in `channel` from history.
-    pub(super) fn catch_up(self: &Arc<Self>, connection: Arc<Connection>, channel: ChannelName, membership: Membership) {
+    pub(super) fn catch_up(
+        self: &Arc<Self>,
+        connection: Arc<Connection>,
+        channel: ChannelName,
+        membership: Membership,
+    ) {
         let fanout = self.clone();
         self.tasks.spawn("catch-up", async move {
             let Some(cursor) = connection.written_of(&channel) else { return };
@@ -83,7 +88,8 @@ impl Fanout {
                         self.start_over(&mut member, "epoch_changed").await?;
                         continue;
                     }
-                    let survey = self.broker.survey(&member.channel, member.cursor.offset, top.offset).await?;
+                    let survey =
+                        self.broker.survey(&member.channel, member.cursor.offset, top.offset).await?;
                     (top.offset, survey)
                 }
             };
@@ -136,10 +142,14 @@ impl Fanout {
     /// gap in the offsets is all that is told.
     async fn start_over(&self, member: &mut Member, reason: &'static str) -> Result<(), BrokerError> {
         let Top { position, snapshot } = self.broker.top(&member.channel).await?;
-        let lossy = self.rules.resolve(member.channel.as_str()).is_some_and(|r| r.namespace.history.size == 0);
+        let lossy =
+            self.rules.resolve(member.channel.as_str()).is_some_and(|r| r.namespace.history.size == 0);
         if !lossy || position.epoch != member.cursor.epoch {
             let Position { epoch, offset } = position.clone();
-            send_reset(&member.connection, &Reset { room: member.channel.clone(), reason, epoch, offset, snapshot });
+            send_reset(
+                &member.connection,
+                &Reset { room: member.channel.clone(), reason, epoch, offset, snapshot },
+            );
         }
         member.cursor = position;
         Ok(())

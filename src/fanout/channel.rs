@@ -79,7 +79,12 @@ impl Channel {
     }
 
     /// Lets a subscriber, who knows everything up to `from`, listen.
-    pub(super) fn go_live(&mut self, connection: ConnectionId, membership: Membership, from: &Position) -> GoLive {
+    pub(super) fn go_live(
+        &mut self,
+        connection: ConnectionId,
+        membership: Membership,
+        from: &Position,
+    ) -> GoLive {
         let mut subscribers = self.subscribers.iter_mut();
         let found = subscribers.find(|s| s.connection.id() == connection && s.membership == membership);
         let Some(subscriber) = found else { return GoLive::Gone };

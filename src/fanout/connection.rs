@@ -59,6 +59,10 @@ pub trait Transport: Send + Sync + 'static {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
     /// Ends the transport: its peer is beyond help.
     fn kill(&self);
+    /// Whether its peer acknowledges critical messages, which then never ride in a batch.
+    fn acknowledges(&self) -> bool {
+        false
+    }
 }
 
 /// An open connection.
@@ -86,12 +90,13 @@ impl Connection {
         limits: Limits,
     ) -> Arc<Self> {
         metrics::connections(1.0);
+        let outbox = Mutex::new(Outbox::new(limits, transport.acknowledges()));
         Arc::new(Self {
             id: ConnectionId::next(),
             transport,
             ticker,
             fanout,
-            outbox: Mutex::new(Outbox::new(limits)),
+            outbox,
             closed: AtomicBool::new(false),
             drained: Notify::new(),
         })
@@ -261,7 +266,8 @@ impl Connection {
                 self.transport.send(Frame::Message { event, priority, json: &json })
             }
             Outgoing::Batch(messages) => {
-                let encoded: Vec<_> = messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
+                let encoded: Vec<_> =
+                    messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
                 self.transport.send(Frame::Batch(&encoded))
             }
             Outgoing::Reset(notice) => self.transport.send(Frame::Reset(notice)),

@@ -172,6 +172,18 @@ impl Fanout {
         if continues(&page, &cursor) { Ok((cursor, None)) } else { Ok((top.clone(), Some("trimmed"))) }
     }
 
+    /// [`Fanout::complete_join`] in the background. A connection whose join breaks off ends, so that its client
+    /// comes back and joins again.
+    pub fn finish_join(self: &Arc<Self>, connection: Arc<Connection>, joined: Joined) {
+        let fanout = self.clone();
+        self.tasks.spawn("join", async move {
+            if let Err(error) = fanout.complete_join(&connection, joined).await {
+                tracing::warn!(connection = ?connection.id(), %error, "a join broke off");
+                connection.give_up("its join broke off");
+            }
+        });
+    }
+
     /// Steps 4 and 5, after the acknowledgement was sent. Returns once the subscriber listens, or is gone.
     pub async fn complete_join(&self, connection: &Arc<Connection>, joined: Joined) -> Result<(), JoinError> {
         let Joined { ack, channel, membership, cursor, survey, reset } = joined;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::SendError;
 use crate::config::channels::Batch;
 use crate::model::{ChannelName, Position, Published};
-use lane::{Lane, Pending, drain_lanes};
+use lane::{BatchRules, Lane, Pending, drain_lanes};
 
 /// When a full transport is offered its frames again.
 const RETRY_FULL: Duration = Duration::from_millis(10);
@@ -93,6 +93,8 @@ pub struct Membership(u64);
 #[derive(Debug)]
 pub struct Outbox {
     limits: Limits,
+    // Critical messages are acknowledged one by one.
+    critical_alone: bool,
     // One per joined channel; few, so that looking through them is cheap.
     lanes: Vec<Lane>,
     count: usize,
@@ -109,9 +111,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, critical_alone: bool) -> Self {
         Self {
             limits,
+            critical_alone,
             lanes: Vec::new(),
             count: 0,
             bytes: 0,
@@ -283,17 +286,18 @@ impl Outbox {
         now: Instant,
         mut send: impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
-        let (max, before) = (self.batch_max, self.count);
+        let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
+        let before = self.count;
         let result = match scope {
             Scope::Channel(channel) => self
                 .lanes
                 .iter_mut()
                 .filter(|lane| lane.channel == *channel)
-                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), max, &mut send)),
+                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, &mut send)),
             Scope::All => {
                 self.last_flush = Some(now);
                 self.lanes.sort_by_key(|lane| (std::cmp::Reverse(lane.urgency()), lane.turn));
-                drain_lanes(&mut self.lanes, max, &mut send)
+                drain_lanes(&mut self.lanes, rules, &mut send)
             }
         };
         self.recount();
@@ -323,9 +327,9 @@ impl Outbox {
         self.stuck_since.is_some_and(|since| now.duration_since(since) >= self.limits.stuck)
     }
 
-    /// Drops everything.
+    /// Drops everything that waits; what was written is still known.
     pub(super) fn clear(&mut self) {
-        self.lanes = Vec::new();
+        self.lanes.iter_mut().for_each(Lane::clear);
         self.recount();
     }
 

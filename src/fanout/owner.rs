@@ -21,9 +21,20 @@ pub(super) enum Command {
     /// Messages were appended.
     Publish(Vec<Arc<Published>>),
     /// Add a subscriber that does not listen yet.
-    Subscribe { channel: ChannelName, connection: Arc<Connection>, membership: Membership, done: oneshot::Sender<()> },
+    Subscribe {
+        channel: ChannelName,
+        connection: Arc<Connection>,
+        membership: Membership,
+        done: oneshot::Sender<()>,
+    },
     /// Let it listen from a position on.
-    GoLive { channel: ChannelName, connection: ConnectionId, membership: Membership, from: Position, reply: oneshot::Sender<GoLive> },
+    GoLive {
+        channel: ChannelName,
+        connection: ConnectionId,
+        membership: Membership,
+        from: Position,
+        reply: oneshot::Sender<GoLive>,
+    },
     /// Remove it.
     Unsubscribe { channel: ChannelName, connection: ConnectionId, done: oneshot::Sender<()> },
 }
@@ -71,7 +82,8 @@ impl Owner {
             }
             Command::GoLive { channel, connection, membership, from, reply } => {
                 let found = self.channels.get_mut(&channel);
-                let answer = found.map_or(GoLive::Gone, |channel| channel.go_live(connection, membership, &from));
+                let answer =
+                    found.map_or(GoLive::Gone, |channel| channel.go_live(connection, membership, &from));
                 let _ = reply.send(answer);
             }
             Command::Unsubscribe { channel, connection, done } => {

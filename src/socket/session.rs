@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
-use super::protocol::{Handshake, Join, Refusal, Request};
+use super::places::Places;
+use super::protocol::{Acknowledge, Handshake, Join, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
 use crate::fanout::outbox::Limits;
-use crate::fanout::{Connection, JoinRequest};
+use crate::fanout::{Connection, JoinRequest, Since};
 use crate::listener::KillSwitch;
 use crate::metrics;
-use crate::model::{ChannelName, Incoming, UserId, now_ms};
+use crate::model::{ChannelName, Incoming, Position, UserId, now_ms};
+use crate::sync::{Device, Saved};
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;
@@ -29,6 +31,8 @@ pub(super) struct Session {
     sid: String,
     client_id: String,
     user_id: Option<UserId>,
+    // None where the client did not name itself: then there is nothing to recognise it by.
+    device: Option<Device>,
     batch: bool,
     connection: Arc<Connection>,
     state: Mutex<State>,
@@ -40,20 +44,25 @@ struct State {
     working: bool,
     ended: bool,
     rooms: BTreeSet<ChannelName>,
+    places: Places,
 }
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
         let kill = socket.req_parts().extensions.get::<KillSwitch>().cloned();
-        let transport = SocketTransport { socket: socket.clone(), kill };
+        let transport = SocketTransport::new(socket.clone(), kill, handshake.acks);
         let sid = socket.id.to_string();
+        let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
+        let device = handshake.client_id.clone();
+        let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });
         Arc::new(Self {
             edge: Arc::downgrade(edge),
             client_id: handshake.client_id.unwrap_or_else(|| sid.clone()),
             sid,
             user_id: handshake.user_id,
+            device,
             batch: handshake.batch,
-            connection: edge.fanout.connect(Box::new(transport), Limits::default()),
+            connection: edge.parts.fanout.connect(Box::new(transport), limits),
             state: Mutex::default(),
         })
     }
@@ -149,19 +158,27 @@ impl Session {
                 None => {}
             }
         }
+        edge.save(std::slice::from_ref(&self)).await;
         let rooms = std::mem::take(&mut self.state().rooms);
         for room in rooms {
-            edge.fanout.leave(&room, self.connection.id()).await;
+            edge.parts.fanout.leave(&room, self.connection.id()).await;
         }
     }
 
-    async fn act(&self, edge: &Edge, request: Request, reply: &Reply) -> Result<(), Refusal> {
+    async fn act(self: &Arc<Self>, edge: &Edge, request: Request, reply: &Reply) -> Result<(), Refusal> {
         match request {
             Request::Join(join) => self.join(edge, join, reply).await,
             Request::Leave(room) => {
-                self.state().rooms.remove(&room);
-                edge.fanout.leave(&room, self.connection.id()).await;
+                // Where it was is kept for the day on which it joins again.
+                edge.save(std::slice::from_ref(self)).await;
+                self.forget(&room);
+                edge.parts.fanout.leave(&room, self.connection.id()).await;
                 reply.send(&json!({ "ok": true, "room": room })).await;
+                Ok(())
+            }
+            Request::Acknowledge(Acknowledge { room, position }) => {
+                self.acknowledge(&room, position)?;
+                reply.send(&json!({ "ok": true })).await;
                 Ok(())
             }
             Request::Publish(message) => self.publish(edge, *message, reply).await,
@@ -172,7 +189,7 @@ impl Session {
 
     async fn join(&self, edge: &Edge, join: Join, reply: &Reply) -> Result<(), Refusal> {
         let Join { room, since, batch, snapshot } = join;
-        if edge.rules.resolve(room.as_str()).is_none() {
+        if edge.parts.rules.resolve(room.as_str()).is_none() {
             metrics::rejected("unknown_channel");
             return Err(Refusal::new(
                 "unknown_channel",
@@ -180,27 +197,74 @@ impl Session {
             ));
         }
         self.count_room(edge, &room)?;
+        let since = match since {
+            Some(since) => since,
+            None => self.stored_place(edge, &room).await,
+        };
         let batch = batch.unwrap_or(self.batch);
         let request = JoinRequest { channel: room.clone(), since, batch, snapshot };
-        let joined = match edge.fanout.prepare_join(&self.connection, request).await {
+        let joined = match edge.parts.fanout.prepare_join(&self.connection, request).await {
             Ok(joined) => joined,
             Err(error) => {
-                self.state().rooms.remove(&room);
+                self.forget(&room);
                 return Err(error.into());
             }
         };
-        // Before the first message of the room, which this task hands over next.
+        // Before the first message of the room, which is handed over next.
         reply.send(&joined.ack).await;
-        if let Err(error) = edge.fanout.complete_join(&self.connection, joined).await {
-            tracing::warn!(sid = self.sid, %room, %error, "a join broke off; the client has to join again");
-            self.state().rooms.remove(&room);
-            edge.fanout.leave(&room, self.connection.id()).await;
-            reply.emit_now(
-                "error",
-                &json!({ "code": "unavailable", "message": error.to_string(), "event": "room:join" }),
-            );
-        }
+        // A long replay must not keep this client's other requests waiting.
+        edge.parts.fanout.finish_join(self.connection.clone(), joined);
         Ok(())
+    }
+
+    /// Where the client's device is, if it named one and something is stored of it.
+    async fn stored_place(&self, edge: &Edge, room: &ChannelName) -> Since {
+        let Some(device) = &self.device else { return Since::Now };
+        edge.save_device(device).await;
+        match edge.parts.sync.load(device, room).await {
+            Ok(place) => place.map_or(Since::Now, |place| Since::At(place.position)),
+            Err(error) => {
+                // Live messages are worth more than none; the acknowledgement shows where they begin.
+                tracing::warn!(%error, "the place of a device could not be read");
+                Since::Now
+            }
+        }
+    }
+
+    /// Notes that the client processed everything of `room` up to `position`.
+    fn acknowledge(&self, room: &ChannelName, position: Position) -> Result<(), Refusal> {
+        let written = self.connection.written_of(room);
+        let Some(written) = written else {
+            return Err(Refusal::new("not_joined", format!("this connection is not in `{room}`")));
+        };
+        if position.epoch != written.epoch || position.offset > written.offset {
+            let text = format!("`{room}` was sent up to {written}, and {position} lies beyond that");
+            return Err(Refusal::new("never_sent", text));
+        }
+        self.state().places.acknowledge(room, position);
+        Ok(())
+    }
+
+    pub(super) fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+
+    /// The places of the device that have changed since they were last asked for.
+    pub(super) fn changed_places(&self) -> Vec<Saved> {
+        let Some(device) = &self.device else { return Vec::new() };
+        let written = self.connection.written();
+        self.state().places.changed(device, written)
+    }
+
+    /// They could not be saved.
+    pub(super) fn places_unsaved(&self) {
+        self.state().places.unsaved();
+    }
+
+    fn forget(&self, room: &ChannelName) {
+        let mut state = self.state();
+        state.rooms.remove(room);
+        state.places.forget(room);
     }
 
     fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {
@@ -220,7 +284,7 @@ impl Session {
         if let Some(user) = &self.user_id {
             message.user_id.get_or_insert_with(|| user.clone());
         }
-        let results = edge.publisher.publish(vec![message]).await;
+        let results = edge.parts.publisher.publish(vec![message]).await;
         let Some(result) = results.into_iter().next() else { return Ok(()) };
         let appended = result?;
         let position = appended.position;

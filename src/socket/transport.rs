@@ -4,21 +4,43 @@ use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
+use super::acks::Acks;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
+use crate::model::Priority;
 
 /// Writes to one socket.
 #[derive(Debug)]
 pub(super) struct SocketTransport {
-    pub(super) socket: SocketRef,
+    socket: SocketRef,
     // None where the request did not come through our listener.
-    pub(super) kill: Option<KillSwitch>,
+    kill: Option<KillSwitch>,
+    acks: Option<Acks>,
+}
+
+impl SocketTransport {
+    /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
+    pub(super) fn new(socket: SocketRef, kill: Option<KillSwitch>, acks: bool) -> Self {
+        Self { socket, kill, acks: acks.then(Acks::default) }
+    }
 }
 
 impl Transport for SocketTransport {
+    fn acknowledges(&self) -> bool {
+        self.acks.is_some()
+    }
+
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let sent = match frame {
-            Frame::Message { event, json, .. } => self.socket.emit(event.as_str(), &**json),
+            Frame::Message { event, priority, json } => match &self.acks {
+                Some(acks) if priority == Priority::Critical => {
+                    if !acks.has_room() {
+                        return Err(SendError::Full);
+                    }
+                    acks.send(&self.socket, event, json)
+                }
+                _ => self.socket.emit(event.as_str(), &**json),
+            },
             Frame::Batch(messages) => {
                 let messages: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
                 // In a tuple, so that the array is one argument and not many.

@@ -13,6 +13,8 @@ use tidings::model::{ChannelName, JobId, JobState, Message, Priority};
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::queue::{NewJob, Queue};
 use tidings::store::{Store, Synchronous};
+use tidings::sync::SyncState;
+use tidings::sync::embedded::EmbeddedSync;
 use tidings::tasks::Tasks;
 use tidings::upkeep;
 use tidings::worker::pool::{Pool, PoolOptions};
@@ -56,7 +58,8 @@ async fn two_thousand_jobs_end_in_priority_order_each_with_one_terminal_event() 
     submit_all_at_once(&queue).await;
 
     let (tasks, noter) = (Tasks::new(), Arc::new(Noter::default()));
-    upkeep::start(&queue, &broker, &tasks);
+    let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), DEADLINE));
+    upkeep::start(&queue, &broker, &sync, &tasks);
     let runners: RunnerSet = [noter.clone() as Arc<dyn Runner>].into_iter().collect();
     let options =
         PoolOptions { concurrency: SLOTS, lease: Duration::from_secs(15), default_timeout: DEADLINE };

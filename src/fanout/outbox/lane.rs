@@ -108,7 +108,9 @@ impl Lane {
         if self.pending.range(index..).any(|p| matches!(p, Pending::Reset { .. })) {
             return;
         }
-        let Some(Pending::Message { message: old, conflated: spared }) = self.pending.remove(index) else { return };
+        let Some(Pending::Message { message: old, conflated: spared }) = self.pending.remove(index) else {
+            return;
+        };
         self.bytes -= old.size();
         match self.pending.get_mut(index) {
             Some(Pending::Message { conflated, .. }) => *conflated += spared + 1,
@@ -132,19 +134,43 @@ impl Lane {
     }
 }
 
-/// Sends the lanes one after the other. Messages for batches are gathered over channels, up to `max` a frame.
+/// What may ride together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchRules {
+    /// The most messages of one array.
+    pub(super) max: usize,
+    /// Critical messages never ride with others.
+    pub(super) critical_alone: bool,
+}
+
+impl BatchRules {
+    /// The message, if it may ride in an array of `lane`'s.
+    fn rider<'a>(self, lane: &Lane, pending: &'a Pending) -> Option<(&'a Arc<Published>, u64)> {
+        match pending {
+            Pending::Message { message, .. }
+                if self.critical_alone && message.priority == Priority::Critical =>
+            {
+                None
+            }
+            Pending::Message { message, conflated } if lane.batch => Some((message, *conflated)),
+            Pending::Message { .. } | Pending::Reset { .. } => None,
+        }
+    }
+}
+
+/// Sends the lanes one after the other. Messages for batches are gathered over channels.
 pub(super) fn drain_lanes(
     lanes: &mut [Lane],
-    max: usize,
+    rules: BatchRules,
     send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
     for index in 0..lanes.len() {
         while let Some(front) = lanes[index].pending.front() {
+            if rules.rider(&lanes[index], front).is_some() {
+                send_batch(&mut lanes[index..], rules, send)?;
+                continue;
+            }
             match front {
-                Pending::Message { .. } if lanes[index].batch => {
-                    send_batch(&mut lanes[index..], max, send)?;
-                    continue;
-                }
                 Pending::Message { message, conflated } => send(&Outgoing::One(message, *conflated))?,
                 Pending::Reset { notice, .. } => send(&Outgoing::Reset(notice))?,
             }
@@ -157,21 +183,19 @@ pub(super) fn drain_lanes(
 /// Sends one array from the front of the lanes.
 fn send_batch(
     lanes: &mut [Lane],
-    max: usize,
+    rules: BatchRules,
     send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
     let mut batch = Vec::new();
     let mut taken = Vec::with_capacity(lanes.len());
-    for lane in lanes.iter().take_while(|lane| lane.batch || lane.pending.is_empty()) {
+    for lane in lanes.iter() {
         let before = batch.len();
-        let front = lane.pending.iter().map_while(|pending| match pending {
-            Pending::Message { message, conflated } => Some((message.clone(), *conflated)),
-            Pending::Reset { .. } => None,
-        });
-        batch.extend(front.take(max.saturating_sub(before)));
+        let riders = lane.pending.iter().map_while(|pending| rules.rider(lane, pending));
+        let riders = riders.take(rules.max.saturating_sub(before));
+        batch.extend(riders.map(|(message, conflated)| (message.clone(), conflated)));
         taken.push(batch.len() - before);
         // What does not ride in this batch has to leave before anything of a later channel does.
-        if batch.len() == max || lane.pending.len() > batch.len() - before {
+        if batch.len() == rules.max || lane.pending.len() > batch.len() - before {
             break;
         }
     }
