@@ -115,9 +115,11 @@ impl Fanout {
         connection: ConnectionId,
         membership: Membership,
         from: Position,
+        confirmed: bool,
     ) -> GoLive {
         let (reply, answer) = oneshot::channel();
-        let command = Command::GoLive { channel: channel.clone(), connection, membership, from, reply };
+        let command =
+            Command::GoLive { channel: channel.clone(), connection, membership, from, confirmed, reply };
         if self.owner(channel).send(command).await.is_err() {
             return GoLive::Gone;
         }

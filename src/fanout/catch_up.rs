@@ -79,6 +79,7 @@ impl Fanout {
         mut member: Member,
         mut first: Option<(u64, Survey)>,
     ) -> Result<(), BrokerError> {
+        let mut confirmed = false;
         loop {
             let (upto, survey) = match first.take() {
                 Some(promised) => promised,
@@ -100,9 +101,9 @@ impl Fanout {
                 Err(Broken::Lost(reason)) => self.start_over(&mut member, reason).await?,
             }
             let Member { connection, channel, membership, cursor } = &member;
-            match self.go_live(channel, connection.id(), *membership, cursor.clone()).await {
+            match self.go_live(channel, connection.id(), *membership, cursor.clone(), confirmed).await {
                 GoLive::Live | GoLive::Gone => return Ok(()),
-                GoLive::Behind => {}
+                GoLive::Behind => confirmed = true,
             }
         }
     }

@@ -68,6 +68,14 @@ impl Channel {
         }
     }
 
+    /// Removes those whose connection ended before anybody said that they leave.
+    fn remove_closed(&mut self) {
+        let before = self.subscribers.len();
+        self.subscribers.retain(|subscriber| !subscriber.connection.is_closed());
+        #[expect(clippy::cast_precision_loss, reason = "no channel has 2^52 subscribers")]
+        metrics::subscriptions(-((before - self.subscribers.len()) as f64));
+    }
+
     fn remove(&mut self, connection: ConnectionId) -> Option<Subscriber> {
         let index = self.subscribers.iter().position(|s| s.connection.id() == connection)?;
         metrics::subscriptions(-1.0);
@@ -78,13 +86,20 @@ impl Channel {
         self.subscribers.is_empty()
     }
 
-    /// Lets a subscriber, who knows everything up to `from`, listen.
+    /// Lets a subscriber, who knows everything up to `from`, listen. `confirmed` says that the store was asked
+    /// again after an answer [`GoLive::Behind`]: if the epochs still differ, it is the owner who has not heard.
     pub(super) fn go_live(
         &mut self,
         connection: ConnectionId,
         membership: Membership,
         from: &Position,
+        confirmed: bool,
     ) -> GoLive {
+        if confirmed && self.last.as_ref().is_some_and(|last| last.epoch != from.epoch) {
+            let next = Position { epoch: from.epoch.clone(), offset: from.offset + 1 };
+            self.reset("epoch_changed", &next);
+            self.last = Some(from.clone());
+        }
         let mut subscribers = self.subscribers.iter_mut();
         let found = subscribers.find(|s| s.connection.id() == connection && s.membership == membership);
         let Some(subscriber) = found else { return GoLive::Gone };
@@ -120,10 +135,15 @@ impl Channel {
             _ => {}
         }
         self.remember(message);
+        let mut any_closed = false;
         for subscriber in &self.subscribers {
             if subscriber.live_after.is_some_and(|after| position.offset > after) {
                 subscriber.connection.push(message, self.window);
             }
+            any_closed |= subscriber.connection.is_closed();
+        }
+        if any_closed {
+            self.remove_closed();
         }
     }
 

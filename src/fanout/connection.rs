@@ -193,14 +193,25 @@ impl Connection {
     }
 
     /// Waits until the outbox has room again for a page of history.
-    pub(super) async fn wait_for_room(&self) {
+    pub(super) async fn wait_for_room(self: &Arc<Self>) {
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || self.lock().has_room() {
+            if self.is_closed() || self.make_room() {
                 return;
             }
             drained.await;
         }
+    }
+
+    /// Whether there is room, if need be after what waits only for its window has left: the transport decides
+    /// the pace of a replay, not the window.
+    fn make_room(self: &Arc<Self>) -> bool {
+        let mut outbox = self.lock();
+        if !outbox.has_room() {
+            let flush = outbox.hurry();
+            self.act(&mut outbox, flush);
+        }
+        outbox.has_room()
     }
 
     /// Flushes what is due; called by the ticker.
@@ -211,6 +222,10 @@ impl Connection {
         let mut outbox = self.lock();
         let flush = outbox.due(Instant::now());
         self.act(&mut outbox, flush);
+        if outbox.has_room() {
+            // Also where nothing was left to write: whoever fell behind waits for just that.
+            self.drained.notify_waiters();
+        }
         if outbox.is_stuck(Instant::now()) {
             drop(outbox);
             self.give_up("its transport took nothing for longer than it may");

@@ -228,11 +228,16 @@ impl Outbox {
         lane.add(Pending::Message { message: message.clone(), conflated }, turn, full);
         self.count = self.count + lane.len() - before.0;
         self.bytes = self.bytes + lane.bytes() - before.1;
-        if self.bytes > self.limits.bytes {
-            self.fall_behind();
-        }
+        let too_much = self.bytes > self.limits.bytes;
         if self.full {
+            if too_much {
+                self.fall_behind();
+            }
             return Flush::Nothing;
+        }
+        if too_much {
+            // The transport may well take it: only what it refuses can be too much.
+            return Flush::Now(Scope::All);
         }
         if urgent {
             return Flush::Now(Scope::Channel(message.channel.clone()));
@@ -263,6 +268,11 @@ impl Outbox {
             self.fallen.push((lane.channel.clone(), lane.membership));
             self.recount();
         }
+    }
+
+    /// Lets what waits only for its window leave.
+    pub(super) fn hurry(&self) -> Flush {
+        if self.full || self.count == 0 { Flush::Nothing } else { Flush::Now(Scope::All) }
     }
 
     /// What to do at `now`, when somebody looks.

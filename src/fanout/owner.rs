@@ -33,6 +33,7 @@ pub(super) enum Command {
         connection: ConnectionId,
         membership: Membership,
         from: Position,
+        confirmed: bool,
         reply: oneshot::Sender<GoLive>,
     },
     /// Remove it.
@@ -80,10 +81,11 @@ impl Owner {
                 // Whoever asked may be gone; its disconnect removes the subscriber.
                 let _ = done.send(());
             }
-            Command::GoLive { channel, connection, membership, from, reply } => {
+            Command::GoLive { channel, connection, membership, from, confirmed, reply } => {
                 let found = self.channels.get_mut(&channel);
-                let answer =
-                    found.map_or(GoLive::Gone, |channel| channel.go_live(connection, membership, &from));
+                let answer = found.map_or(GoLive::Gone, |channel| {
+                    channel.go_live(connection, membership, &from, confirmed)
+                });
                 let _ = reply.send(answer);
             }
             Command::Unsubscribe { channel, connection, done } => {

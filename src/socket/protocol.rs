@@ -128,8 +128,8 @@ enum SinceWire {
 
 impl Request {
     /// The events that clients may send.
-    pub(super) const EVENTS: [&'static str; 4] =
-        ["room:join", "room:leave", "heartbeat:ping", "event:publish"];
+    pub(super) const EVENTS: [&'static str; 5] =
+        ["room:join", "room:leave", "message:ack", "heartbeat:ping", "event:publish"];
 
     /// Reads the first argument of `event`; `None` where there was none, or none that is JSON.
     pub(super) fn parse(event: &str, data: Option<Value>) -> Result<Self, Refusal> {

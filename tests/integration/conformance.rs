@@ -4,6 +4,7 @@
 
 mod broker;
 mod queue;
+mod sync;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
