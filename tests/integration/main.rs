@@ -1,4 +1,5 @@
 //! Integration tests: one binary, a module per subject.
 
 mod conformance;
+mod store;
 mod support;
