@@ -116,7 +116,7 @@ impl Connection {
         }
         let mut outbox = self.lock();
         let flush = outbox.push(message.clone(), batch, window, Instant::now());
-        self.act(&mut outbox, flush);
+        self.act(outbox, flush);
     }
 
     /// Tells the receiver that what follows does not continue what it had.
@@ -155,18 +155,18 @@ impl Connection {
         }
         let mut outbox = self.lock();
         let flush = outbox.due(Instant::now());
-        self.act(&mut outbox, flush);
+        self.act(outbox, flush);
     }
 
-    fn act(self: &Arc<Self>, outbox: &mut Outbox, flush: Flush) {
+    fn act(self: &Arc<Self>, mut outbox: MutexGuard<'_, Outbox>, flush: Flush) {
         let next = match flush {
-            Flush::Now(scope) => self.write(outbox, &scope),
+            Flush::Now(scope) => self.write(&mut outbox, &scope),
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
             Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
-                None
+                // Its end empties the outbox, and locks it for that.
+                drop(outbox);
+                return self.give_up();
             }
         };
         if let Some(due) = next {
