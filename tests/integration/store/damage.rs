@@ -28,35 +28,31 @@ async fn fill(dir: &Path) {
 }
 
 /// Overwrites what `pages` of the file hold.
-fn damage(dir: &Path, pages: impl Iterator<Item = u64>, random: &mut fastrand::Rng) {
+fn damage(dir: &Path, pages: impl Iterator<Item = usize>, random: &mut fastrand::Rng) {
     let file = OpenOptions::new().write(true).open(dir.join("tidings.db")).expect("the file opens");
     for page in pages {
         let mut garbage = [0; 4096];
         random.fill(&mut garbage);
-        file.write_all_at(&garbage, (page - 1) * 4096).expect("the file can be written");
+        file.write_all_at(&garbage, (page as u64 - 1) * 4096).expect("the file can be written");
     }
 }
 
 /// The pages of table or index `name`, leaves and inner ones.
-fn pages_of(dir: &Path, name: &str) -> Vec<u64> {
+fn pages_of(dir: &Path, name: &str) -> Vec<usize> {
     let conn = file(dir);
-    let root: u64 = conn
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0))
-        .unwrap();
-    let bytes = std::fs::read(dir.join("tidings.db")).unwrap();
-    let mut found = vec![root];
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+    let root = conn.query_row(sql, [name], |row| row.get(0)).expect("the table is there");
+    let bytes = std::fs::read(dir.join("tidings.db")).expect("the file can be read");
+    let mut found: Vec<usize> = vec![root];
     let mut at = 0;
     while at < found.len() {
-        let page = &bytes[usize::try_from(found[at] - 1).unwrap() * 4096..][..4096];
+        let page = &bytes[(found[at] - 1) * 4096..][..4096];
+        let number =
+            |at: usize, len: usize| page[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
         // Of an inner page, each cell begins with the number of a child, and the header ends with the last one's.
         if matches!(page[0], 2 | 5) {
-            let number = |at: usize| u64::from(u32::from_be_bytes(page[at..at + 4].try_into().unwrap()));
-            let cells = usize::from(u16::from_be_bytes([page[3], page[4]]));
-            for cell in 0..cells {
-                let pointer = 12 + 2 * cell;
-                found.push(number(usize::from(u16::from_be_bytes([page[pointer], page[pointer + 1]]))));
-            }
-            found.push(number(8));
+            found.extend((0..number(3, 2)).map(|cell| number(number(12 + 2 * cell, 2), 4)));
+            found.push(number(8, 4));
         }
         at += 1;
     }
@@ -89,13 +85,13 @@ async fn whatever_is_damaged_is_an_error_and_never_a_panic() {
     let dir = TempDir::new().unwrap();
     fill(dir.path()).await;
     let whole = std::fs::read(dir.path().join("tidings.db")).unwrap();
-    let pages = whole.len() as u64 / 4096;
+    let pages = whole.len() / 4096;
     let mut unreadable = 0;
     for round in 0..25 {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("tidings.db"), &whole).unwrap();
         let from = if round % 5 == 0 { 1 } else { 2 };
-        let hit: Vec<_> = (0..random.u64(1..40)).map(|_| random.u64(from..=pages)).collect();
+        let hit: Vec<_> = (0..random.u8(1..40)).map(|_| random.usize(from..=pages)).collect();
         damage(dir.path(), hit.into_iter(), &mut random);
         let Ok(store) = Store::open(dir.path(), Synchronous::Normal) else { continue };
         let broker = broker(&store);
