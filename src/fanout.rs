@@ -25,6 +25,7 @@ use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;
 use crate::model::{ChannelName, Position, Published};
 use crate::tasks::Tasks;
+use connection::Membership;
 use outbox::Limits;
 use owner::{Command, GoLive, Owner};
 use ticker::Ticker;
@@ -85,18 +86,32 @@ impl Fanout {
         }
     }
 
-    async fn subscribe(&self, channel: &ChannelName, connection: &Arc<Connection>, batch: bool) {
+    async fn subscribe(
+        &self,
+        channel: &ChannelName,
+        connection: &Arc<Connection>,
+        batch: bool,
+    ) -> Membership {
         let (done, ready) = oneshot::channel();
         let (channel_name, connection) = (channel.clone(), connection.clone());
         let command = Command::Subscribe { channel: channel_name, connection, batch, done };
-        if self.owner(channel).send(command).await.is_ok() {
-            let _ = ready.await;
+        if self.owner(channel).send(command).await.is_err() {
+            return Membership::default();
         }
+        // Without an owner the process ends, and nobody listens with any membership.
+        ready.await.unwrap_or_default()
     }
 
-    async fn go_live(&self, channel: &ChannelName, connection: ConnectionId, from: Position) -> GoLive {
+    async fn go_live(
+        &self,
+        channel: &ChannelName,
+        member: &Membership,
+        from: Position,
+        confirmed: bool,
+    ) -> GoLive {
         let (reply, answer) = oneshot::channel();
-        let command = Command::GoLive { channel: channel.clone(), connection, from, reply };
+        let (name, member) = (channel.clone(), member.clone());
+        let command = Command::GoLive { channel: name, member, from, confirmed, reply };
         if self.owner(channel).send(command).await.is_err() {
             return GoLive::Gone;
         }

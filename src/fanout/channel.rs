@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
-use super::connection::{Connection, ConnectionId};
+use super::connection::{Connection, ConnectionId, Membership};
 use crate::config::channels::Batch;
 use crate::metrics;
 use crate::model::{ChannelName, Position, Published};
@@ -31,6 +31,7 @@ pub(super) enum GoLive {
 #[derive(Debug)]
 struct Subscriber {
     connection: Arc<Connection>,
+    member: Membership,
     batch: bool,
     // The offset after which it listens; none while it reads history.
     live_after: Option<u64>,
@@ -54,28 +55,49 @@ impl Channel {
     }
 
     /// Adds a subscriber that does not listen yet; one that was there before begins anew.
-    pub(super) fn subscribe(&mut self, connection: Arc<Connection>, batch: bool) {
+    pub(super) fn subscribe(&mut self, connection: Arc<Connection>, batch: bool) -> Membership {
         self.unsubscribe(connection.id());
+        self.remove_closed();
         metrics::subscriptions(1.0);
-        self.subscribers.push(Subscriber { connection, batch, live_after: None });
+        let member = Membership::default();
+        self.subscribers.push(Subscriber { connection, member: member.clone(), batch, live_after: None });
+        member
     }
 
     /// Removes a subscriber and what waits for it.
     pub(super) fn unsubscribe(&mut self, connection: ConnectionId) {
         if let Some(index) = self.subscribers.iter().position(|s| s.connection.id() == connection) {
             let subscriber = self.subscribers.swap_remove(index);
-            subscriber.connection.forget(&self.name);
+            subscriber.connection.end(&subscriber.member, &self.name);
             metrics::subscriptions(-1.0);
         }
+    }
+
+    /// Removes those whose connection ended before anybody said that they leave.
+    fn remove_closed(&mut self) {
+        self.subscribers.retain(|subscriber| {
+            let closed = subscriber.connection.is_closed();
+            if closed {
+                metrics::subscriptions(-1.0);
+            }
+            !closed
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
 
-    /// Lets a subscriber, who knows everything up to `from`, listen.
-    pub(super) fn go_live(&mut self, connection: ConnectionId, from: &Position) -> GoLive {
-        let Some(subscriber) = self.subscribers.iter_mut().find(|s| s.connection.id() == connection) else {
+    /// Lets a subscriber, who knows everything up to `from`, listen. `confirmed` says that its epoch was found
+    /// in the store again after an answer [`GoLive::Behind`]: then it is the owner who has not heard of it.
+    pub(super) fn go_live(&mut self, member: &Membership, from: &Position, confirmed: bool) -> GoLive {
+        let is_other_epoch = self.last.as_ref().is_some_and(|last| last.epoch != from.epoch);
+        if is_other_epoch && confirmed {
+            let next = Position { epoch: from.epoch.clone(), offset: from.offset + 1 };
+            self.reset("epoch_changed", &next);
+            self.last = Some(from.clone());
+        }
+        let Some(subscriber) = self.subscribers.iter_mut().find(|s| s.member.is(member)) else {
             return GoLive::Gone;
         };
         match &self.last {
@@ -87,7 +109,7 @@ impl Channel {
                     return GoLive::Behind;
                 }
                 for message in self.ring.iter().filter(|m| m.position.offset > from.offset) {
-                    subscriber.connection.push(message, subscriber.batch, self.window);
+                    subscriber.connection.push(member, message, subscriber.batch, self.window);
                 }
             }
             Some(_) => {}
@@ -107,10 +129,16 @@ impl Channel {
             _ => {}
         }
         self.remember(message);
+        let mut any_closed = false;
         for subscriber in &self.subscribers {
-            if subscriber.live_after.is_some_and(|after| position.offset > after) {
-                subscriber.connection.push(message, subscriber.batch, self.window);
+            let Subscriber { connection, member, batch, live_after } = subscriber;
+            if live_after.is_some_and(|after| position.offset > after) {
+                connection.push(member, message, *batch, self.window);
             }
+            any_closed |= connection.is_closed();
+        }
+        if any_closed {
+            self.remove_closed();
         }
     }
 
@@ -135,7 +163,7 @@ impl Channel {
         let Ok(notice) = to_raw_value(&notice) else { return };
         for subscriber in &mut self.subscribers {
             if subscriber.live_after.is_some() {
-                subscriber.connection.reset(&self.name, &notice);
+                subscriber.connection.reset(&subscriber.member, &self.name, &notice);
                 subscriber.live_after = Some(before);
             }
         }

@@ -50,6 +50,21 @@ pub enum SendError {
     Closed,
 }
 
+/// One membership of a connection in a channel, from its join to its leave or the next join of the same channel.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Membership(Arc<AtomicBool>);
+
+impl Membership {
+    /// Whether it is over; true as soon as [`Connection::end`] has returned.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// Takes frames in order, without waiting.
 pub trait Transport: Send + Sync + 'static {
     /// Queues the frame for writing, whole or not at all.
@@ -66,6 +81,8 @@ pub struct Connection {
     outbox: Mutex<Outbox>,
     closed: AtomicBool,
     drained: Notify,
+    // Held by the one join that reads a page of history.
+    replay: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Connection {
@@ -85,6 +102,7 @@ impl Connection {
             outbox: Mutex::new(Outbox::new(limits)),
             closed: AtomicBool::new(false),
             drained: Notify::new(),
+            replay: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -109,40 +127,56 @@ impl Connection {
         }
     }
 
-    /// Hands over a message. It leaves now or later, as its urgency and the batch window say.
-    pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, batch: bool, window: Batch) {
-        if self.is_closed() {
+    /// Hands over a message of a membership. It leaves now or later, as its urgency and the batch window say.
+    pub(super) fn push(
+        self: &Arc<Self>,
+        member: &Membership,
+        message: &Arc<Published>,
+        batch: bool,
+        window: Batch,
+    ) {
+        let mut outbox = self.lock();
+        // Asked with the outbox locked: what comes after the end of a membership was not there to be forgotten.
+        if self.is_closed() || member.is_over() {
             return;
         }
-        let mut outbox = self.lock();
         let flush = outbox.push(message.clone(), batch, window, Instant::now());
-        self.act(&mut outbox, flush);
+        self.act(outbox, flush);
     }
 
     /// Tells the receiver that what follows does not continue what it had.
-    pub(super) fn reset(&self, channel: &model::ChannelName, notice: &RawValue) {
-        if self.is_closed() {
+    pub(super) fn reset(&self, member: &Membership, channel: &model::ChannelName, notice: &RawValue) {
+        let mut outbox = self.lock();
+        if self.is_closed() || member.is_over() {
             return;
         }
         // Whatever still waits there belongs to a past that is not vouched for any more.
-        self.lock().forget(channel);
-        if self.transport.send(Frame::Reset(notice)) == Err(SendError::Full) {
+        outbox.forget(channel);
+        let sent = self.transport.send(Frame::Reset(notice));
+        drop(outbox);
+        self.drained.notify_waiters();
+        if sent == Err(SendError::Full) {
             // Without the notice the receiver would see a gap; on its return it is told in the acknowledgement.
             self.give_up();
         }
     }
 
-    /// Drops what waits of `channel`, which was left.
-    pub(super) fn forget(&self, channel: &model::ChannelName) {
+    /// Ends a membership and drops what waits of its channel.
+    pub(super) fn end(&self, member: &Membership, channel: &model::ChannelName) {
+        member.0.store(true, Ordering::Release);
         self.lock().forget(channel);
+        // A replay of it may wait for room, and has to see that it is over.
+        self.drained.notify_waiters();
     }
 
-    /// Waits until the outbox has room again for a page of history.
-    pub(super) async fn wait_for_room(&self) {
+    /// Waits until there is room for a page of history, and keeps it for the caller until the answer is
+    /// dropped: several joins that find the same room would fill it several times.
+    pub(super) async fn room_for_page(&self, member: &Membership) -> tokio::sync::MutexGuard<'_, ()> {
+        let turn = self.replay.lock().await;
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || self.lock().has_room() {
-                return;
+            if self.is_closed() || member.is_over() || self.lock().has_room() {
+                return turn;
             }
             drained.await;
         }
@@ -155,18 +189,18 @@ impl Connection {
         }
         let mut outbox = self.lock();
         let flush = outbox.due(Instant::now());
-        self.act(&mut outbox, flush);
+        self.act(outbox, flush);
     }
 
-    fn act(self: &Arc<Self>, outbox: &mut Outbox, flush: Flush) {
+    fn act(self: &Arc<Self>, mut outbox: MutexGuard<'_, Outbox>, flush: Flush) {
         let next = match flush {
-            Flush::Now(scope) => self.write(outbox, &scope),
+            Flush::Now(scope) => self.write(&mut outbox, &scope),
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
             Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
-                None
+                // Its end empties the outbox, and locks it for that.
+                drop(outbox);
+                return self.give_up();
             }
         };
         if let Some(due) = next {

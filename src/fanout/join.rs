@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
+use super::connection::Membership;
 use super::owner::GoLive;
 use super::{Connection, Fanout};
 use crate::broker::{BrokerError, Page, PageLimit, Top};
@@ -82,6 +83,7 @@ pub struct Joined {
     /// What to tell the receiver, before [`Fanout::complete_join`].
     pub ack: JoinAck,
     channel: ChannelName,
+    member: Membership,
     batch: bool,
     // Everything after this is still to be handed over, up to `ack.offset`.
     cursor: Position,
@@ -105,8 +107,8 @@ impl Fanout {
         connection: &Arc<Connection>,
         request: JoinRequest,
     ) -> Result<Joined, JoinError> {
-        self.subscribe(&request.channel, connection, request.batch).await;
-        match self.plan(&request).await {
+        let member = self.subscribe(&request.channel, connection, request.batch).await;
+        match self.plan(&request, member).await {
             Ok(joined) => Ok(joined),
             Err(error) => {
                 self.leave(&request.channel, connection.id()).await;
@@ -115,7 +117,7 @@ impl Fanout {
         }
     }
 
-    async fn plan(&self, request: &JoinRequest) -> Result<Joined, BrokerError> {
+    async fn plan(&self, request: &JoinRequest, member: Membership) -> Result<Joined, BrokerError> {
         let JoinRequest { channel, since, batch, snapshot: wants_snapshot } = request;
         let Top { position: top, snapshot } = self.broker.top(channel).await?;
         let (cursor, lost) = match since {
@@ -146,7 +148,7 @@ impl Fanout {
             replayed,
             snapshot: shown,
         };
-        Ok(Joined { ack, channel: channel.clone(), batch: *batch, cursor, reset })
+        Ok(Joined { ack, channel: channel.clone(), member, batch: *batch, cursor, reset })
     }
 
     /// Whether history reaches from `offset` to `top` without a hole: the cursor to read on from, or why not.
@@ -167,64 +169,57 @@ impl Fanout {
         if continues(&page, &cursor) { Ok((cursor, None)) } else { Ok((top.clone(), Some("trimmed"))) }
     }
 
-    /// Steps 4 and 5, after the acknowledgement was sent. Returns once the subscriber listens, or is gone.
-    pub async fn complete_join(&self, connection: &Arc<Connection>, joined: Joined) -> Result<(), JoinError> {
-        let Joined { ack, channel, batch, mut cursor, reset } = joined;
-        if let Some(reset) = reset {
-            send_reset(connection, &reset);
+    /// Steps 4 and 5, after the acknowledgement was sent. Returns once the subscriber listens, or is gone: it
+    /// left, its connection ended, or a later join of the channel replaced this one.
+    pub async fn complete_join(
+        &self,
+        connection: &Arc<Connection>,
+        mut joined: Joined,
+    ) -> Result<(), JoinError> {
+        if let Some(reset) = joined.reset.take() {
+            send_reset(connection, &joined.member, &reset);
         }
-        let mut target = ack.offset;
+        let mut target = joined.ack.offset;
+        let mut confirmed = false;
         loop {
-            while cursor.offset < target {
-                connection.wait_for_room().await;
-                if connection.is_closed() {
+            while joined.cursor.offset < target {
+                // Kept until the page was handed over.
+                let _room = connection.room_for_page(&joined.member).await;
+                if connection.is_closed() || joined.member.is_over() {
                     return Ok(());
                 }
-                self.hand_over_page(connection, &channel, batch, &mut cursor).await?;
+                self.hand_over_page(connection, &mut joined).await?;
             }
-            match self.go_live(&channel, connection.id(), cursor.clone()).await {
+            let from = joined.cursor.clone();
+            match self.go_live(&joined.channel, &joined.member, from, confirmed).await {
                 GoLive::Live | GoLive::Gone => return Ok(()),
-                GoLive::Behind => {
-                    target = self.broker.top(&channel).await?.position.offset.max(cursor.offset)
-                }
+                GoLive::Behind => {}
             }
-            self.follow_epoch(connection, &channel, &mut cursor, &mut target).await?;
+            let top = self.broker.top(&joined.channel).await?.position;
+            confirmed = top.epoch == joined.cursor.epoch;
+            target = top.offset.max(joined.cursor.offset);
+            if !confirmed {
+                self.start_over(connection, &mut joined, "epoch_changed").await?;
+                target = joined.cursor.offset;
+            }
         }
     }
 
-    /// Hands the next page of history after `cursor` to the outbox.
+    /// Hands the next page of history after the cursor to the outbox.
     async fn hand_over_page(
         &self,
         connection: &Arc<Connection>,
-        channel: &ChannelName,
-        batch: bool,
-        cursor: &mut Position,
+        joined: &mut Joined,
     ) -> Result<(), BrokerError> {
-        let page = self.broker.history(channel, cursor.offset, PAGE).await?;
-        if !continues(&page, cursor) {
+        let page = self.broker.history(&joined.channel, joined.cursor.offset, PAGE).await?;
+        if !continues(&page, &joined.cursor) {
             // History went away under the reader.
-            self.start_over(connection, channel, "trimmed", cursor).await?;
-            return Ok(());
+            return self.start_over(connection, joined, "trimmed").await;
         }
-        let window = self.window(channel);
+        let window = self.window(&joined.channel);
         for message in &page.messages {
-            connection.push(message, batch, window);
-            cursor.offset = message.position.offset;
-        }
-        Ok(())
-    }
-
-    async fn follow_epoch(
-        &self,
-        connection: &Arc<Connection>,
-        channel: &ChannelName,
-        cursor: &mut Position,
-        target: &mut u64,
-    ) -> Result<(), BrokerError> {
-        let top = self.broker.top(channel).await?.position;
-        if top.epoch != cursor.epoch {
-            self.start_over(connection, channel, "epoch_changed", cursor).await?;
-            *target = cursor.offset;
+            connection.push(&joined.member, message, joined.batch, window);
+            joined.cursor.offset = message.position.offset;
         }
         Ok(())
     }
@@ -233,14 +228,14 @@ impl Fanout {
     async fn start_over(
         &self,
         connection: &Arc<Connection>,
-        channel: &ChannelName,
+        joined: &mut Joined,
         reason: &'static str,
-        cursor: &mut Position,
     ) -> Result<(), BrokerError> {
-        let Top { position, snapshot } = self.broker.top(channel).await?;
+        let Top { position, snapshot } = self.broker.top(&joined.channel).await?;
         let Position { epoch, offset } = position.clone();
-        send_reset(connection, &Reset { room: channel.clone(), reason, epoch, offset, snapshot });
-        *cursor = position;
+        let reset = Reset { room: joined.channel.clone(), reason, epoch, offset, snapshot };
+        send_reset(connection, &joined.member, &reset);
+        joined.cursor = position;
         Ok(())
     }
 
@@ -250,10 +245,10 @@ impl Fanout {
     }
 }
 
-fn send_reset(connection: &Connection, reset: &Reset) {
+fn send_reset(connection: &Connection, member: &Membership, reset: &Reset) {
     // A struct of strings and numbers always serialises.
     if let Ok(notice) = to_raw_value(reset) {
-        connection.reset(&reset.room, &notice);
+        connection.reset(member, &reset.room, &notice);
     }
 }
 

@@ -6,7 +6,8 @@
 //! - Priority orders channels; within a channel the order is never changed.
 //! - While the transport is full, a newer message takes the place of a pending one with the same conflation
 //!   key; the receiver learns how many it was spared.
-//! - Bounded in bytes: beyond the bound the connection cannot be helped here ([`Flush::Overflow`]).
+//! - Bounded in bytes: beyond the bound all of it leaves at once, and where the transport is full the connection
+//!   cannot be helped here ([`Flush::Overflow`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -154,7 +155,8 @@ impl Outbox {
             self.bytes -= spared;
         }
         if self.bytes > self.limits.bytes {
-            return Flush::Overflow;
+            // A transport that is not full takes them before their window ends.
+            return if self.full { Flush::Overflow } else { Flush::Now(Scope::All) };
         }
         if self.full {
             return Flush::Nothing;
@@ -329,3 +331,6 @@ fn send_batch(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

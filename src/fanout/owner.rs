@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::channel::Channel;
 pub(super) use super::channel::GoLive;
-use super::connection::{Connection, ConnectionId};
+use super::connection::{Connection, ConnectionId, Membership};
 use crate::config::channels::{Batch, Rules};
 use crate::model::{ChannelName, Position, Published};
 
@@ -20,9 +20,20 @@ pub(super) enum Command {
     /// Messages were appended.
     Publish(Vec<Arc<Published>>),
     /// Add a subscriber that does not listen yet.
-    Subscribe { channel: ChannelName, connection: Arc<Connection>, batch: bool, done: oneshot::Sender<()> },
+    Subscribe {
+        channel: ChannelName,
+        connection: Arc<Connection>,
+        batch: bool,
+        done: oneshot::Sender<Membership>,
+    },
     /// Let it listen from a position on.
-    GoLive { channel: ChannelName, connection: ConnectionId, from: Position, reply: oneshot::Sender<GoLive> },
+    GoLive {
+        channel: ChannelName,
+        member: Membership,
+        from: Position,
+        confirmed: bool,
+        reply: oneshot::Sender<GoLive>,
+    },
     /// Remove it.
     Unsubscribe { channel: ChannelName, connection: ConnectionId, done: oneshot::Sender<()> },
 }
@@ -57,6 +68,9 @@ impl Owner {
                     // A channel without subscribers is nobody's concern here: history has the message.
                     if let Some(channel) = self.channels.get_mut(&message.channel) {
                         channel.publish(&message);
+                        if channel.is_empty() {
+                            self.channels.remove(&message.channel);
+                        }
                     }
                 }
             }
@@ -64,13 +78,12 @@ impl Owner {
                 let window = self.window(&channel);
                 let name = channel.clone();
                 let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window));
-                entry.subscribe(connection, batch);
                 // Whoever asked may be gone; its disconnect removes the subscriber.
-                let _ = done.send(());
+                let _ = done.send(entry.subscribe(connection, batch));
             }
-            Command::GoLive { channel, connection, from, reply } => {
+            Command::GoLive { channel, member, from, confirmed, reply } => {
                 let found = self.channels.get_mut(&channel);
-                let answer = found.map_or(GoLive::Gone, |channel| channel.go_live(connection, &from));
+                let answer = found.map_or(GoLive::Gone, |channel| channel.go_live(&member, &from, confirmed));
                 let _ = reply.send(answer);
             }
             Command::Unsubscribe { channel, connection, done } => {
