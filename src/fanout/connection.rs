@@ -102,9 +102,13 @@ impl Connection {
 
     /// Ends it: what waits in its outbox is dropped, and nothing is taken any more.
     pub fn close(&self) {
+        self.close_with(&mut self.lock());
+    }
+
+    fn close_with(&self, outbox: &mut Outbox) {
+        outbox.clear();
         if !self.closed.swap(true, Ordering::AcqRel) {
             metrics::connections(-1.0);
-            self.lock().clear();
             self.drained.notify_waiters();
         }
     }
@@ -124,11 +128,12 @@ impl Connection {
         if self.is_closed() {
             return;
         }
+        let mut outbox = self.lock();
         // Whatever still waits there belongs to a past that is not vouched for any more.
-        self.lock().forget(channel);
+        outbox.forget(channel);
         if self.transport.send(Frame::Reset(notice)) == Err(SendError::Full) {
             // Without the notice the receiver would see a gap; on its return it is told in the acknowledgement.
-            self.give_up();
+            self.give_up(&mut outbox);
         }
     }
 
@@ -164,8 +169,7 @@ impl Connection {
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
             Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
+                self.give_up(outbox);
                 None
             }
         };
@@ -209,14 +213,15 @@ impl Connection {
         outbox.next_due(Instant::now(), result.is_err())
     }
 
-    fn give_up(&self) {
+    /// Takes the outbox, which whoever calls has locked: locking it again would hang for ever.
+    fn give_up(&self, outbox: &mut Outbox) {
         metrics::slow_consumer();
         tracing::warn!(
             connection = self.id.0,
             "a connection fell behind its bound and was ended; it resumes on return"
         );
         self.transport.kill();
-        self.close();
+        self.close_with(outbox);
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
@@ -227,5 +232,51 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::message::OpenEnvelope;
+    use crate::model::{ChannelName, Epoch, Position, Priority};
+
+    /// Takes nothing, and notes that it was ended.
+    struct Stuck(mpsc::Sender<()>);
+
+    impl Transport for Stuck {
+        fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
+            Err(SendError::Full)
+        }
+
+        fn kill(&self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    fn message(offset: u64) -> Arc<Published> {
+        let open = OpenEnvelope::from_stored(format!(r#"{{"data":"{}""#, "x".repeat(100)));
+        let position = Position { epoch: Epoch::new("e"), offset };
+        let (channel, event) = (ChannelName::parse("c").unwrap(), EventName::parse("custom:x").unwrap());
+        Arc::new(Published::new(channel, position, event, Priority::Normal, 0, None, open))
+    }
+
+    #[test]
+    fn a_connection_beyond_its_bound_is_ended_without_holding_up_who_publishes() {
+        let (killed, kills) = mpsc::channel();
+        let limits = Limits { bytes: 1000, room: 100 };
+        let connection = Connection::new(Box::new(Stuck(killed)), Ticker::new(), limits);
+        let (done, ended) = mpsc::channel();
+        // A thread of its own, so that a publisher who hangs fails the test instead of hanging it.
+        std::thread::spawn(move || {
+            let window = Batch { max: 10, interval: Duration::from_millis(100) };
+            (1..=20).for_each(|offset| connection.push(&message(offset), false, window));
+            let _ = done.send(connection.is_closed());
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(true));
+        assert_eq!(kills.try_iter().count(), 1);
     }
 }
