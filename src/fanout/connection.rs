@@ -143,14 +143,24 @@ impl Connection {
     }
 
     /// Waits until the outbox has room again for a page of history.
-    pub(super) async fn wait_for_room(&self) {
+    pub(super) async fn wait_for_room(self: &Arc<Self>) {
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || self.lock().has_room() {
+            if self.is_closed() || self.make_room() {
                 return;
             }
             drained.await;
         }
+    }
+
+    /// Whether there is room, if need be after what waits only for its window has left.
+    fn make_room(self: &Arc<Self>) -> bool {
+        let mut outbox = self.lock();
+        if !outbox.has_room() {
+            let flush = outbox.hurry();
+            self.act(&mut outbox, flush);
+        }
+        outbox.has_room()
     }
 
     /// Flushes what is due; called by the ticker.
@@ -236,47 +246,4 @@ impl Drop for Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::model::message::OpenEnvelope;
-    use crate::model::{ChannelName, Epoch, Position, Priority};
-
-    /// Takes nothing, and notes that it was ended.
-    struct Stuck(mpsc::Sender<()>);
-
-    impl Transport for Stuck {
-        fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
-            Err(SendError::Full)
-        }
-
-        fn kill(&self) {
-            let _ = self.0.send(());
-        }
-    }
-
-    fn message(offset: u64) -> Arc<Published> {
-        let open = OpenEnvelope::from_stored(format!(r#"{{"data":"{}""#, "x".repeat(100)));
-        let position = Position { epoch: Epoch::new("e"), offset };
-        let (channel, event) = (ChannelName::parse("c").unwrap(), EventName::parse("custom:x").unwrap());
-        Arc::new(Published::new(channel, position, event, Priority::Normal, 0, None, open))
-    }
-
-    #[test]
-    fn a_connection_beyond_its_bound_is_ended_without_holding_up_who_publishes() {
-        let (killed, kills) = mpsc::channel();
-        let limits = Limits { bytes: 1000, room: 100 };
-        let connection = Connection::new(Box::new(Stuck(killed)), Ticker::new(), limits);
-        let (done, ended) = mpsc::channel();
-        // A thread of its own, so that a publisher who hangs fails the test instead of hanging it.
-        std::thread::spawn(move || {
-            let window = Batch { max: 10, interval: Duration::from_millis(100) };
-            (1..=20).for_each(|offset| connection.push(&message(offset), false, window));
-            let _ = done.send(connection.is_closed());
-        });
-        assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(true));
-        assert_eq!(kills.try_iter().count(), 1);
-    }
-}
+mod tests;
