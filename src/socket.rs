@@ -141,7 +141,10 @@ impl Edge {
             }
             async {}
         });
-        session.greet(socket);
+        // Who went away before the handler of that was there is told of by nobody else.
+        if !session.greet(socket) {
+            self.disconnected(socket.id);
+        }
     }
 
     fn disconnected(&self, sid: Sid) {

@@ -62,9 +62,9 @@ impl Session {
         })
     }
 
-    /// Tells the client who it is here, and what holds.
-    pub(super) fn greet(&self, socket: &SocketRef) {
-        let Some(edge) = self.edge.upgrade() else { return };
+    /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
+    pub(super) fn greet(&self, socket: &SocketRef) -> bool {
+        let Some(edge) = self.edge.upgrade() else { return false };
         let SocketOptions { node, heartbeat_interval, heartbeat_timeout, .. } = &edge.options;
         let greeting = json!({
             "connectionId": self.sid,
@@ -87,9 +87,8 @@ impl Session {
         {
             object.remove("userId");
         }
-        if let Err(error) = socket.emit("connection:established", &greeting) {
-            tracing::debug!(sid = self.sid, %error, "the greeting could not be sent");
-        }
+        let greeted = socket.emit("connection:established", &greeting);
+        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, %error, "nobody was greeted")).is_ok()
     }
 
     /// Takes an event in its order.
