@@ -71,7 +71,7 @@ struct Shared {
     writes: Mutex<Option<mpsc::Sender<Operation>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
             writes: Mutex::new(Some(writes)),
             writer: Mutex::new(Some(writer)),
             readers: Mutex::new(readers),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -117,9 +117,11 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self.shared.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = self.shared.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
+            // Held for as long as the reader is in use, even if the caller waits no longer.
+            let _permit = permit;
             let conn = lock(&shared.readers).pop().ok_or(StoreError::Closed)?;
             let result = in_read_transaction(&conn, read);
             lock(&shared.readers).push(conn);
@@ -172,5 +174,28 @@ fn classify(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DiskFull) => StoreError::Full { path },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail },
         _ => StoreError::Io { path, detail },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_that_nobody_waits_for_any_more_are_not_given_to_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path(), Synchronous::Normal).expect("a store");
+        let slow = |_: &Connection| {
+            std::thread::sleep(Duration::from_millis(300));
+            Ok(())
+        };
+        let reads = (0..READERS).map(|_| tokio::time::timeout(Duration::from_millis(50), store.read(slow)));
+        let given_up = futures_util::future::join_all(reads).await;
+        assert!(given_up.iter().all(Result::is_err), "{given_up:?}");
+        let read = store.read(|conn| conn.query_row("SELECT 7", [], |row| row.get::<_, i64>(0))).await;
+        assert!(matches!(read, Ok(7)), "{read:?}");
+        store.close().await;
     }
 }
