@@ -1,8 +1,9 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
 //! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
-//! idle connections small.
+//! idle connections small, `carriers` knows how to end a session that does not keep up.
 
+mod carriers;
 mod protocol;
 mod reply;
 mod session;
@@ -22,6 +23,7 @@ use socketioxide::{ParserConfig, SocketIo};
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
 use crate::publish::Publisher;
+use carriers::Carriers;
 use protocol::{Handshake, Refusal, Request};
 use reply::Reply;
 use session::Session;
@@ -61,6 +63,7 @@ struct Edge {
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
+    carriers: Arc<Carriers>,
 }
 
 /// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
@@ -83,7 +86,9 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
+    let carriers = Arc::<Carriers>::default();
+    let sessions = Mutex::default();
+    let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions, carriers: carriers.clone() });
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         // Registered here and now: what arrives before an event has its handler is lost without a word.
@@ -95,7 +100,7 @@ pub fn serve<S: Clone>(
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service)
+    SlimService::new(service, carriers)
 }
 
 impl Edge {
@@ -131,13 +136,23 @@ impl Edge {
         }
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef| {
-            let session = edge.upgrade().and_then(|edge| edge.sessions().remove(&socket.id));
-            if let Some(session) = session {
-                session.end();
+            if let Some(edge) = edge.upgrade() {
+                edge.disconnected(socket.id);
             }
             async {}
         });
-        session.greet(socket);
+        // Who went away before the handler of that was there is told of by nobody else.
+        if !session.greet(socket) {
+            self.disconnected(socket.id);
+        }
+    }
+
+    fn disconnected(&self, sid: Sid) {
+        self.carriers.forget(&sid.to_string());
+        let session = self.sessions().remove(&sid);
+        if let Some(session) = session {
+            session.end();
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

@@ -171,15 +171,29 @@ impl Connection {
 
     /// Waits until there is room for a page of history, and keeps it for the caller until the answer is
     /// dropped: several joins that find the same room would fill it several times.
-    pub(super) async fn room_for_page(&self, member: &Membership) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn room_for_page(
+        self: &Arc<Self>,
+        member: &Membership,
+    ) -> tokio::sync::MutexGuard<'_, ()> {
         let turn = self.replay.lock().await;
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || member.is_over() || self.lock().has_room() {
+            if self.is_closed() || member.is_over() || self.make_room() {
                 return turn;
             }
             drained.await;
         }
+    }
+
+    /// Whether there is room, if need be after what waits only for its window has left.
+    fn make_room(self: &Arc<Self>) -> bool {
+        let mut outbox = self.lock();
+        if !outbox.has_room() {
+            let flush = outbox.hurry();
+            self.act(outbox, flush);
+            outbox = self.lock();
+        }
+        outbox.has_room()
     }
 
     /// Flushes what is due; called by the ticker.
@@ -263,3 +277,6 @@ impl Drop for Connection {
         self.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,6 +242,11 @@ impl Outbox {
         self.recount();
     }
 
+    /// What to do when somebody waits for room: nothing more is gained by waiting for the window.
+    pub(super) fn hurry(&self) -> Flush {
+        if self.full || self.count == 0 { Flush::Nothing } else { Flush::Now(Scope::All) }
+    }
+
     /// Whether a page of history may be added.
     pub(super) fn has_room(&self) -> bool {
         self.bytes < self.limits.room

@@ -1,9 +1,12 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
+use super::carriers::Carriers;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
 
@@ -11,8 +14,9 @@ use crate::listener::KillSwitch;
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     pub(super) socket: SocketRef,
-    // None where the request did not come through our listener.
+    // None where the session began with polling, or did not come through our listener.
     pub(super) kill: Option<KillSwitch>,
+    pub(super) carriers: Arc<Carriers>,
 }
 
 impl Transport for SocketTransport {
@@ -37,10 +41,9 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        match &self.kill {
-            Some(switch) => switch.press(),
-            // The best that is left; the heartbeat ends the rest.
-            None => drop(self.socket.clone().disconnect()),
+        if let Some(switch) = &self.kill {
+            switch.press();
         }
+        self.carriers.end(&self.socket.id.to_string());
     }
 }
