@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     // Only the files `broker.rs` and `queue.rs`, and what they are made of beside their back ends.
     &["broker", "queue", "presence", "inbox", "sync"],
     &["store"],
-    &["publish", "fanout", "worker", "auth"],
+    &["publish", "fanout", "worker", "upkeep", "auth"],
     &["socket", "http", "client", "listener", "dashboard"],
     &["app", "bin", "lib"],
 ];
