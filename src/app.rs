@@ -85,6 +85,7 @@ impl App {
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
         let AppOptions { settings, rules, guard } = options;
         let metrics = metrics::install()?;
+        metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         let runners = Arc::new(runners(&settings, guard)?);
         // Before the store: a taken port should leave no trace.
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;

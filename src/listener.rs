@@ -10,8 +10,8 @@ pub mod serve;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -128,11 +128,36 @@ impl KillSwitch {
         self.0.writer.wake();
     }
 
+    /// A switch that does nothing once the connection is gone.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakKillSwitch {
+        WeakKillSwitch(Arc::downgrade(&self.0))
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.0.pressed.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server"));
         }
         Ok(())
+    }
+}
+
+/// A kill switch that does not keep what belongs to its connection.
+#[derive(Debug, Clone)]
+pub struct WeakKillSwitch(Weak<Switch>);
+
+impl WeakKillSwitch {
+    /// Ends the connection, if it is still there.
+    pub fn press(&self) {
+        if let Some(switch) = self.0.upgrade() {
+            KillSwitch(switch).press();
+        }
+    }
+
+    /// Whether the connection is still there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

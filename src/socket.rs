@@ -1,10 +1,11 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
 //! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
-//! idle connections small.
+//! idle connections small, `carriers` knows how to end a session that does not keep up.
 
 mod acks;
 mod places;
+mod carriers;
 mod protocol;
 mod reply;
 mod session;
@@ -26,6 +27,7 @@ use crate::fanout::Fanout;
 use crate::publish::Publisher;
 use crate::sync::{Device, Saved, SyncState};
 use crate::tasks::Tasks;
+use carriers::Carriers;
 use protocol::{Handshake, Refusal, Request};
 use reply::Reply;
 use session::Session;
@@ -85,6 +87,7 @@ struct Edge {
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
+    carriers: Arc<Carriers>,
 }
 
 /// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
@@ -106,7 +109,8 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let edge = Arc::new(Edge { options, parts, sessions: Mutex::new(HashMap::new()) });
+    let carriers = Arc::<Carriers>::default();
+    let edge = Arc::new(Edge { options, parts, sessions: Mutex::default(), carriers: carriers.clone() });
     tasks.spawn("sync-state", edge.clone().save_places());
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
@@ -119,7 +123,7 @@ pub fn serve<S: Clone>(
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service)
+    SlimService::new(service, carriers)
 }
 
 impl Edge {
@@ -155,13 +159,23 @@ impl Edge {
         }
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef| {
-            let session = edge.upgrade().and_then(|edge| edge.sessions().remove(&socket.id));
-            if let Some(session) = session {
-                session.end();
+            if let Some(edge) = edge.upgrade() {
+                edge.disconnected(socket.id);
             }
             async {}
         });
-        session.greet(socket);
+        // Who went away before the handler of that was there is told of by nobody else.
+        if !session.greet(socket) {
+            self.disconnected(socket.id);
+        }
+    }
+
+    fn disconnected(&self, sid: Sid) {
+        self.carriers.forget(&sid.to_string());
+        let session = self.sessions().remove(&sid);
+        if let Some(session) = session {
+            session.end();
+        }
     }
 
     /// Saves the places of all devices now and then.

@@ -78,6 +78,7 @@ async fn observe(queue: Arc<dyn Queue>) {
                 tracing::warn!(%error, "the store cannot be read");
             }
         }
+        metrics::sum_up();
         tokio::time::sleep(OBSERVE_EVERY).await;
     }
 }

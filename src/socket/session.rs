@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use http::header::SEC_WEBSOCKET_KEY;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
@@ -49,8 +50,12 @@ struct State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let kill = socket.req_parts().extensions.get::<KillSwitch>().cloned();
-        let transport = SocketTransport::new(socket.clone(), kill, handshake.acks);
+        let began = socket.req_parts();
+        // A connection that polling began on may be that of a proxy, who has others on it.
+        let alone = began.headers.contains_key(SEC_WEBSOCKET_KEY);
+        let kill = began.extensions.get::<KillSwitch>().filter(|_| alone).cloned();
+        let carriers = edge.carriers.clone();
+        let transport = SocketTransport::new(socket.clone(), kill, carriers, handshake.acks);
         let sid = socket.id.to_string();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
@@ -67,9 +72,9 @@ impl Session {
         })
     }
 
-    /// Tells the client who it is here, and what holds.
-    pub(super) fn greet(&self, socket: &SocketRef) {
-        let Some(edge) = self.edge.upgrade() else { return };
+    /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
+    pub(super) fn greet(&self, socket: &SocketRef) -> bool {
+        let Some(edge) = self.edge.upgrade() else { return false };
         let SocketOptions { node, heartbeat_interval, heartbeat_timeout, .. } = &edge.options;
         let greeting = json!({
             "connectionId": self.sid,
@@ -92,9 +97,8 @@ impl Session {
         {
             object.remove("userId");
         }
-        if let Err(error) = socket.emit("connection:established", &greeting) {
-            tracing::debug!(sid = self.sid, %error, "the greeting could not be sent");
-        }
+        let greeted = socket.emit("connection:established", &greeting);
+        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, %error, "nobody was greeted")).is_ok()
     }
 
     /// Takes an event in its order.

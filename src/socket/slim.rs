@@ -4,12 +4,14 @@
 //! request: one long-lived WebSocket would hold the whole buffer. The parts that matter are copied, and the
 //! rest is let go.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
+use super::carriers::Carriers;
 use crate::listener::KillSwitch;
 
 /// The headers that the handshake and the authentication read.
@@ -31,11 +33,12 @@ const KEPT: [header::HeaderName; 11] = [
 #[derive(Debug, Clone)]
 pub struct SlimService<S> {
     inner: S,
+    carriers: Arc<Carriers>,
 }
 
 impl<S> SlimService<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, carriers: Arc<Carriers>) -> Self {
+        Self { inner, carriers }
     }
 }
 
@@ -56,7 +59,15 @@ where
             return self.inner.call(request);
         }
         let (parts, body) = request.into_parts();
-        self.inner.call(Request::from_parts(slim(parts), body))
+        let mut parts = slim(parts);
+        if let Some(uri) = self.carriers.refused(&parts.uri) {
+            parts.uri = uri;
+        } else if parts.headers.contains_key(header::SEC_WEBSOCKET_KEY)
+            && let Some(switch) = parts.extensions.get::<KillSwitch>()
+        {
+            self.carriers.upgraded(&parts.uri, switch);
+        }
+        self.inner.call(Request::from_parts(parts, body))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
 use super::acks::Acks;
+use super::carriers::Carriers;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
 use crate::model::Priority;
@@ -13,15 +16,21 @@ use crate::model::Priority;
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     socket: SocketRef,
-    // None where the request did not come through our listener.
+    // None where the session began with polling, or did not come through our listener.
     kill: Option<KillSwitch>,
+    carriers: Arc<Carriers>,
     acks: Option<Acks>,
 }
 
 impl SocketTransport {
     /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
-    pub(super) fn new(socket: SocketRef, kill: Option<KillSwitch>, acks: bool) -> Self {
-        Self { socket, kill, acks: acks.then(Acks::default) }
+    pub(super) fn new(
+        socket: SocketRef,
+        kill: Option<KillSwitch>,
+        carriers: Arc<Carriers>,
+        acks: bool,
+    ) -> Self {
+        Self { socket, kill, carriers, acks: acks.then(Acks::default) }
     }
 }
 
@@ -59,10 +68,9 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        match &self.kill {
-            Some(switch) => switch.press(),
-            // The best that is left; the heartbeat ends the rest.
-            None => drop(self.socket.clone().disconnect()),
+        if let Some(switch) = &self.kill {
+            switch.press();
         }
+        self.carriers.end(&self.socket.id.to_string());
     }
 }
