@@ -115,11 +115,20 @@ impl Connection {
 
     /// Hands over a message. It leaves now or later, as its urgency and the batch window say.
     pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, batch: bool, window: Batch) {
+        self.take(message, batch, false, window);
+    }
+
+    /// Hands over a message of history that the receiver was told of: nothing newer takes its place.
+    pub(super) fn replay(self: &Arc<Self>, message: &Arc<Published>, batch: bool, window: Batch) {
+        self.take(message, batch, true, window);
+    }
+
+    fn take(self: &Arc<Self>, message: &Arc<Published>, batch: bool, promised: bool, window: Batch) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
-        let flush = outbox.push(message.clone(), batch, window, Instant::now());
+        let flush = outbox.push(message.clone(), batch, promised, window, Instant::now());
         self.act(&mut outbox, flush);
     }
 

@@ -180,7 +180,7 @@ impl Fanout {
                 if connection.is_closed() {
                     return Ok(());
                 }
-                self.hand_over_page(connection, &channel, batch, &mut cursor).await?;
+                self.hand_over_page(connection, &channel, batch, ack.offset, &mut cursor).await?;
             }
             match self.go_live(&channel, connection.id(), cursor.clone()).await {
                 GoLive::Live | GoLive::Gone => return Ok(()),
@@ -192,12 +192,14 @@ impl Fanout {
         }
     }
 
-    /// Hands the next page of history after `cursor` to the outbox.
+    /// Hands the next page of history after `cursor` to the outbox. Up to `promised` the receiver was told how
+    /// many come.
     async fn hand_over_page(
         &self,
         connection: &Arc<Connection>,
         channel: &ChannelName,
         batch: bool,
+        promised: u64,
         cursor: &mut Position,
     ) -> Result<(), BrokerError> {
         let page = self.broker.history(channel, cursor.offset, PAGE).await?;
@@ -208,7 +210,11 @@ impl Fanout {
         }
         let window = self.window(channel);
         for message in &page.messages {
-            connection.push(message, batch, window);
+            if message.position.offset <= promised {
+                connection.replay(message, batch, window);
+            } else {
+                connection.push(message, batch, window);
+            }
             cursor.offset = message.position.offset;
         }
         Ok(())

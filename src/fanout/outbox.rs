@@ -83,6 +83,8 @@ struct Pending {
     message: Arc<Published>,
     conflated: u64,
     batch: bool,
+    // Its receiver was told how many of these come, so none is left out.
+    promised: bool,
 }
 
 /// What waits of one channel.
@@ -126,21 +128,22 @@ impl Outbox {
         }
     }
 
-    /// Takes a message; what to do about it.
+    /// Takes a message; what to do about it. A `promised` one is never conflated.
     pub(super) fn push(
         &mut self,
         message: Arc<Published>,
         batch: bool,
+        promised: bool,
         window: Batch,
         now: Instant,
     ) -> Flush {
         let urgent = message.priority.is_urgent();
         let channel = message.channel.clone();
         let size = message.size();
-        let pending = Pending { message, conflated: 0, batch };
+        let pending = Pending { message, conflated: 0, batch, promised };
         let full = self.full;
         let lane = self.lane(&channel);
-        let spared = if full {
+        let spared = if full && !promised {
             conflate(&mut lane.pending, pending)
         } else {
             lane.pending.push_back(pending);
@@ -273,7 +276,9 @@ fn conflate(lane: &mut VecDeque<Pending>, mut newest: Pending) -> Option<usize> 
     let position = newest.message.position.epoch.clone();
     let superseded = key.and_then(|key| {
         lane.iter().rposition(|p| {
-            p.message.conflation_key.as_ref() == Some(&key) && p.message.position.epoch == position
+            !p.promised
+                && p.message.conflation_key.as_ref() == Some(&key)
+                && p.message.position.epoch == position
         })
     });
     let spared = superseded.and_then(|index| {
