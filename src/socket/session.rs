@@ -41,7 +41,8 @@ pub(super) struct Session {
 
 #[derive(Debug, Default)]
 struct State {
-    pending: VecDeque<(Request, &'static str, Reply)>,
+    // With the refusals, which are answered in their order too.
+    pending: VecDeque<(Result<Request, Refusal>, &'static str, Reply)>,
     working: bool,
     ended: bool,
     rooms: BTreeSet<ChannelName>,
@@ -103,14 +104,12 @@ impl Session {
 
     /// Takes an event in its order.
     pub(super) fn enqueue(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: Reply) {
-        let request = match Request::parse(event, data) {
-            Ok(Request::Ping(t)) => return pong(&reply, t),
-            Ok(request) => request,
-            Err(refusal) => {
-                metrics::rejected("invalid");
-                return spawn_refusal(reply, event, refusal);
-            }
-        };
+        let request = Request::parse(event, data);
+        match &request {
+            Ok(Request::Ping(t)) => return pong(&reply, t.clone()),
+            Ok(_) => {}
+            Err(_) => metrics::rejected("invalid"),
+        }
         let mut state = self.state();
         if state.ended {
             return;
@@ -119,7 +118,7 @@ impl Session {
             drop(state);
             metrics::rejected("limit");
             let text = format!("{PENDING_REQUESTS} requests of this connection wait already");
-            return spawn_refusal(reply, event, Refusal::new("too_many_requests", text));
+            return reply.refuse_now(event, &Refusal::new("too_many_requests", text));
         }
         state.pending.push_back((request, event, reply));
         if !std::mem::replace(&mut state.working, true) {
@@ -154,7 +153,11 @@ impl Session {
             };
             match next {
                 Some((request, event, reply)) => {
-                    if let Err(refusal) = self.act(&edge, request, &reply).await {
+                    let done = match request {
+                        Ok(request) => self.act(&edge, request, &reply).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    if let Err(refusal) = done {
                         reply.refuse(event, &refusal).await;
                     }
                 }
@@ -311,9 +314,4 @@ fn pong(reply: &Reply, t: Option<Value>) {
         object.insert("t".to_owned(), t);
     }
     reply.emit_now("heartbeat:pong", &pong);
-}
-
-/// Refusals of what cannot even be queued; bounded by the socket's own reading.
-fn spawn_refusal(reply: Reply, event: &'static str, refusal: Refusal) {
-    tokio::spawn(async move { reply.refuse(event, &refusal).await });
 }
