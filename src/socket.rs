@@ -4,8 +4,9 @@
 //! idle connections small, `carriers` knows how to end a session that does not keep up.
 
 mod acks;
-mod places;
 mod carriers;
+mod intake;
+mod places;
 mod protocol;
 mod reply;
 mod session;
@@ -28,8 +29,8 @@ use crate::publish::Publisher;
 use crate::sync::{Device, Saved, SyncState};
 use crate::tasks::Tasks;
 use carriers::Carriers;
-use protocol::{Handshake, Refusal, Request};
-use reply::Reply;
+use intake::Intake;
+use protocol::{Handshake, Refusal};
 use session::Session;
 
 pub use slim::SlimService;
@@ -114,12 +115,14 @@ pub fn serve<S: Clone>(
     tasks.spawn("sync-state", edge.clone().save_places());
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        // Registered here and now: what arrives before an event has its handler is lost without a word.
         connect.clone().connect(&socket, auth.ok());
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let admitted = admit.admit(&socket, auth.ok());
+        if admitted.is_ok() {
+            Intake::register(&socket);
+        }
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
@@ -147,16 +150,6 @@ impl Edge {
         let handshake = Handshake::parse(auth).unwrap_or_default();
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
-        for event in Request::EVENTS {
-            let weak = Arc::downgrade(&session);
-            // The closure's body runs while the packet is read, so requests are queued in their order.
-            socket.on(event, move |reply: Reply, TryData(data): TryData<Value>| {
-                if let Some(session) = weak.upgrade() {
-                    session.enqueue(event, data.ok(), reply);
-                }
-                async {}
-            });
-        }
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef| {
             if let Some(edge) = edge.upgrade() {
@@ -166,7 +159,11 @@ impl Edge {
         });
         // Who went away before the handler of that was there is told of by nobody else.
         if !session.greet(socket) {
-            self.disconnected(socket.id);
+            return self.disconnected(socket.id);
+        }
+        // Admitted before, so it has an intake.
+        if let Some(intake) = Intake::of(socket) {
+            intake.open(&session);
         }
     }
 

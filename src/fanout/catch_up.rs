@@ -113,10 +113,10 @@ impl Fanout {
         let window = self.window(&member.channel);
         let mut spared = 0;
         while member.cursor.offset < upto {
-            member.connection.wait_for_room().await;
-            if member.connection.is_closed() {
-                return Err(Broken::Gone);
-            }
+            let connection = member.connection.clone();
+            let room = connection.room_for_page(&member.channel, member.membership).await;
+            // Kept until the page was handed over.
+            let Some(_room) = room else { return Err(Broken::Gone) };
             let page = self.history.page(&member.channel, &member.cursor, upto).await?;
             if page.epoch != member.cursor.epoch {
                 return Err(Broken::Lost("epoch_changed"));

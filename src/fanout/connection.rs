@@ -74,6 +74,8 @@ pub struct Connection {
     outbox: Mutex<Outbox>,
     closed: AtomicBool,
     drained: Notify,
+    // Held by the replay whose page comes next.
+    replay: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Connection {
@@ -99,6 +101,7 @@ impl Connection {
             outbox,
             closed: AtomicBool::new(false),
             drained: Notify::new(),
+            replay: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -138,12 +141,16 @@ impl Connection {
 
     /// Begins a membership; an earlier one of the same channel ends.
     pub(super) fn enter(&self, channel: &ChannelName, batch: bool) -> Membership {
-        self.lock().enter(channel, batch)
+        let membership = self.lock().enter(channel, batch);
+        self.drained.notify_waiters();
+        membership
     }
 
     /// Ends the membership and drops what waits of the channel.
     pub(super) fn leave(&self, channel: &ChannelName) {
         self.lock().leave(channel);
+        // A replay of it may wait for room, and has to see that it is over.
+        self.drained.notify_waiters();
     }
 
     /// The receiver knows everything up to `position`.
@@ -192,12 +199,22 @@ impl Connection {
         self.act(&mut outbox, flush);
     }
 
-    /// Waits until the outbox has room again for a page of history.
-    pub(super) async fn wait_for_room(self: &Arc<Self>) {
+    /// Waits until the outbox has room again for a page of history, and keeps that room for the caller until
+    /// the answer is dropped: several replays that find the same room would fill it several times. `None` once
+    /// the membership has ended.
+    pub(super) async fn room_for_page(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        membership: Membership,
+    ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = self.replay.lock().await;
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || self.make_room() {
-                return;
+            if self.is_closed() || !self.lock().is_member(channel, membership) {
+                return None;
+            }
+            if self.make_room() {
+                return Some(turn);
             }
             drained.await;
         }

@@ -178,7 +178,7 @@ impl Outbox {
         if !lane.live {
             return Flush::Nothing;
         }
-        self.add(message, 0, window, now)
+        self.add(message, 0, false, window, now)
     }
 
     /// Takes a message from history, right before which the receiver was spared `conflated`; `None` if the
@@ -192,7 +192,7 @@ impl Outbox {
         now: Instant,
     ) -> Option<Flush> {
         self.member(&message.channel, membership)?;
-        Some(self.add(message, conflated, window, now))
+        Some(self.add(message, conflated, true, window, now))
     }
 
     /// Takes a notice that what follows in the channel does not continue what came before `position`.
@@ -218,14 +218,21 @@ impl Outbox {
         std::mem::take(&mut self.fallen)
     }
 
-    fn add(&mut self, message: &Arc<Published>, conflated: u64, window: Batch, now: Instant) -> Flush {
+    fn add(
+        &mut self,
+        message: &Arc<Published>,
+        conflated: u64,
+        promised: bool,
+        window: Batch,
+        now: Instant,
+    ) -> Flush {
         let (urgent, full, turn) = (message.priority.is_urgent(), self.full, self.next_turn());
         self.batch_max = self.batch_max.min(window.max.max(1));
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
             return Flush::Nothing;
         };
         let before = (lane.len(), lane.bytes());
-        lane.add(Pending::Message { message: message.clone(), conflated }, turn, full);
+        lane.add(Pending::Message { message: message.clone(), conflated, promised }, turn, full);
         self.count = self.count + lane.len() - before.0;
         self.bytes = self.bytes + lane.bytes() - before.1;
         let too_much = self.bytes > self.limits.bytes;
@@ -345,7 +352,12 @@ impl Outbox {
 
     /// Whether a page of history may be added.
     pub(super) fn has_room(&self) -> bool {
-        self.bytes < self.limits.room && !self.full
+        self.bytes < self.limits.room
+    }
+
+    /// Whether the membership still exists.
+    pub(super) fn is_member(&self, channel: &ChannelName, membership: Membership) -> bool {
+        self.lanes.iter().any(|lane| lane.membership == membership && lane.channel == *channel)
     }
 
     fn member(&mut self, channel: &ChannelName, membership: Membership) -> Option<&mut Lane> {
@@ -362,3 +374,6 @@ impl Outbox {
         (self.count, self.bytes) = sizes.fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,9 @@ use tidings::tasks::Tasks;
 
 use crate::support::{append, channel, rules, wait_until};
 
+/// After so long without a frame taken a connection is given up.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A node without sockets.
 struct Node {
     store: Store,
@@ -57,7 +60,7 @@ impl Node {
     fn connect(&self) -> (Arc<Connection>, Arc<Wire>) {
         let wire = Arc::new(Wire::default());
         wire.capacity.store(usize::MAX, Ordering::Release);
-        (self.fanout.connect(Box::new(End(wire.clone())), Limits::default()), wire)
+        (self.fanout.connect(Box::new(End(wire.clone())), Limits { stuck: STUCK, ..Limits::default() }), wire)
     }
 
     /// Joins from the first word to the last.

@@ -13,8 +13,9 @@ use crate::model::{ChannelName, Position, Priority, Published};
 /// What waits.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// A message, and how many right before it the receiver is spared.
-    Message { message: Arc<Published>, conflated: u64 },
+    /// A message, and how many right before it the receiver is spared. What was promised as part of a replay
+    /// is never superseded: its receiver was told how many would come.
+    Message { message: Arc<Published>, conflated: u64, promised: bool },
     /// `room:reset`: what follows begins after `position`.
     Reset { notice: Box<RawValue>, position: Position },
 }
@@ -97,10 +98,10 @@ impl Lane {
     }
 
     fn supersede(&mut self, newest: &mut Pending) {
-        let Pending::Message { message, conflated } = newest else { return };
+        let Pending::Message { message, conflated, promised: false } = newest else { return };
         let Some(key) = message.conflation_key.clone() else { return };
         let same = |pending: &Pending| {
-            matches!(pending, Pending::Message { message: old, .. }
+            matches!(pending, Pending::Message { message: old, promised: false, .. }
                 if old.conflation_key.as_ref() == Some(&key) && old.position.epoch == message.position.epoch)
         };
         let Some(index) = self.pending.iter().rposition(same) else { return };
@@ -108,7 +109,8 @@ impl Lane {
         if self.pending.range(index..).any(|p| matches!(p, Pending::Reset { .. })) {
             return;
         }
-        let Some(Pending::Message { message: old, conflated: spared }) = self.pending.remove(index) else {
+        let Some(Pending::Message { message: old, conflated: spared, .. }) = self.pending.remove(index)
+        else {
             return;
         };
         self.bytes -= old.size();
@@ -152,7 +154,7 @@ impl BatchRules {
             {
                 None
             }
-            Pending::Message { message, conflated } if lane.batch => Some((message, *conflated)),
+            Pending::Message { message, conflated, .. } if lane.batch => Some((message, *conflated)),
             Pending::Message { .. } | Pending::Reset { .. } => None,
         }
     }
@@ -171,7 +173,7 @@ pub(super) fn drain_lanes(
                 continue;
             }
             match front {
-                Pending::Message { message, conflated } => send(&Outgoing::One(message, *conflated))?,
+                Pending::Message { message, conflated, .. } => send(&Outgoing::One(message, *conflated))?,
                 Pending::Reset { notice, .. } => send(&Outgoing::Reset(notice))?,
             }
             lanes[index].left(1);

@@ -8,9 +8,10 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::model::message::{EnvelopeRest, OpenEnvelope};
-use crate::model::{Epoch, EventName, MessageId, Position};
+use crate::model::{Epoch, EventName, MessageId, Priority};
 
 const WINDOW: Batch = Batch { max: 4, interval: Duration::from_millis(100) };
+const LIMITS: Limits = Limits { bytes: 100_000, room: 10_000, stuck: Duration::from_secs(30) };
 const MS: Duration = Duration::from_millis(1);
 
 /// A message of channel `name`; `bytes` of data.
@@ -34,34 +35,48 @@ struct Desk {
     frames: Vec<Vec<Left>>,
     looks: Vec<Instant>,
     offsets: HashMap<String, u64>,
-    overflowed: bool,
+    fallen: Vec<String>,
     was_full: bool,
 }
 
 impl Desk {
     fn new() -> Self {
         Self {
-            outbox: Outbox::new(Limits { bytes: 100_000, room: 10_000 }),
+            outbox: Outbox::new(LIMITS, false),
             capacity: usize::MAX,
             frames: Vec::new(),
             looks: Vec::new(),
             offsets: HashMap::new(),
-            overflowed: false,
+            fallen: Vec::new(),
             was_full: false,
         }
     }
 
-    /// Pushes the next message of channel `name`.
+    /// Makes the desk a live member of channel `name`, if it is none yet.
+    fn join(&mut self, name: &str, batch: bool) {
+        let channel = ChannelName::parse(name).unwrap();
+        if self.offsets.contains_key(name) {
+            return;
+        }
+        let membership = self.outbox.enter(&channel, batch);
+        self.outbox.set_written(&channel, membership, Position { epoch: Epoch::new("e"), offset: 0 });
+        assert!(self.outbox.go_live(&channel, membership));
+    }
+
+    /// Pushes the next message of channel `name`, which is joined with `batch` at its first.
     fn push(&mut self, name: &str, priority: Priority, key: Option<&str>, batch: bool) {
         self.push_bytes(name, priority, key, batch, 10);
     }
 
     fn push_bytes(&mut self, name: &str, priority: Priority, key: Option<&str>, batch: bool, bytes: usize) {
+        self.join(name, batch);
         let offset = self.offsets.entry(name.to_owned()).or_default();
         *offset += 1;
         let message = message(name, *offset, priority, key, bytes);
-        let flush = self.outbox.push(message, batch, WINDOW, Instant::now());
+        let flush = self.outbox.push(&message, WINDOW, Instant::now());
         self.act(flush);
+        let fallen = self.outbox.take_fallen();
+        self.fallen.extend(fallen.into_iter().map(|(channel, _)| channel.to_string()));
     }
 
     fn normal(&mut self, names: &[&str]) {
@@ -72,10 +87,9 @@ impl Desk {
         match flush {
             Flush::Nothing => {}
             Flush::At(due) => self.looks.push(due),
-            Flush::Overflow => self.overflowed = true,
             Flush::Now(scope) => {
                 let (frames, capacity) = (&mut self.frames, &mut self.capacity);
-                let result = self.outbox.drain(&scope, |outgoing| {
+                let result = self.outbox.drain(&scope, Instant::now(), |outgoing| {
                     *capacity = capacity.checked_sub(1).ok_or(SendError::Full)?;
                     let left = outgoing.messages();
                     frames.push(left.map(|(m, n)| (m.channel.to_string(), m.position.offset, n)).collect());
@@ -188,11 +202,11 @@ async fn a_batch_mixes_channels_up_to_max() {
     for name in ["a", "b", "a", "c", "a", "b", "b"] {
         desk.push(name, Priority::Normal, None, true);
     }
-    desk.push("c", Priority::Normal, None, false);
+    desk.push("plain", Priority::Normal, None, false);
     desk.push("d", Priority::Normal, None, true);
     desk.capacity = usize::MAX;
     desk.wait(10).await;
-    assert_eq!(desk.left(), "a1 a2 a3 b1 | b2 b3 c1 | c2 | d1");
+    assert_eq!(desk.left(), "a1 a2 a3 b1 | b2 b3 c1 | plain1 | d1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,22 +250,70 @@ async fn a_newer_message_supersedes_an_older_one_only_while_the_transport_is_ful
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_the_bound_is_an_overflow_only_if_the_transport_does_not_take_it() {
+async fn at_the_bound_the_least_urgent_and_largest_channel_falls_behind_and_only_if_the_transport_is_full() {
     let mut desk = Desk::new();
     desk.normal(&["a"]);
     desk.left();
     for _ in 0..3 {
         desk.push_bytes("a", Priority::Normal, None, false, 60_000);
     }
-    assert!(!desk.overflowed, "the transport has room");
+    assert!(desk.fallen.is_empty(), "the transport has room");
+    assert_eq!(desk.left(), "a2 | a3", "and took what was too much to wait");
     desk.wait(100).await;
-    assert_eq!(desk.left(), "a2 | a3 | a4");
+    assert_eq!(desk.left(), "a4");
+    desk.wait(100).await;
     desk.capacity = 0;
-    desk.wait(100).await;
-    desk.push_bytes("a", Priority::Normal, None, false, 60_000);
-    assert!(!desk.overflowed);
-    desk.push_bytes("b", Priority::Normal, None, false, 60_000);
-    assert!(desk.overflowed, "the transport is full, and more waits than may");
+    desk.push_bytes("small", Priority::Low, None, false, 10);
+    desk.push_bytes("urgent", Priority::Critical, None, false, 40_000);
+    desk.push_bytes("a", Priority::Normal, None, false, 30_000);
+    desk.push_bytes("large", Priority::Low, None, false, 40_000);
+    assert_eq!(desk.fallen, ["large", "small", "a"], "until half of the bound is free, urgent ones last");
+    desk.push_bytes("large", Priority::Low, None, false, 10);
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "urgent1", "whoever fell behind takes nothing live");
+    let written = desk.outbox.written_of(&ChannelName::parse("a").unwrap()).cloned();
+    assert_eq!(written.map(|p| p.offset), Some(4), "its place is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_was_promised_and_is_not_conflated() {
+    let mut desk = Desk::new();
+    desk.join("a", false);
+    desk.offsets.insert("a".to_owned(), 3);
+    let channel = ChannelName::parse("a").unwrap();
+    desk.outbox.leave(&channel);
+    let membership = desk.outbox.enter(&channel, false);
+    desk.capacity = 0;
+    for offset in 1..=3 {
+        let message = message("a", offset, Priority::Normal, Some("k"), 10);
+        let flush = desk.outbox.resume(membership, &message, 0, WINDOW, Instant::now()).expect("a member");
+        desk.act(flush);
+    }
+    assert!(desk.outbox.go_live(&channel, membership));
+    for _ in 0..3 {
+        desk.push("a", Priority::Normal, Some("k"), false);
+    }
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 | a2 | a3 | a6+2");
+    desk.outbox.enter(&channel, false);
+    let late = message("a", 9, Priority::Normal, None, 10);
+    assert_eq!(desk.outbox.resume(membership, &late, 0, WINDOW, Instant::now()), None, "it was replaced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn critical_messages_that_are_acknowledged_ride_alone() {
+    let mut desk = Desk::new();
+    desk.outbox = Outbox::new(LIMITS, true);
+    desk.capacity = 0;
+    for priority in [Priority::Normal, Priority::Critical, Priority::Normal] {
+        desk.push("a", priority, None, true);
+    }
+    desk.push("b", Priority::Normal, None, true);
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 | a2 | a3 b1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +323,7 @@ async fn what_is_forgotten_does_not_leave_and_gives_its_room_back() {
     desk.push_bytes("a", Priority::Normal, None, false, 20_000);
     desk.normal(&["b"]);
     assert!(!desk.outbox.has_room());
-    desk.outbox.forget(&ChannelName::parse("a").unwrap());
+    desk.outbox.leave(&ChannelName::parse("a").unwrap());
     assert!(desk.outbox.has_room());
     desk.capacity = usize::MAX;
     desk.wait(10).await;

@@ -60,13 +60,14 @@ fn a_file_of_something_else_is_left_alone() {
 async fn a_file_of_a_newer_version_is_left_alone() {
     let dir = TempDir::new().unwrap();
     open(dir.path()).close().await;
+    let known: i64 = file(dir.path()).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     file(dir.path()).pragma_update(None, "user_version", 99).unwrap();
     let refused = refusal(dir.path());
     assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused}");
     let version: i64 = file(dir.path()).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 99);
     // The right program still finds it as it was.
-    file(dir.path()).pragma_update(None, "user_version", 1).unwrap();
+    file(dir.path()).pragma_update(None, "user_version", known).unwrap();
     open(dir.path()).close().await;
 }
 
