@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,6 +37,9 @@ use crate::queue::Queue;
 use crate::worker::runner::RunnerSet;
 
 pub use problem::Problem;
+
+/// Answers below this are sent as they are: little would be won.
+const COMPRESS_FROM_BYTES: u64 = 1024;
 
 /// What the HTTP edge needs of the rest of the server.
 #[derive(Clone)]
@@ -119,9 +124,17 @@ pub fn router(state: HttpState) -> Router {
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(Extension(openapi::Document::of(&document)))
+        .layer(compression())
         // Outermost, so that it sees the answers of everything below it.
         .layer(middleware::from_fn(metrics_layer::observe))
         .with_state(Arc::new(state))
+}
+
+/// gzip for those who accept it. Streams stay as they are: an event must not wait in a compressor.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    // JSON shrinks well at any level, and the work is done on the threads that serve everybody.
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
 }
 
 fn described() -> OpenApiRouter<Arc<HttpState>> {

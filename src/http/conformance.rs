@@ -1,5 +1,6 @@
 //! The contract's HTTP section as tests: the whole router over a real store in a directory of its own.
 
+mod compression;
 mod document;
 mod events;
 mod history;
