@@ -101,6 +101,7 @@ impl App {
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),
+            fanout: fanout.clone(),
             publisher: publisher.clone(),
             rules: rules.clone(),
             runners: runners.clone(),
@@ -109,6 +110,7 @@ impl App {
             limits: HttpLimits {
                 body_bytes: settings.limits.body_bytes,
                 publish_batch: settings.limits.publish_batch,
+                streams: settings.limits.connections,
             },
         };
         let service = socket::serve(socket_options(&settings), fanout, publisher, rules, http::router(state));
