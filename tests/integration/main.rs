@@ -2,6 +2,7 @@
 
 mod conformance;
 mod many_jobs;
+mod retention;
 mod runner_command;
 mod service;
 mod support;
