@@ -1,10 +1,12 @@
 //! The real program as its users run it: started, talked to over HTTP and Socket.IO, killed and started again.
 
+mod chaos;
 mod control;
 mod demo;
 mod restart;
 mod startup;
 mod stream;
+mod swarm;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
