@@ -102,9 +102,13 @@ impl Connection {
 
     /// Ends it: what waits in its outbox is dropped, and nothing is taken any more.
     pub fn close(&self) {
+        self.close_with(&mut self.lock());
+    }
+
+    fn close_with(&self, outbox: &mut Outbox) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             metrics::connections(-1.0);
-            self.lock().clear();
+            outbox.clear();
             self.drained.notify_waiters();
         }
     }
@@ -128,7 +132,7 @@ impl Connection {
         self.lock().forget(channel);
         if self.transport.send(Frame::Reset(notice)) == Err(SendError::Full) {
             // Without the notice the receiver would see a gap; on its return it is told in the acknowledgement.
-            self.give_up();
+            self.give_up(&mut self.lock());
         }
     }
 
@@ -164,8 +168,7 @@ impl Connection {
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
             Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
+                self.give_up(outbox);
                 None
             }
         };
@@ -209,14 +212,15 @@ impl Connection {
         outbox.next_due(Instant::now(), result.is_err())
     }
 
-    fn give_up(&self) {
+    /// Takes the outbox, which its callers have locked already.
+    fn give_up(&self, outbox: &mut Outbox) {
         metrics::slow_consumer();
         tracing::warn!(
             connection = self.id.0,
             "a connection fell behind its bound and was ended; it resumes on return"
         );
         self.transport.kill();
-        self.close();
+        self.close_with(outbox);
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
