@@ -3,6 +3,7 @@
 mod chaos;
 mod control;
 mod demo;
+mod never_reads;
 mod restart;
 mod startup;
 mod stream;
