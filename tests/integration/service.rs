@@ -3,7 +3,9 @@
 mod chaos;
 mod control;
 mod demo;
+mod join_under_load;
 mod never_reads;
+mod reconnect_storm;
 mod restart;
 mod startup;
 mod stream;
