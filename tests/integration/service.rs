@@ -10,6 +10,7 @@ mod restart;
 mod startup;
 mod stream;
 mod swarm;
+mod watch;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
