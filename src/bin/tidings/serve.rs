@@ -45,10 +45,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let rules = rules(settings.channels.as_deref())?;
     telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
+    // From here on a signal stops in order, even one that comes before anybody waits for it.
+    let stop = signals()?;
     let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
-    wait_for_signal().await?;
+    stop.await;
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
         () = app.stop() => Ok(ExitCode::SUCCESS),
@@ -70,11 +72,18 @@ fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
 
 /// Waits for SIGINT or SIGTERM.
 pub(crate) async fn wait_for_signal() -> std::io::Result<()> {
+    signals()?.await;
+    Ok(())
+}
+
+/// Listens for SIGINT and SIGTERM from now on; the future ends with the first of them.
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
