@@ -85,13 +85,15 @@ pub fn serve<S: Clone>(
         .build_with_inner_svc(inner);
     let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
     let (admit, connect) = (edge.clone(), edge);
-    let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        // Registered here and now: what arrives before an event has its handler is lost without a word.
-        connect.clone().connect(&socket, auth.ok());
+    let handler = move |socket: SocketRef| {
+        connect.welcome(&socket);
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        let admitted = admit.admit(&socket, auth.ok());
+        // Registered here and now, before the client learns that it is connected: what arrives before an event
+        // has its handler is lost without a word.
+        let admitted =
+            admit.admit(&socket, auth.ok()).map(|handshake| admit.clone().connect(&socket, handshake));
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
@@ -100,8 +102,8 @@ pub fn serve<S: Clone>(
 
 impl Edge {
     /// Decides about a handshake; a refusal reaches the client as `connect_error`.
-    fn admit(&self, socket: &SocketRef, auth: Option<Value>) -> Result<(), Refusal> {
-        Handshake::parse(auth)?;
+    fn admit(&self, socket: &SocketRef, auth: Option<Value>) -> Result<Handshake, Refusal> {
+        let handshake = Handshake::parse(auth)?;
         if self.sessions().len() >= self.options.connections {
             crate::metrics::rejected("limit");
             let limit = self.options.connections;
@@ -111,12 +113,10 @@ impl Edge {
                 format!("the server has its {limit} connections"),
             ));
         }
-        Ok(())
+        Ok(handshake)
     }
 
-    fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
-        // Admitted before, so it can be read.
-        let handshake = Handshake::parse(auth).unwrap_or_default();
+    fn connect(self: Arc<Self>, socket: &SocketRef, handshake: Handshake) {
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
         for event in Request::EVENTS {
@@ -137,7 +137,15 @@ impl Edge {
             }
             async {}
         });
-        session.greet(socket);
+    }
+
+    /// The client knows now that it is connected, and can be answered.
+    fn welcome(&self, socket: &SocketRef) {
+        let session = self.sessions().get(&socket.id).cloned();
+        if let Some(session) = session {
+            session.greet(socket);
+            session.begin();
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

@@ -54,7 +54,8 @@ impl Session {
             user_id: handshake.user_id,
             batch: handshake.batch,
             connection: edge.fanout.connect(Box::new(transport), Limits::default()),
-            state: Mutex::default(),
+            // Requests wait until the client can be answered.
+            state: Mutex::new(State { working: true, ..State::default() }),
         })
     }
 
@@ -86,6 +87,11 @@ impl Session {
         if let Err(error) = socket.emit("connection:established", &greeting) {
             tracing::debug!(sid = self.sid, %error, "the greeting could not be sent");
         }
+    }
+
+    /// Works off what came so far, and from now on what comes.
+    pub(super) fn begin(self: Arc<Self>) {
+        tokio::spawn(self.work());
     }
 
     /// Takes an event in its order.
