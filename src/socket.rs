@@ -1,6 +1,6 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
+//! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `slim` keeps
 //! idle connections small, `carriers` knows how to end a session that does not keep up.
 
 mod acks;

@@ -8,7 +8,7 @@
 //!   key; the receiver learns how many it was spared.
 //! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. What waits of them is
 //!   dropped, only the place up to which they were written is kept, and somebody has to read on from history
-//!   ([`Outbox::resume`]) until they are live again.
+//!   (`Outbox::resume`) until they are live again.
 
 mod lane;
 
