@@ -2,6 +2,7 @@
 
 use super::*;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 fn snapshot() -> Snapshot {
     let id = TestId::parse("t").expect("an id");
