@@ -115,7 +115,10 @@ impl Receiver {
                 Since::After(position) => Cursor::At(position.clone()),
                 Since::Start => Cursor::At(Position { epoch: ack.epoch.clone(), offset: 0 }),
                 Since::Now => Cursor::At(ack.top()),
-                Since::Stored => Cursor::First(ack.epoch.clone()),
+                Since::Stored => match &ack.since {
+                    Some(position) => Cursor::At(position.clone()),
+                    None => Cursor::First(ack.epoch.clone()),
+                },
             }
         };
         self.rooms.insert(ack.room.clone(), first);

@@ -73,6 +73,9 @@ pub struct Joined {
     pub recovered: bool,
     /// How many messages are sent again.
     pub replayed: u64,
+    /// After what they follow, where the server continues from the place that it stored.
+    #[serde(default)]
+    pub since: Option<Position>,
     /// The state at `offset`, where the server sent one.
     #[serde(default)]
     pub snapshot: Option<Box<RawValue>>,

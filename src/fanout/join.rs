@@ -59,6 +59,9 @@ pub struct JoinAck {
     pub recovered: bool,
     /// How many missed messages follow.
     pub replayed: u64,
+    /// After what they follow, where the receiver did not say it itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Position>,
     /// The state of the test at the captured top.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
@@ -149,6 +152,7 @@ impl Fanout {
             offset: top.offset,
             recovered,
             replayed,
+            since: None,
             snapshot: shown,
         };
         Ok(Plan { ack, cursor, survey, reset })

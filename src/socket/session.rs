@@ -204,19 +204,23 @@ impl Session {
             ));
         }
         self.count_room(edge, &room)?;
-        let since = match since {
-            Some(since) => since,
-            None => self.stored_place(edge, &room).await,
+        let (since, stored) = match since {
+            Some(since) => (since, None),
+            None => match self.stored_place(edge, &room).await {
+                Some(place) => (Since::At(place.clone()), Some(place)),
+                None => (Since::Now, None),
+            },
         };
         let batch = batch.unwrap_or(self.batch);
         let request = JoinRequest { channel: room.clone(), since, batch, snapshot };
-        let joined = match edge.parts.fanout.prepare_join(&self.connection, request).await {
+        let mut joined = match edge.parts.fanout.prepare_join(&self.connection, request).await {
             Ok(joined) => joined,
             Err(error) => {
                 self.forget(&room);
                 return Err(error.into());
             }
         };
+        joined.ack.since = stored.filter(|_| joined.ack.recovered);
         // Before the first message of the room, which is handed over next.
         reply.send(&joined.ack).await;
         // A long replay must not keep this client's other requests waiting.
@@ -225,15 +229,15 @@ impl Session {
     }
 
     /// Where the client's device is, if it named one and something is stored of it.
-    async fn stored_place(&self, edge: &Edge, room: &ChannelName) -> Since {
-        let Some(device) = &self.device else { return Since::Now };
+    async fn stored_place(&self, edge: &Edge, room: &ChannelName) -> Option<Position> {
+        let device = self.device.as_ref()?;
         edge.save_device(device).await;
         match edge.parts.sync.load(device, room).await {
-            Ok(place) => place.map_or(Since::Now, |place| Since::At(place.position)),
+            Ok(place) => place.map(|place| place.position),
             Err(error) => {
                 // Live messages are worth more than none; the acknowledgement shows where they begin.
                 tracing::warn!(%error, "the place of a device could not be read");
-                Since::Now
+                None
             }
         }
     }

@@ -4,7 +4,7 @@ const ROOM: &str = "test-progress-t";
 
 fn ack(offset: u64, recovered: bool, replayed: u64) -> Joined {
     let epoch = Epoch::new("e1");
-    Joined { room: ROOM.to_owned(), epoch, offset, recovered, replayed, snapshot: None }
+    Joined { room: ROOM.to_owned(), epoch, offset, recovered, replayed, since: None, snapshot: None }
 }
 
 fn after(offset: u64) -> Since {

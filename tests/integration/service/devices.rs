@@ -57,6 +57,7 @@ async fn a_device_that_names_itself_goes_on_where_it_was() {
     let mut tablet = connect(&server, auth.clone()).await;
     let joined = tablet.join(ROOM, Since::Stored).await.expect("joined");
     assert!(joined.recovered, "{joined:?}");
+    assert_eq!(joined.since.as_ref().map(|place| place.offset), Some(3), "{joined:?}");
     assert_eq!(take(&mut tablet, 3).await, [3, 4, 5]);
     tablet.close().await;
 
