@@ -52,7 +52,8 @@ pub(super) fn claim(
         let depth = rows::depth(tx.conn())?;
         let teller = inner.teller(&row, now);
         inner.tell(tx, [teller.test_started(), teller.job(JobEvent::Started, None, Some(depth))])?;
-        metrics::job_wait(now - row.job.run_at.unwrap_or(row.job.created_at));
+        let waited = now - row.job.run_at.unwrap_or(row.job.created_at);
+        tx.after_commit(move || metrics::job_wait(waited));
         let lease = Lease { job_id: row.job.job_id.clone(), attempt: row.job.attempt, fence: row.fence };
         claims.push(Claim { job: row.job, lease });
     }
@@ -161,7 +162,7 @@ fn end(
     rows::update(tx.conn(), &row, None)?;
     let teller = inner.teller(&row, now);
     inner.tell(tx, [teller.test_ended(error, results, false), teller.job(event, None, None)])?;
-    count_attempt(&row.job, now);
+    count_attempt(tx, &row.job, now);
     Ok(row.job)
 }
 
@@ -186,7 +187,7 @@ fn retry_later(
         [teller.test_ended(Some(error), results, true), teller.job(JobEvent::Retrying, None, None)],
     )?;
     inner.wake_after_commit(tx, JobState::Retrying);
-    count_attempt(&row.job, now);
+    count_attempt(tx, &row.job, now);
     Ok(row.job)
 }
 
@@ -195,6 +196,8 @@ pub(super) fn end_cancelled(inner: &Inner, tx: &mut WriteTx<'_>, mut row: JobRow
     let now = now_ms();
     let ran = row.job.state == JobState::Running;
     row.job.state = JobState::Cancelled;
+    // That of an earlier attempt is not why this ended.
+    row.job.error = None;
     row.job.ended_at = Some(now);
     row.event_seq += 1;
     rows::update(tx.conn(), &row, None)?;
@@ -203,7 +206,7 @@ pub(super) fn end_cancelled(inner: &Inner, tx: &mut WriteTx<'_>, mut row: JobRow
     let teller = inner.teller(&row, now);
     inner.tell(tx, [teller.test_cancelled(reason, by), teller.job(JobEvent::Cancelled, None, None)])?;
     if ran {
-        count_attempt(&row.job, now);
+        count_attempt(tx, &row.job, now);
     }
     Ok(row.job)
 }
@@ -238,14 +241,16 @@ fn backoff(inner: &Inner, attempts: u32) -> i64 {
     capped - fastrand::i64(0..=capped / 2)
 }
 
-fn count_attempt(job: &Job, now: i64) {
+/// Counted once it is committed: an operation may run more than once.
+fn count_attempt(tx: &mut WriteTx<'_>, job: &Job, now: i64) {
     let outcome = match job.state {
         JobState::Completed => "passed",
         JobState::Cancelled => "cancelled",
         JobState::Retrying => "retried",
         _ => "failed",
     };
-    metrics::attempt(outcome, now - job.started_at.unwrap_or(now));
+    let ran = now - job.started_at.unwrap_or(now);
+    tx.after_commit(move || metrics::attempt(outcome, ran));
 }
 
 impl Inner {
