@@ -102,11 +102,19 @@ impl Connection {
 
     /// Ends it: what waits in its outbox is dropped, and nothing is taken any more.
     pub fn close(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            metrics::connections(-1.0);
+        if self.retire() {
             self.lock().clear();
+        }
+    }
+
+    /// Marks it as ended, once; leaves the outbox alone, so that its holder may call this.
+    fn retire(&self) -> bool {
+        let is_first = !self.closed.swap(true, Ordering::AcqRel);
+        if is_first {
+            metrics::connections(-1.0);
             self.drained.notify_waiters();
         }
+        is_first
     }
 
     /// Hands over a message. It leaves now or later, as its urgency and the batch window say.
@@ -128,13 +136,15 @@ impl Connection {
         self.lock().forget(channel);
         if self.transport.send(Frame::Reset(notice)) == Err(SendError::Full) {
             // Without the notice the receiver would see a gap; on its return it is told in the acknowledgement.
-            self.give_up();
+            self.give_up(&mut self.lock());
         }
     }
 
     /// Drops what waits of `channel`, which was left.
     pub(super) fn forget(&self, channel: &model::ChannelName) {
         self.lock().forget(channel);
+        // A join of another channel may wait for the room that this made.
+        self.drained.notify_waiters();
     }
 
     /// Waits until the outbox has room again for a page of history.
@@ -164,8 +174,7 @@ impl Connection {
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
             Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
+                self.give_up(outbox);
                 None
             }
         };
@@ -209,14 +218,17 @@ impl Connection {
         outbox.next_due(Instant::now(), result.is_err())
     }
 
-    fn give_up(&self) {
+    /// Ends a connection that cannot be helped. Takes the outbox, which its caller holds: [`close`](Self::close)
+    /// would wait for it for ever.
+    fn give_up(&self, outbox: &mut Outbox) {
         metrics::slow_consumer();
         tracing::warn!(
             connection = self.id.0,
             "a connection fell behind its bound and was ended; it resumes on return"
         );
         self.transport.kill();
-        self.close();
+        self.retire();
+        outbox.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
@@ -227,5 +239,53 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::message::{EnvelopeRest, OpenEnvelope};
+    use crate::model::{ChannelName, Epoch, MessageId, Position, Priority};
+
+    /// A peer that never reads.
+    struct Stuck(Arc<AtomicBool>);
+
+    impl Transport for Stuck {
+        fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
+            Err(SendError::Full)
+        }
+
+        fn kill(&self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    fn message(offset: u64) -> Arc<Published> {
+        let channel = ChannelName::parse("test-progress-x").unwrap();
+        let event = EventName::parse("custom:x").unwrap();
+        let data = RawValue::from_string(format!("\"{}\"", "x".repeat(1000))).unwrap();
+        let rest = EnvelopeRest { user_id: None, data: &data, extra: &[] };
+        let open = OpenEnvelope::write(&MessageId::generate(), &event, &channel, Priority::Normal, 0, rest);
+        let position = Position { epoch: Epoch::new("e"), offset };
+        Arc::new(Published::new(channel, position, event, Priority::Normal, 0, None, open))
+    }
+
+    #[test]
+    fn a_peer_that_never_reads_is_ended_and_holds_up_nobody() {
+        let killed = Arc::new(AtomicBool::new(false));
+        let limits = Limits { bytes: 10_000, room: 1_000 };
+        let connection = Connection::new(Box::new(Stuck(killed.clone())), Ticker::new(), limits);
+        let window = Batch { max: 10, interval: Duration::from_millis(100) };
+        let (peer, (done, ended)) = (connection.clone(), std::sync::mpsc::channel());
+        // A thread of its own: if it is held up, the test fails instead of hanging.
+        std::thread::spawn(move || {
+            (1..=20).for_each(|offset| peer.push(&message(offset), false, window));
+            let _ = done.send(());
+        });
+        ended.recv_timeout(Duration::from_secs(10)).expect("whoever pushes goes on");
+        assert!(connection.is_closed() && killed.load(Ordering::Acquire));
     }
 }

@@ -6,7 +6,7 @@
 //! - Priority orders channels; within a channel the order is never changed.
 //! - While the transport is full, a newer message takes the place of a pending one with the same conflation
 //!   key; the receiver learns how many it was spared.
-//! - Bounded in bytes: beyond the bound the connection cannot be helped here ([`Flush::Overflow`]).
+//! - Bounded in bytes: beyond the bound the connection cannot be helped here (`Flush::Overflow`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
