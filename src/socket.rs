@@ -1,8 +1,9 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
-//! idle connections small.
+//! `gate` holds what comes before the session is there, `protocol` reads what clients send, `session` acts on it
+//! in order, `transport` writes, `slim` keeps idle connections small.
 
+mod gate;
 mod protocol;
 mod reply;
 mod session;
@@ -22,8 +23,9 @@ use socketioxide::{ParserConfig, SocketIo};
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
 use crate::publish::Publisher;
+use gate::Gate;
 use protocol::{Handshake, Refusal, Request};
-use reply::Reply;
+use reply::{Reply, WeakReply};
 use session::Session;
 
 pub use slim::SlimService;
@@ -33,6 +35,9 @@ pub use slim::SlimService;
 const SOCKET_QUEUE: usize = 256;
 /// What a frame may have beside a message's data.
 const ENVELOPE_BYTES: usize = 8 * 1024;
+
+/// From a socket's handlers to its session.
+type SessionGate = Gate<Session, (&'static str, Option<Value>, WeakReply)>;
 
 /// How the edge behaves.
 #[derive(Debug, Clone)]
@@ -86,12 +91,16 @@ pub fn serve<S: Clone>(
     let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        // Registered here and now: what arrives before an event has its handler is lost without a word.
         connect.clone().connect(&socket, auth.ok());
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let admitted = admit.admit(&socket, auth.ok());
+        if admitted.is_ok() {
+            // Here and not in the connect handler, which runs after the client was told that it is connected:
+            // what arrives before an event has its handler is lost without a word.
+            admit.listen(&socket);
+        }
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
@@ -114,30 +123,50 @@ impl Edge {
         Ok(())
     }
 
-    fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
-        // Admitted before, so it can be read.
-        let handshake = Handshake::parse(auth).unwrap_or_default();
-        let session = Session::start(&self, socket, handshake);
-        self.sessions().insert(socket.id, session.clone());
+    /// Takes what the client sends, and notices its end.
+    fn listen(self: &Arc<Self>, socket: &SocketRef) {
+        let gate = Arc::new(SessionGate::new());
         for event in Request::EVENTS {
-            let weak = Arc::downgrade(&session);
+            let gate = gate.clone();
             // The closure's body runs while the packet is read, so requests are queued in their order.
             socket.on(event, move |reply: Reply, TryData(data): TryData<Value>| {
-                if let Some(session) = weak.upgrade() {
-                    session.enqueue(event, data.ok(), reply);
+                if let Some((session, (event, data, reply))) =
+                    gate.pass((event, data.ok(), reply.downgrade()))
+                {
+                    session.hear(event, data, &reply);
                 }
                 async {}
             });
         }
-        let edge = Arc::downgrade(&self);
+        socket.extensions.insert(gate.clone());
+        let edge = Arc::downgrade(self);
         socket.on_disconnect(move |socket: SocketRef| {
-            let session = edge.upgrade().and_then(|edge| edge.sessions().remove(&socket.id));
-            if let Some(session) = session {
-                session.end();
+            gate.close();
+            if let Some(edge) = edge.upgrade() {
+                edge.end(socket.id);
             }
             async {}
         });
+    }
+
+    fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
+        let Some(gate) = socket.extensions.get::<Arc<SessionGate>>() else { return };
+        // Admitted before, so it can be read.
+        let handshake = Handshake::parse(auth).unwrap_or_default();
+        let session = Session::start(&self, socket, handshake);
+        self.sessions().insert(socket.id, session.clone());
         session.greet(socket);
+        if !gate.open(&session, |(event, data, reply)| session.hear(event, data, &reply)) {
+            // The client went away before its session was there, so nobody else will end it.
+            self.end(socket.id);
+        }
+    }
+
+    fn end(&self, sid: Sid) {
+        let session = self.sessions().remove(&sid);
+        if let Some(session) = session {
+            session.end();
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::protocol::{Handshake, Join, Refusal, Request};
-use super::reply::Reply;
+use super::reply::{Reply, WeakReply};
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
 use crate::fanout::outbox::Limits;
@@ -88,8 +88,14 @@ impl Session {
         }
     }
 
-    /// Takes an event in its order.
-    pub(super) fn enqueue(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: Reply) {
+    /// Takes an event in its order; if its socket has gone, nobody waits for an answer.
+    pub(super) fn hear(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: &WeakReply) {
+        if let Some(reply) = reply.upgrade() {
+            self.enqueue(event, data, reply);
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: Reply) {
         let request = match Request::parse(event, data) {
             Ok(Request::Ping(t)) => return pong(&reply, t),
             Ok(request) => request,
