@@ -71,7 +71,7 @@ struct Shared {
     writes: Mutex<Option<mpsc::Sender<Operation>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
             writes: Mutex::new(Some(writes)),
             writer: Mutex::new(Some(writer)),
             readers: Mutex::new(readers),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -117,9 +117,11 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self.shared.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = self.shared.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
+            // Until the connection is back, even if the caller no longer waits; or the next one finds none.
+            let _permit = permit;
             let conn = lock(&shared.readers).pop().ok_or(StoreError::Closed)?;
             let result = in_read_transaction(&conn, read);
             lock(&shared.readers).push(conn);
@@ -172,5 +174,41 @@ fn classify(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DiskFull) => StoreError::Full { path },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail },
         _ => StoreError::Io { path, detail },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_who_no_longer_wait_take_no_connection_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Synchronous::Normal).unwrap();
+        let (began, mut begun) = mpsc::unbounded_channel();
+        let mut held = Vec::new();
+        for _ in 0..READERS {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            let (store, began) = (store.clone(), began.clone());
+            let reader = tokio::spawn(async move {
+                let read = store.read(move |_| {
+                    let _ = began.send(());
+                    let _ = wait.recv();
+                    Ok(())
+                });
+                read.await
+            });
+            begun.recv().await;
+            reader.abort();
+            held.push(release);
+        }
+        let mut next = std::pin::pin!(store.read(|_| Ok(7)));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut next).await;
+        assert!(early.is_err(), "all connections are in use: {early:?}");
+        drop(held);
+        assert_eq!(next.await.unwrap(), 7);
+        store.close().await;
     }
 }
