@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tidings::app::{App, AppOptions};
+use tidings::app::{App, AppOptions, StartError};
 use tidings::config::channels::Rules;
 use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let rules = rules(settings.channels.as_deref())?;
     telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
-    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await?;
+    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await.map_err(refused)?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
     wait_for_signal().await?;
@@ -56,6 +56,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             ended?;
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// What the settings' own checks cannot see is a mistake in them all the same.
+fn refused(error: StartError) -> Failure {
+    match error {
+        StartError::Stress(_) => Failure::configuration(error),
+        error => error.into(),
     }
 }
 
