@@ -53,7 +53,7 @@ pub enum StartError {
     #[error("metrics cannot be recorded: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The allow list of stress tests.
-    #[error("stress.allow: {0}")]
+    #[error(transparent)]
     Stress(#[from] InvalidAllow),
 }
 

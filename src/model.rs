@@ -10,6 +10,7 @@ pub mod job;
 pub mod message;
 pub mod position;
 pub mod priority;
+pub mod readable;
 pub mod test;
 
 pub use channel::ChannelName;

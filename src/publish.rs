@@ -14,7 +14,7 @@ use crate::config::channels::{Namespace, Rules};
 use crate::metrics;
 use crate::model::event::TestEvent;
 use crate::model::test::{Refused, TestData};
-use crate::model::{Incoming, MessageId, TestId, now_ms};
+use crate::model::{Incoming, MessageId, TestId, now_ms, readable};
 
 /// Why a message was not published.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -167,6 +167,10 @@ impl Publisher {
         let bytes = message.data.get().len() + extra;
         if bytes > self.message_bytes {
             return Err(PublishError::TooLarge { bytes, max: self.message_bytes });
+        }
+        let extra = message.extra.iter().map(|(key, value)| (key.as_str(), value));
+        for (field, json) in [("data", &message.data)].into_iter().chain(extra) {
+            readable::check(json).map_err(|e| PublishError::Invalid(format!("{field}: {e}")))?;
         }
         let id = message.id.clone().unwrap_or_else(MessageId::generate);
         let test = resolved.value(channel).filter(|_| namespace.snapshot);

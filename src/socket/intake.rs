@@ -12,20 +12,20 @@ use serde_json::Value;
 use socketioxide::extract::{Event, SocketRef, TryData};
 
 use super::protocol::{Refusal, Request};
-use super::reply::Reply;
+use super::reply::{Reply, WeakReply};
 use super::session::Session;
 
 /// How many events may wait; a client that has not been greeted has no reason to send more.
 const EARLY: usize = 64;
 
 /// Where the events of one socket go.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Intake(Mutex<State>);
 
-#[derive(Debug)]
 enum State {
-    /// There is no session yet.
-    Early(VecDeque<(&'static str, Option<Value>, Reply)>),
+    /// There is no session yet. The replies are weak: the socket leads to this queue, and would keep itself if
+    /// its session never came.
+    Early(VecDeque<(&'static str, Option<Value>, WeakReply)>),
     /// Sessions are held by the edge alone: a socket that held its session would keep itself for ever.
     Open(Weak<Session>),
 }
@@ -68,7 +68,11 @@ impl Intake {
         let early = std::mem::replace(&mut *state, State::Open(Arc::downgrade(session)));
         // With the lock held: what comes now has to wait until it is its turn.
         if let State::Early(early) = early {
-            early.into_iter().for_each(|(event, data, reply)| session.enqueue(event, data, reply));
+            for (event, data, reply) in early {
+                if let Some(reply) = reply.upgrade() {
+                    session.enqueue(event, data, reply);
+                }
+            }
         }
     }
 
@@ -79,7 +83,7 @@ impl Intake {
                     session.enqueue(event, data, reply);
                 }
             }
-            State::Early(early) if early.len() < EARLY => early.push_back((event, data, reply)),
+            State::Early(early) if early.len() < EARLY => early.push_back((event, data, reply.downgrade())),
             State::Early(_) => crate::metrics::rejected("limit"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -44,7 +44,26 @@ impl<A: Adapter> FromMessageParts<A> for Reply<A> {
     }
 }
 
+/// A reply that does not keep its socket, which may hold it.
+#[derive(Debug)]
+pub(super) struct WeakReply<A: Adapter = LocalAdapter> {
+    socket: Weak<Socket<A>>,
+    ack_id: Option<i64>,
+}
+
+impl<A: Adapter> WeakReply<A> {
+    /// The reply, if its socket is still there.
+    pub(super) fn upgrade(&self) -> Option<Reply<A>> {
+        Some(Reply { socket: self.socket.upgrade()?, ack_id: self.ack_id })
+    }
+}
+
 impl<A: Adapter> Reply<A> {
+    /// The same, for places that the socket itself leads to.
+    pub(super) fn downgrade(&self) -> WeakReply<A> {
+        WeakReply { socket: Arc::downgrade(&self.socket), ack_id: self.ack_id }
+    }
+
     /// Answers the callback, if there is one.
     pub(super) async fn send(&self, data: &impl Serialize) {
         if self.ack_id.is_none() {

@@ -32,7 +32,7 @@ enum What {
     /// From the submission of a job to the message that its test started, one job after the other.
     Queue {
         /// How many jobs.
-        #[arg(long, default_value_t = 200, value_name = "N")]
+        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         jobs: u32,
         /// A running server; without it, one is started in a temporary directory.
         #[arg(long, env = "TIDINGS_SERVER", value_name = "URL")]

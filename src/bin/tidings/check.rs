@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tidings::config::report;
+use tidings::worker::runner::stress::StressRunner;
 
 use crate::BAD_CONFIGURATION;
 
@@ -19,7 +20,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match report::check_all(args.config.as_deref(), args.channels.as_deref()) {
+    let checked = report::check_all(args.config.as_deref(), args.channels.as_deref());
+    // What only the runners understand.
+    let checked = checked.and_then(|summary| match StressRunner::new(&summary.settings.stress.allow) {
+        Ok(_) => Ok(summary),
+        Err(mistake) => Err(vec![mistake.to_string()]),
+    });
+    match checked {
         Ok(summary) => {
             for warning in &summary.warnings {
                 eprintln!("warning: {warning}");

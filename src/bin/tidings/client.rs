@@ -1,11 +1,14 @@
 //! `tidings submit`, `cancel`, `publish` and `watch`: small clients of a running server.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tidings::client::http::HttpClient;
 use tidings::client::room::Since;
+use tidings::model::Message;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
@@ -35,13 +38,14 @@ impl Server {
         Ok(HttpClient::new(&self.url, self.token.as_deref())?)
     }
 
-    fn print(&self, answer: &Value, text: impl FnOnce() -> String) {
-        if self.json {
-            println!("{answer}");
-        } else {
-            println!("{}", text());
-        }
+    fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        print_line(if self.json { answer.to_string() } else { text() })
     }
+}
+
+/// Prints a line; whoever reads may have gone (`watch | head`), which `println!` takes for a bug.
+fn print_line(line: impl Display) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// Arguments of `submit`.
@@ -50,8 +54,8 @@ pub(crate) struct SubmitArgs {
     /// The test type: `command`, `stress`, or one that a worker of yours handles.
     test_type: String,
     /// What the test is told, as a JSON object, e.g. '{"suite":"unit"}'.
-    #[arg(long, default_value = "{}", value_name = "JSON")]
-    config: String,
+    #[arg(long, default_value = "{}", value_name = "JSON", value_parser = json::<Map<String, Value>>)]
+    config: Map<String, Value>,
     /// The name of the test; one is made if this is left out.
     #[arg(long, value_name = "ID")]
     test_id: Option<String>,
@@ -75,11 +79,9 @@ pub(crate) struct SubmitArgs {
 }
 
 pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
-    let config: Map<String, Value> = serde_json::from_str(&args.config)
-        .context("--config is a JSON object, e.g. '{\"suite\":\"unit\"}'")?;
     let fields = [
         ("testType", Some(json!(args.test_type))),
-        ("config", Some(Value::Object(config))),
+        ("config", Some(Value::Object(args.config))),
         ("testId", args.test_id.map(Value::from)),
         ("priority", args.priority.map(Value::from)),
         ("delayMs", args.delay.map(|d| json!(d.as_millis()))),
@@ -98,7 +100,7 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
             text(&answer, "testId"),
             text(&answer, "state")
         )
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,7 +123,7 @@ pub(crate) async fn cancel(args: CancelArgs) -> Result<ExitCode, Failure> {
     args.server.print(&answer, || match text(&answer, "state") {
         "running" => format!("{} is being stopped", args.job_id),
         state => format!("{} is {state}", args.job_id),
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,8 +135,8 @@ pub(crate) struct PublishArgs {
     /// The event, e.g. custom:note.
     event: String,
     /// The data: any JSON.
-    #[arg(default_value = "{}", value_name = "JSON")]
-    data: String,
+    #[arg(default_value = "{}", value_name = "JSON", value_parser = json::<Value>)]
+    data: Value,
     /// A name of your own: published twice, it stands in the channel once.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -146,8 +148,7 @@ pub(crate) struct PublishArgs {
 }
 
 pub(crate) async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
-    let data: Value = serde_json::from_str(&args.data).context("the data is JSON")?;
-    let mut message = json!({ "channel": args.channel, "event": args.event, "data": data });
+    let mut message = json!({ "channel": args.channel, "event": args.event, "data": args.data });
     if let Some(id) = args.id {
         message["id"] = id.into();
     }
@@ -157,7 +158,7 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
     let answer: Value = args.server.http()?.post("/api/v1/events", &message).await?;
     args.server.print(&answer, || {
         format!("{} is {}:{}", text(&answer, "id"), text(&answer, "epoch"), answer["offset"])
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -185,18 +186,21 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
             () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         match news {
-            News::Message(message) if json => println!("{}", serde_json::to_string(&message)?),
+            News::Message(message) if json => print_line(serde_json::to_string(&message)?)?,
             News::Message(message) => {
-                println!(
-                    "{} {}:{} {} {}",
-                    message.channel, message.epoch, message.offset, message.event, message.data
-                );
+                let Message { channel, epoch, offset, event, data, .. } = *message;
+                print_line(format_args!("{channel} {epoch}:{offset} {event} {data}"))?;
             }
             News::Joined(joined) => eprintln!("joined {} at {}:{}", joined.room, joined.epoch, joined.offset),
             News::Reset(reset) => eprintln!("what follows does not continue what came before: {reset}"),
             News::Lost(error) => eprintln!("{error}; trying again"),
         }
     }
+}
+
+/// Reads an argument.
+fn json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    serde_json::from_str(text)
 }
 
 fn text<'a>(answer: &'a Value, key: &str) -> &'a str {

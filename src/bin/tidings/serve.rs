@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tidings::app::{App, AppOptions};
+use tidings::app::{App, AppOptions, StartError};
 use tidings::config::channels::Rules;
 use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     // Before anybody can know that the server runs, and tell it to stop.
     let mut signals = StopSignals::listen()?;
-    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await?;
+    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await.map_err(refused)?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
     signals.next().await;
@@ -55,6 +55,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     tokio::select! {
         () = app.stop() => Ok(ExitCode::SUCCESS),
         () = signals.next() => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// What the settings' own checks cannot see is a mistake in them all the same.
+fn refused(error: StartError) -> Failure {
+    match error {
+        StartError::Stress(_) => Failure::configuration(error),
+        error => error.into(),
     }
 }
 

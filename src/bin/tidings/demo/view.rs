@@ -69,7 +69,7 @@ impl View {
         let bar = self.screen.add(ProgressBar::new(100));
         // The template is fixed, so that it is known to be right.
         if let Ok(style) =
-            ProgressStyle::with_template("{prefix:16} {bar:32.cyan/dim} {pos:>3} %  {wide_msg}")
+            ProgressStyle::with_template("{prefix:16} {bar:24.cyan/dim} {pos:>3} %  {wide_msg}")
         {
             bar.set_style(style.progress_chars("━╸─"));
         }
