@@ -17,10 +17,12 @@ use crate::http::{self, HttpLimits, HttpState, Readiness};
 use crate::listener::serve::PerConnection;
 use crate::listener::{ListenError, Listener};
 use crate::metrics;
+use crate::presence::Presence;
+use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
-use crate::socket::{self, SocketOptions};
+use crate::socket::{self, SocketOptions, SocketState};
 use crate::store::{OpenError, Store};
 use crate::tasks::Tasks;
 use crate::upkeep;
@@ -97,6 +99,7 @@ impl App {
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         live.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
+        let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
         let readiness = Readiness::default();
         let state = HttpState {
             queue: queue.clone(),
@@ -111,7 +114,8 @@ impl App {
                 publish_batch: settings.limits.publish_batch,
             },
         };
-        let service = socket::serve(socket_options(&settings), fanout, publisher, rules, http::router(state));
+        let sockets = SocketState { fanout, publisher, rules, presence };
+        let service = socket::serve(socket_options(&settings), sockets, http::router(state));
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);

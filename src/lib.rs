@@ -14,6 +14,7 @@ pub mod http;
 pub mod listener;
 pub mod metrics;
 pub mod model;
+pub mod presence;
 pub mod publish;
 pub mod queue;
 pub mod socket;

@@ -1,8 +1,9 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `slim` keeps
-//! idle connections small.
+//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `line` ends what has
+//! to be ended, `slim` keeps idle connections small.
 
+mod line;
 mod protocol;
 mod reply;
 mod session;
@@ -21,7 +22,10 @@ use socketioxide::{ParserConfig, SocketIo};
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::listener::KillSwitch;
+use crate::presence::Presence;
 use crate::publish::Publisher;
+use line::Lines;
 use protocol::{Handshake, Refusal, Request};
 use reply::Reply;
 use session::Session;
@@ -51,6 +55,19 @@ pub struct SocketOptions {
     pub message_bytes: usize,
 }
 
+/// What the edge needs of the rest of the server.
+#[derive(Debug, Clone)]
+pub struct SocketState {
+    /// Brings messages to connections.
+    pub fanout: Arc<Fanout>,
+    /// The door for messages.
+    pub publisher: Publisher,
+    /// Which channels exist.
+    pub rules: Arc<Rules>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
+}
+
 /// What sessions work with.
 #[derive(Debug)]
 struct Edge {
@@ -58,6 +75,8 @@ struct Edge {
     fanout: Arc<Fanout>,
     publisher: Publisher,
     rules: Arc<Rules>,
+    presence: Arc<dyn Presence>,
+    lines: Lines,
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
@@ -66,9 +85,7 @@ struct Edge {
 /// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
 pub fn serve<S: Clone>(
     options: SocketOptions,
-    fanout: Arc<Fanout>,
-    publisher: Publisher,
-    rules: Arc<Rules>,
+    state: SocketState,
     inner: S,
 ) -> SlimService<socketioxide::service::SocketIoService<S>> {
     let frame_bytes = options.message_bytes + ENVELOPE_BYTES;
@@ -83,7 +100,11 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let edge = Arc::new(Edge { options, fanout, publisher, rules, sessions: Mutex::new(HashMap::new()) });
+    let lines = Lines::default();
+    let SocketState { fanout, publisher, rules, presence } = state;
+    let sessions = Mutex::new(HashMap::new());
+    let edge = Edge { options, fanout, publisher, rules, presence, lines: lines.clone(), sessions };
+    let edge = Arc::new(edge);
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         // Registered here and now: what arrives before an event has its handler is lost without a word.
@@ -95,7 +116,7 @@ pub fn serve<S: Clone>(
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service)
+    SlimService::new(service, lines)
 }
 
 impl Edge {
@@ -117,6 +138,8 @@ impl Edge {
     fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
         // Admitted before, so it can be read.
         let handshake = Handshake::parse(auth).unwrap_or_default();
+        let switch = socket.req_parts().extensions.get::<KillSwitch>().cloned();
+        self.lines.open(socket.id.as_str(), socket.transport_type(), switch);
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
         for event in Request::EVENTS {
@@ -131,13 +154,31 @@ impl Edge {
         }
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef| {
-            let session = edge.upgrade().and_then(|edge| edge.sessions().remove(&socket.id));
-            if let Some(session) = session {
-                session.end();
+            if let Some(edge) = edge.upgrade() {
+                edge.lines.close(socket.id.as_str());
+                edge.forget(socket.id);
             }
             async {}
         });
         session.greet(socket);
+    }
+
+    /// Ends a client that may or may not know of it: what carries it, and its session.
+    fn end(&self, socket: &SocketRef) {
+        self.lines.end(socket.id.as_str());
+        self.forget(socket.id);
+    }
+
+    /// Ends a session, if it has not ended before.
+    fn forget(&self, sid: Sid) {
+        let session = self.sessions().remove(&sid);
+        if let Some(session) = session {
+            session.end();
+        }
+    }
+
+    fn has(&self, sid: Sid) -> bool {
+        self.sessions().contains_key(&sid)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::line::SessionLine;
 use super::protocol::{Handshake, Join, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
 use crate::fanout::outbox::Limits;
 use crate::fanout::{Connection, JoinRequest};
-use crate::listener::KillSwitch;
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
+use crate::presence::Arrival;
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;
@@ -44,10 +45,9 @@ struct State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let kill = socket.req_parts().extensions.get::<KillSwitch>().cloned();
-        let transport = SocketTransport { socket: socket.clone(), kill };
+        let transport = SocketTransport { socket: socket.clone(), lines: edge.lines.clone() };
         let sid = socket.id.to_string();
-        Arc::new(Self {
+        let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
             client_id: handshake.client_id.unwrap_or_else(|| sid.clone()),
             sid,
@@ -55,7 +55,15 @@ impl Session {
             batch: handshake.batch,
             connection: edge.fanout.connect(Box::new(transport), Limits::default()),
             state: Mutex::default(),
-        })
+        });
+        edge.presence.arrive(Arrival {
+            connection_id: session.sid.clone(),
+            client_id: session.client_id.clone(),
+            user_id: session.user_id.clone(),
+            connected_at_ms: now_ms(),
+            line: Arc::new(SessionLine { edge: session.edge.clone(), socket: socket.clone() }),
+        });
+        session
     }
 
     /// Tells the client who it is here, and what holds.
@@ -117,6 +125,9 @@ impl Session {
     /// Ends the session: the client has gone.
     pub(super) fn end(self: Arc<Self>) {
         self.connection.close();
+        if let Some(edge) = self.edge.upgrade() {
+            edge.presence.depart(&self.sid);
+        }
         let mut state = self.state();
         state.ended = true;
         state.pending.clear();
@@ -159,8 +170,7 @@ impl Session {
         match request {
             Request::Join(join) => self.join(edge, join, reply).await,
             Request::Leave(room) => {
-                self.state().rooms.remove(&room);
-                edge.fanout.leave(&room, self.connection.id()).await;
+                self.leave(edge, &room).await;
                 reply.send(&json!({ "ok": true, "room": room })).await;
                 Ok(())
             }
@@ -185,22 +195,28 @@ impl Session {
         let joined = match edge.fanout.prepare_join(&self.connection, request).await {
             Ok(joined) => joined,
             Err(error) => {
-                self.state().rooms.remove(&room);
+                self.leave(edge, &room).await;
                 return Err(error.into());
             }
         };
+        edge.presence.enter(&self.sid, &room);
         // Before the first message of the room, which this task hands over next.
         reply.send(&joined.ack).await;
         if let Err(error) = edge.fanout.complete_join(&self.connection, joined).await {
             tracing::warn!(sid = self.sid, %room, %error, "a join broke off; the client has to join again");
-            self.state().rooms.remove(&room);
-            edge.fanout.leave(&room, self.connection.id()).await;
+            self.leave(edge, &room).await;
             reply.emit_now(
                 "error",
                 &json!({ "code": "unavailable", "message": error.to_string(), "event": "room:join" }),
             );
         }
         Ok(())
+    }
+
+    async fn leave(&self, edge: &Edge, room: &ChannelName) {
+        self.state().rooms.remove(room);
+        edge.presence.leave(&self.sid, room);
+        edge.fanout.leave(room, self.connection.id()).await;
     }
 
     fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Pa
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
+use super::line::Lines;
 use crate::listener::KillSwitch;
 
 /// The headers that the handshake and the authentication read.
@@ -31,11 +32,12 @@ const KEPT: [header::HeaderName; 11] = [
 #[derive(Debug, Clone)]
 pub struct SlimService<S> {
     inner: S,
+    lines: Lines,
 }
 
 impl<S> SlimService<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, lines: Lines) -> Self {
+        Self { inner, lines }
     }
 }
 
@@ -51,10 +53,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         if !request.uri().path().starts_with("/socket.io/") {
             return self.inner.call(request);
         }
+        self.lines.note(&mut request);
         let (parts, body) = request.into_parts();
         self.inner.call(Request::from_parts(slim(parts), body))
     }

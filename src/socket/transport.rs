@@ -4,15 +4,14 @@ use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
+use super::line::Lines;
 use crate::fanout::{Frame, SendError, Transport};
-use crate::listener::KillSwitch;
 
 /// Writes to one socket.
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     pub(super) socket: SocketRef,
-    // None where the request did not come through our listener.
-    pub(super) kill: Option<KillSwitch>,
+    pub(super) lines: Lines,
 }
 
 impl Transport for SocketTransport {
@@ -37,10 +36,6 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        match &self.kill {
-            Some(switch) => switch.press(),
-            // The best that is left; the heartbeat ends the rest.
-            None => drop(self.socket.clone().disconnect()),
-        }
+        self.lines.end(self.socket.id.as_str());
     }
 }
