@@ -1,8 +1,9 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `line` ends what has
-//! to be ended, `slim` keeps idle connections small.
+//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `inbox` sees what a
+//! user's devices got, `line` ends what has to be ended, `slim` keeps idle connections small.
 
+mod inbox;
 mod line;
 mod protocol;
 mod reply;
@@ -17,12 +18,14 @@ use std::time::Duration;
 use serde_json::Value;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::socket::Sid;
+use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{ParserConfig, SocketIo};
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
 use crate::listener::KillSwitch;
+use crate::notify::Notifier;
+use crate::notify::receipts::Receipts;
 use crate::presence::Presence;
 use crate::publish::Publisher;
 use line::Lines;
@@ -66,6 +69,10 @@ pub struct SocketState {
     pub rules: Arc<Rules>,
     /// Who is there.
     pub presence: Arc<dyn Presence>,
+    /// Knows what waits for a user who connects.
+    pub notifier: Notifier,
+    /// Takes note of what users' devices got.
+    pub receipts: Receipts,
 }
 
 /// What sessions work with.
@@ -76,6 +83,8 @@ struct Edge {
     publisher: Publisher,
     rules: Arc<Rules>,
     presence: Arc<dyn Presence>,
+    notifier: Notifier,
+    receipts: Receipts,
     lines: Lines,
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
@@ -101,10 +110,18 @@ pub fn serve<S: Clone>(
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
     let lines = Lines::default();
-    let SocketState { fanout, publisher, rules, presence } = state;
-    let sessions = Mutex::new(HashMap::new());
-    let edge = Edge { options, fanout, publisher, rules, presence, lines: lines.clone(), sessions };
-    let edge = Arc::new(edge);
+    let SocketState { fanout, publisher, rules, presence, notifier, receipts } = state;
+    let edge = Arc::new(Edge {
+        options,
+        fanout,
+        publisher,
+        rules,
+        presence,
+        notifier,
+        receipts,
+        lines: lines.clone(),
+        sessions: Mutex::new(HashMap::new()),
+    });
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         // Registered here and now: what arrives before an event has its handler is lost without a word.
@@ -153,27 +170,31 @@ impl Edge {
             });
         }
         let edge = Arc::downgrade(&self);
-        socket.on_disconnect(move |socket: SocketRef| {
+        socket.on_disconnect(move |socket: SocketRef, reason: DisconnectReason| {
             if let Some(edge) = edge.upgrade() {
                 edge.lines.close(socket.id.as_str());
-                edge.forget(socket.id);
+                // Only who says goodbye has read what was written before.
+                let parted = [DisconnectReason::ClientNSDisconnect, DisconnectReason::TransportClose]
+                    .contains(&reason);
+                edge.forget(socket.id, !parted);
             }
             async {}
         });
         session.greet(socket);
+        session.open_inbox();
     }
 
     /// Ends a client that may or may not know of it: what carries it, and its session.
     fn end(&self, socket: &SocketRef) {
         self.lines.end(socket.id.as_str());
-        self.forget(socket.id);
+        self.forget(socket.id, true);
     }
 
-    /// Ends a session, if it has not ended before.
-    fn forget(&self, sid: Sid) {
+    /// Ends a session, if it has not ended before; `broke` says that it was not the client's wish.
+    fn forget(&self, sid: Sid, broke: bool) {
         let session = self.sessions().remove(&sid);
         if let Some(session) = session {
-            session.end();
+            session.end(broke);
         }
     }
 

@@ -49,7 +49,7 @@ impl From<JoinError> for Refusal {
 }
 
 /// What a client says of itself when it connects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Handshake {
     /// The client's own name for its device.
@@ -58,6 +58,14 @@ pub(super) struct Handshake {
     pub(super) user_id: Option<UserId>,
     /// It takes `message:batch`.
     pub(super) batch: bool,
+    /// It wants its user's notifications without asking.
+    pub(super) inbox: bool,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self { client_id: None, user_id: None, batch: false, inbox: true }
+    }
 }
 
 impl Handshake {

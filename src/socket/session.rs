@@ -3,19 +3,22 @@
 //! Requests are queued while their packet is read and worked off by a task that lives only as long as there
 //! is something to do: an idle connection has none.
 
+mod rooms;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::inbox::{Tap, TappedTransport};
 use super::line::SessionLine;
-use super::protocol::{Handshake, Join, Refusal, Request};
+use super::protocol::{Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
 use crate::fanout::outbox::Limits;
-use crate::fanout::{Connection, JoinRequest};
+use crate::fanout::{Connection, Transport};
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
@@ -31,21 +34,42 @@ pub(super) struct Session {
     client_id: String,
     user_id: Option<UserId>,
     batch: bool,
+    // None for who is nobody.
+    tap: Option<Arc<Tap>>,
+    inbox: bool,
     connection: Arc<Connection>,
     state: Mutex<State>,
 }
 
+/// What a session has to do.
+#[derive(Debug)]
+enum Work {
+    /// What its client asked for.
+    Request(Request, &'static str, Reply),
+    /// Bring its user's notifications.
+    Inbox(ChannelName),
+}
+
 #[derive(Debug, Default)]
 struct State {
-    pending: VecDeque<(Request, &'static str, Reply)>,
+    pending: VecDeque<Work>,
     working: bool,
     ended: bool,
+    broke: bool,
     rooms: BTreeSet<ChannelName>,
 }
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
         let transport = SocketTransport { socket: socket.clone(), lines: edge.lines.clone() };
+        let tap = handshake.user_id.clone().map(|user| {
+            let channels = edge.notifier.channels_of(&user);
+            Arc::new(Tap::new(user, channels, edge.receipts.clone()))
+        });
+        let transport: Box<dyn Transport> = match &tap {
+            Some(tap) => Box::new(TappedTransport { inner: transport, tap: tap.clone() }),
+            None => Box::new(transport),
+        };
         let sid = socket.id.to_string();
         let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
@@ -53,7 +77,9 @@ impl Session {
             sid,
             user_id: handshake.user_id,
             batch: handshake.batch,
-            connection: edge.fanout.connect(Box::new(transport), Limits::default()),
+            tap,
+            inbox: handshake.inbox,
+            connection: edge.fanout.connect(transport, Limits::default()),
             state: Mutex::default(),
         });
         edge.presence.arrive(Arrival {
@@ -116,25 +142,38 @@ impl Session {
             let text = format!("{PENDING_REQUESTS} requests of this connection wait already");
             return spawn_refusal(reply, event, Refusal::new("too_many_requests", text));
         }
-        state.pending.push_back((request, event, reply));
+        state.pending.push_back(Work::Request(request, event, reply));
+        self.wake(state);
+    }
+
+    /// Brings the user's notifications before anything that the client asks for.
+    pub(super) fn open_inbox(self: &Arc<Self>) {
+        let tap = self.tap.iter().filter(|_| self.inbox);
+        let channels = tap.flat_map(|tap| tap.channels().iter().cloned());
+        let mut state = self.state();
+        state.pending.extend(channels.map(Work::Inbox));
+        if !state.pending.is_empty() {
+            self.wake(state);
+        }
+    }
+
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if !std::mem::replace(&mut state.working, true) {
             tokio::spawn(self.clone().work());
         }
     }
 
-    /// Ends the session: the client has gone.
-    pub(super) fn end(self: Arc<Self>) {
+    /// Ends the session: the client has gone; `broke` says that it was not its wish.
+    pub(super) fn end(self: Arc<Self>, broke: bool) {
         self.connection.close();
         if let Some(edge) = self.edge.upgrade() {
             edge.presence.depart(&self.sid);
         }
         let mut state = self.state();
         state.ended = true;
+        state.broke = broke;
         state.pending.clear();
-        if !std::mem::replace(&mut state.working, true) {
-            drop(state);
-            tokio::spawn(self.work());
-        }
+        self.wake(state);
     }
 
     /// Works off what waits, and leaves all rooms once the session has ended.
@@ -151,11 +190,12 @@ impl Session {
                 (next, state.ended)
             };
             match next {
-                Some((request, event, reply)) => {
+                Some(Work::Request(request, event, reply)) => {
                     if let Err(refusal) = self.act(&edge, request, &reply).await {
                         reply.refuse(event, &refusal).await;
                     }
                 }
+                Some(Work::Inbox(channel)) => self.join_inbox(&edge, channel).await,
                 None if ended => break,
                 None => {}
             }
@@ -163,6 +203,10 @@ impl Session {
         let rooms = std::mem::take(&mut self.state().rooms);
         for room in rooms {
             edge.fanout.leave(&room, self.connection.id()).await;
+        }
+        if let Some(tap) = self.tap.as_ref().filter(|_| self.state().broke) {
+            // A peer that reads has answered a ping that was sent behind everything older than this.
+            tap.broke(edge.options.heartbeat_interval + edge.options.heartbeat_timeout).await;
         }
     }
 
@@ -178,57 +222,6 @@ impl Session {
             // Answered at once, when it came.
             Request::Ping(_) => Ok(()),
         }
-    }
-
-    async fn join(&self, edge: &Edge, join: Join, reply: &Reply) -> Result<(), Refusal> {
-        let Join { room, since, batch, snapshot } = join;
-        if edge.rules.resolve(room.as_str()).is_none() {
-            metrics::rejected("unknown_channel");
-            return Err(Refusal::new(
-                "unknown_channel",
-                format!("no channel of this server is called `{room}`"),
-            ));
-        }
-        self.count_room(edge, &room)?;
-        let batch = batch.unwrap_or(self.batch);
-        let request = JoinRequest { channel: room.clone(), since, batch, snapshot };
-        let joined = match edge.fanout.prepare_join(&self.connection, request).await {
-            Ok(joined) => joined,
-            Err(error) => {
-                self.leave(edge, &room).await;
-                return Err(error.into());
-            }
-        };
-        edge.presence.enter(&self.sid, &room);
-        // Before the first message of the room, which this task hands over next.
-        reply.send(&joined.ack).await;
-        if let Err(error) = edge.fanout.complete_join(&self.connection, joined).await {
-            tracing::warn!(sid = self.sid, %room, %error, "a join broke off; the client has to join again");
-            self.leave(edge, &room).await;
-            reply.emit_now(
-                "error",
-                &json!({ "code": "unavailable", "message": error.to_string(), "event": "room:join" }),
-            );
-        }
-        Ok(())
-    }
-
-    async fn leave(&self, edge: &Edge, room: &ChannelName) {
-        self.state().rooms.remove(room);
-        edge.presence.leave(&self.sid, room);
-        edge.fanout.leave(room, self.connection.id()).await;
-    }
-
-    fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {
-        let limit = edge.options.rooms_per_connection;
-        let mut state = self.state();
-        if !state.rooms.contains(room) && state.rooms.len() >= limit {
-            metrics::rejected("limit");
-            let text = format!("a connection may be in {limit} rooms; leave one first");
-            return Err(Refusal::new("too_many_rooms", text));
-        }
-        state.rooms.insert(room.clone());
-        Ok(())
     }
 
     async fn publish(&self, edge: &Edge, mut message: Incoming, reply: &Reply) -> Result<(), Refusal> {

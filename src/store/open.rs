@@ -12,7 +12,7 @@ use crate::config::settings::Synchronous;
 /// Marks the file as ours: "tdng" in ASCII.
 const APPLICATION_ID: i32 = 0x7464_6e67;
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Why the store cannot be opened: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,11 @@ fn note_start(conn: &mut Connection, synchronous: Synchronous) -> rusqlite::Resu
         && (last_boot != boot || boot.is_none())
     {
         let channels = tx.execute("UPDATE channel SET epoch = lower(hex(randomblob(6)))", [])?;
+        // What is left of the messages stands where it stood, and so do the notifications that they are.
+        tx.execute(
+            "UPDATE inbox SET epoch = channel.epoch FROM channel WHERE channel.name = inbox.channel",
+            [],
+        )?;
         tracing::warn!(
             channels,
             "the host went down hard and may have lost acknowledged messages: every channel starts a new epoch"

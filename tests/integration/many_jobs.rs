@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::broker::{Broker, PageLimit};
 use tidings::config::channels::Rules;
+use tidings::inbox::Inbox;
+use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::model::{ChannelName, JobId, JobState, Message, Priority};
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::queue::{NewJob, Queue};
@@ -56,7 +58,8 @@ async fn two_thousand_jobs_end_in_priority_order_each_with_one_terminal_event() 
     submit_all_at_once(&queue).await;
 
     let (tasks, noter) = (Tasks::new(), Arc::new(Noter::default()));
-    upkeep::start(&queue, &broker, &tasks);
+    let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
+    upkeep::start(&queue, &broker, &inbox, &tasks);
     let runners: RunnerSet = [noter.clone() as Arc<dyn Runner>].into_iter().collect();
     let options =
         PoolOptions { concurrency: SLOTS, lease: Duration::from_secs(15), default_timeout: DEADLINE };
