@@ -112,6 +112,8 @@ impl App {
             queue: queue.clone(),
             broker: broker.clone(),
             publisher: publisher.clone(),
+            notifier: notifier.clone(),
+            presence: presence.clone(),
             rules: rules.clone(),
             runners: runners.clone(),
             metrics,

@@ -3,8 +3,10 @@
 mod document;
 mod events;
 mod history;
+mod inbox;
 mod jobs;
 mod lists;
+mod presence;
 mod problems;
 mod server;
 
@@ -22,12 +24,16 @@ use tower::ServiceExt;
 use super::{HttpLimits, HttpState, Readiness, router};
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::config::channels::Rules;
+use crate::inbox::embedded::EmbeddedInbox;
 use crate::metrics;
 use crate::model::WorkerId;
+use crate::notify::Notifier;
+use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Claim, Queue};
 use crate::store::{Store, Synchronous};
+use crate::tasks::Tasks;
 use crate::worker::runner::{Attempt, Outcome, Runner, RunnerSet};
 
 /// How much a request may carry here.
@@ -42,6 +48,8 @@ struct Server {
     router: Router,
     queue: EmbeddedQueue,
     store: Store,
+    presence: Arc<EmbeddedPresence>,
+    inbox: Arc<EmbeddedInbox>,
     ready: Readiness,
     _dir: tempfile::TempDir,
 }
@@ -71,9 +79,16 @@ impl Server {
         };
         let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, options).await.unwrap();
         let ready = Readiness::new();
+        let tasks = Tasks::new();
+        let presence = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
+        let publisher = Publisher::new(broker.clone(), rules.clone(), MESSAGE_BYTES);
+        let inbox = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
+        let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let state = HttpState {
             queue: Arc::new(queue.clone()),
-            publisher: Publisher::new(broker.clone(), rules.clone(), MESSAGE_BYTES),
+            publisher,
+            notifier,
+            presence: presence.clone(),
             broker,
             rules,
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
@@ -81,7 +96,7 @@ impl Server {
             ready: ready.clone(),
             limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH },
         };
-        Self { router: router(state), queue, store, ready, _dir: dir }
+        Self { router: router(state), queue, store, presence, inbox, ready, _dir: dir }
     }
 
     /// Sends a request and reads the whole answer.
@@ -95,6 +110,10 @@ impl Server {
 
     async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn get_as(&self, user: &str, path: &str) -> Answer {
+        self.send(Request::get(path).header("x-user-id", user).body(Body::empty()).unwrap()).await
     }
 
     /// Posts `body`, a text that says it is JSON.
