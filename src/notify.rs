@@ -151,13 +151,15 @@ impl Notifier {
     }
 
     /// Where a device of `user` that connects goes on in `channel`, its inbox: before the oldest message that
-    /// waits for the user and that history still has.
+    /// waits for the user and that history still has, or else with what comes after this call began.
     pub async fn catch_up(&self, user: &UserId, channel: &ChannelName) -> Result<Since, CatchUpError> {
-        let Some(waiting) = self.inbox.waiting(user, channel).await? else { return Ok(Since::Now) };
+        // Before the look at the inbox: what comes after this is sent in any case, joined or not yet.
+        let top = self.broker.top(channel).await?.position;
+        let Some(waiting) = self.inbox.waiting(user, channel).await? else { return Ok(Since::At(top)) };
         // History may keep less than the inbox: what it has lost waits in the lists of unread and offline messages.
         let limit = PageLimit { messages: 1, bytes: 1 };
         let page = self.broker.history(channel, waiting.offset.saturating_sub(1), limit).await?;
-        let Some(first) = page.messages.first() else { return Ok(Since::Now) };
+        let Some(first) = page.messages.first() else { return Ok(Since::At(top)) };
         let offset = first.position.offset.saturating_sub(1);
         Ok(Since::At(Position { epoch: page.epoch, offset }))
     }

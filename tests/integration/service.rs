@@ -2,6 +2,7 @@
 
 mod control;
 mod demo;
+mod inbox;
 mod restart;
 mod startup;
 
