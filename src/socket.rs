@@ -1,6 +1,6 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! [`protocol`] reads what clients send, [`session`] acts on it in order, `transport` writes, `inbox` sees what a
+//! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `inbox` sees what a
 //! user's devices got, `line` ends what has to be ended, `slim` keeps idle connections small.
 
 mod inbox;

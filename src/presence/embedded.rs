@@ -1,7 +1,7 @@
 //! Presence within one process: everything in memory.
 //!
 //! It is bounded by what the edge admits: connections, and rooms of each. What is still to be told is bounded
-//! here ([`PENDING`]). `table` counts, this file tells.
+//! here (`PENDING`). `table` counts, this file tells.
 
 mod table;
 

@@ -145,6 +145,23 @@ async fn who_returns_first_gets_what_waits_once_and_it_stays_until_it_is_confirm
 }
 
 #[tokio::test]
+async fn the_inbox_takes_none_of_the_rooms_that_a_client_may_join() {
+    let server = Site::new("[limits]\nrooms_per_connection = 2\n").start();
+    let (mut phone, _) = device(&server, "ann", json!({})).await;
+    for room in ["queue-updates", "test-updates"] {
+        phone.join(room, Since::Now).await.expect("joined");
+    }
+    let refused = phone.join("system-alerts", Since::Now).await.expect_err("one too many");
+    assert!(refused.to_string().contains("too_many_rooms"), "{refused}");
+    notify(&server, "ann", "hello").await;
+    assert_eq!(titles(&mut phone, 1).await, ["hello"]);
+    phone.leave("user-notifications-ann").await.expect("left");
+    notify(&server, "ann", "unheard").await;
+    assert_quiet(&mut phone).await;
+    wait_until("nobody took it", async || offline(&server, "ann").await.0 == ["unheard"]).await;
+}
+
+#[tokio::test]
 async fn a_recall_reaches_the_devices_that_are_online() {
     let server = Site::new("").start();
     let (mut phone, _) = device(&server, "ann", json!({})).await;
