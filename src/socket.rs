@@ -180,6 +180,11 @@ impl Edge {
             }
             async {}
         });
+        if !socket.connected() {
+            // Gone before it could be heard to go.
+            self.lines.close(socket.id.as_str());
+            return self.forget(socket.id, true);
+        }
         session.greet(socket);
         session.open_inbox();
     }
