@@ -26,8 +26,10 @@ use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
-use crate::socket::{self, SocketOptions, SocketState};
+use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::{OpenError, Store};
+use crate::sync::SyncState;
+use crate::sync::embedded::EmbeddedSync;
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
@@ -89,9 +91,10 @@ impl App {
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
         let AppOptions { settings, rules, guard } = options;
         let metrics = metrics::install()?;
+        metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         let runners = Arc::new(runners(&settings, guard)?);
         // Before the store: a taken port should leave no trace.
-        let listener = Listener::bind(settings.listen)?;
+        let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
@@ -123,13 +126,15 @@ impl App {
                 publish_batch: settings.limits.publish_batch,
             },
         };
-        let sockets = SocketState { fanout, publisher, rules, presence, notifier, receipts };
-        let service = socket::serve(socket_options(&settings), sockets, http::router(state));
+        let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));
+        let parts =
+            SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
+        let service = socket::serve(socket_options(&settings), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
         tasks.spawn("http", log_end(server.into_future()));
-        upkeep::start(&queue, &broker, &inbox, &tasks);
+        upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
         Ok(Self { address, store, pool, readiness, stop_serving, tasks })
     }
@@ -205,6 +210,8 @@ fn socket_options(settings: &Settings) -> SocketOptions {
         connections: settings.limits.connections,
         rooms_per_connection: settings.limits.rooms_per_connection,
         message_bytes: settings.limits.message_bytes,
+        write_deadline: settings.limits.write_deadline,
+        save_every: settings.sync.save_every,
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod append;
 pub mod embedded;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -87,6 +88,31 @@ pub struct Page {
     pub oldest: u64,
 }
 
+/// What counts in a stretch of history: a message with a conflation key is superseded by a later one with the
+/// same key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// How many messages have no conflation key.
+    pub plain: u64,
+    /// For each key the offset of its newest message.
+    pub newest: HashMap<Arc<str>, u64>,
+}
+
+impl Survey {
+    /// How many messages have to be sent.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.plain + self.newest.len() as u64
+    }
+
+    /// Whether this message of the stretch has to be sent.
+    #[must_use]
+    pub fn keeps(&self, message: &Published) -> bool {
+        let newest = message.conflation_key.as_ref().and_then(|key| self.newest.get(key));
+        newest.is_none_or(|newest| *newest == message.position.offset)
+    }
+}
+
 /// A page of tests.
 #[derive(Debug, Clone)]
 pub struct TestPage {
@@ -121,6 +147,9 @@ pub trait Broker: Send + Sync + 'static {
     /// where `after + 1 < oldest` there is a hole before the first one.
     async fn history(&self, channel: &ChannelName, after: u64, limit: PageLimit)
     -> Result<Page, BrokerError>;
+
+    /// What a receiver has to be sent who knows `channel` up to offset `after` and is to know it up to `upto`.
+    async fn survey(&self, channel: &ChannelName, after: u64, upto: u64) -> Result<Survey, BrokerError>;
 
     /// The state of a test.
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError>;

@@ -5,8 +5,10 @@
 //! per message, while an owner that many channels share takes all that waits for it at once. A message is
 //! encoded once; an outbox decides when it leaves ([`outbox`]).
 
+mod catch_up;
 mod channel;
 pub mod connection;
+mod history;
 mod join;
 pub mod outbox;
 mod owner;
@@ -25,7 +27,8 @@ use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;
 use crate::model::{ChannelName, Position, Published};
 use crate::tasks::Tasks;
-use outbox::Limits;
+use history::History;
+use outbox::{Limits, Membership};
 use owner::{Command, GoLive, Owner};
 use ticker::Ticker;
 
@@ -36,6 +39,8 @@ const OWNER_QUEUE: usize = 1024;
 pub struct Fanout {
     broker: Arc<dyn Broker>,
     rules: Arc<Rules>,
+    history: History,
+    tasks: Tasks,
     owners: Vec<mpsc::Sender<Command>>,
     tickers: Vec<Arc<Ticker>>,
     next_ticker: AtomicUsize,
@@ -65,14 +70,17 @@ impl Fanout {
                 ticker
             })
             .collect();
-        Arc::new(Self { broker, rules, owners, tickers, next_ticker: AtomicUsize::new(0) })
+        let history = History::new(broker.clone());
+        let (tasks, next_ticker) = (tasks.clone(), AtomicUsize::new(0));
+        Arc::new(Self { broker, rules, history, tasks, owners, tickers, next_ticker })
     }
 
     /// A new connection that writes to `transport`.
     #[must_use]
-    pub fn connect(&self, transport: Box<dyn Transport>, limits: Limits) -> Arc<Connection> {
+    pub fn connect(self: &Arc<Self>, transport: Box<dyn Transport>, limits: Limits) -> Arc<Connection> {
         let next = self.next_ticker.fetch_add(1, Ordering::Relaxed);
-        Connection::new(transport, self.tickers[next % self.tickers.len()].clone(), limits)
+        let ticker = self.tickers[next % self.tickers.len()].clone();
+        Connection::new(transport, ticker, Arc::downgrade(self), limits)
     }
 
     /// Ends the membership of `connection` in `channel`: nothing of it is handed to its outbox afterwards.
@@ -85,18 +93,33 @@ impl Fanout {
         }
     }
 
-    async fn subscribe(&self, channel: &ChannelName, connection: &Arc<Connection>, batch: bool) {
+    async fn subscribe(
+        &self,
+        channel: &ChannelName,
+        connection: &Arc<Connection>,
+        batch: bool,
+    ) -> Membership {
+        let membership = connection.enter(channel, batch);
         let (done, ready) = oneshot::channel();
         let (channel_name, connection) = (channel.clone(), connection.clone());
-        let command = Command::Subscribe { channel: channel_name, connection, batch, done };
+        let command = Command::Subscribe { channel: channel_name, connection, membership, done };
         if self.owner(channel).send(command).await.is_ok() {
             let _ = ready.await;
         }
+        membership
     }
 
-    async fn go_live(&self, channel: &ChannelName, connection: ConnectionId, from: Position) -> GoLive {
+    async fn go_live(
+        &self,
+        channel: &ChannelName,
+        connection: ConnectionId,
+        membership: Membership,
+        from: Position,
+        confirmed: bool,
+    ) -> GoLive {
         let (reply, answer) = oneshot::channel();
-        let command = Command::GoLive { channel: channel.clone(), connection, from, reply };
+        let command =
+            Command::GoLive { channel: channel.clone(), connection, membership, from, confirmed, reply };
         if self.owner(channel).send(command).await.is_err() {
             return GoLive::Gone;
         }

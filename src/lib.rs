@@ -21,6 +21,7 @@ pub mod publish;
 pub mod queue;
 pub mod socket;
 pub mod store;
+pub mod sync;
 pub mod tasks;
 pub mod telemetry;
 pub mod upkeep;

@@ -2,22 +2,23 @@
 //!
 //! - The backlog is wide: a thousand clients that come at once are not sent away to try again after a second.
 //! - `TCP_NODELAY` is set: a small answer does not wait for the acknowledgement of the one before.
-//! - Every connection has a kill switch, because a WebSocket writer that waits for a peer which never reads
-//!   cannot be ended in any other way.
+//! - Every connection has a write deadline and a kill switch, because a WebSocket writer that waits for a peer
+//!   which never reads cannot be ended in any other way.
 
 pub mod serve;
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Sleep;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -39,11 +40,13 @@ pub struct ListenError {
 #[derive(Debug)]
 pub struct Listener {
     inner: tokio::net::TcpListener,
+    write_deadline: Duration,
 }
 
 impl Listener {
-    /// Listens on `address`; port 0 takes a free one.
-    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+    /// Listens on `address`; port 0 takes a free one. A connection whose peer takes nothing for
+    /// `write_deadline` while something is to be written ends.
+    pub fn bind(address: SocketAddr, write_deadline: Duration) -> Result<Self, ListenError> {
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Or a restart finds the address taken by connections that are still closing.
@@ -52,7 +55,7 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         let inner = listen().map_err(|source| ListenError { address, hint: hint(&source), source })?;
-        Ok(Self { inner })
+        Ok(Self { inner, write_deadline })
     }
 
     /// Where it listens.
@@ -87,7 +90,9 @@ impl axum::serve::Listener for Listener {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
                     }
-                    return (Connection { stream, switch: KillSwitch::default() }, peer);
+                    let switch = KillSwitch::default();
+                    let (write_deadline, stuck) = (self.write_deadline, None);
+                    return (Connection { stream, switch, write_deadline, stuck }, peer);
                 }
                 // The peer went away while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -111,6 +116,7 @@ pub struct KillSwitch(Arc<Switch>);
 #[derive(Debug, Default)]
 struct Switch {
     pressed: AtomicBool,
+    requests: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -123,11 +129,57 @@ impl KillSwitch {
         self.0.writer.wake();
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// A request begins on the connection.
+    pub fn begin_request(&self) {
+        self.0.requests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The number of the newest request of the connection.
+    #[must_use]
+    pub fn request(&self) -> u64 {
+        self.0.requests.load(Ordering::Acquire)
+    }
+
+    /// A switch that does nothing once the connection is gone.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakKillSwitch {
+        WeakKillSwitch(Arc::downgrade(&self.0))
+    }
+
+    /// Whether the connection may go on.
+    pub fn check(&self) -> io::Result<()> {
         if self.0.pressed.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server"));
         }
         Ok(())
+    }
+}
+
+/// A kill switch that does not keep what belongs to its connection.
+#[derive(Debug, Clone)]
+pub struct WeakKillSwitch(Weak<Switch>);
+
+impl WeakKillSwitch {
+    /// Ends the connection, if it is still there.
+    pub fn press(&self) {
+        if let Some(switch) = self.0.upgrade() {
+            KillSwitch(switch).press();
+        }
+    }
+
+    /// Ends the connection, if it has had no request after the one with this number.
+    pub fn press_during(&self, request: u64) {
+        if let Some(switch) = self.0.upgrade()
+            && switch.requests.load(Ordering::Acquire) == request
+        {
+            KillSwitch(switch).press();
+        }
+    }
+
+    /// Whether the connection is still there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 
@@ -136,6 +188,9 @@ impl KillSwitch {
 pub struct Connection {
     stream: TcpStream,
     switch: KillSwitch,
+    write_deadline: Duration,
+    // Runs only while a write waits, so that an idle connection has no timer.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -143,6 +198,21 @@ impl Connection {
     #[must_use]
     pub fn kill_switch(&self) -> KillSwitch {
         self.switch.clone()
+    }
+
+    /// Lets a write wait no longer than the deadline. Every byte that is taken starts it anew.
+    fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let deadline = self.write_deadline;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        if stuck.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let text = "the peer took nothing before the write deadline";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 }
 
@@ -163,7 +233,8 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.switch.0.writer.register(cx.waker());
         self.switch.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -173,7 +244,8 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.switch.0.writer.register(cx.waker());
         self.switch.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,8 +3,8 @@
 //! Labels are namespaces, priorities, outcomes, reasons and states, never a channel, user, test or job id, so
 //! the number of series is bounded by the configuration. All are registered at start, so that they exist at 0.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
@@ -37,10 +37,11 @@ pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];
 /// How a join with a position can end; the label of `tidings_recoveries_total`.
 pub const RECOVERIES: [&str; 2] = ["recovered", "reset"];
 
+static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
 /// Installs the recorder of this process; its handle renders `/metrics`. Later calls return the same one.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    static INSTALLED: std::sync::Mutex<Option<PrometheusHandle>> = std::sync::Mutex::new(None);
-    let mut installed = INSTALLED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
@@ -55,6 +56,28 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     register();
     *installed = Some(handle.clone());
     Ok(handle)
+}
+
+/// Sums up what was measured since the last call. Where nobody reads the metrics, somebody has to call this
+/// now and then: until then every single measurement is kept.
+pub fn sum_up() {
+    let installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        handle.run_upkeep();
+    }
+}
+
+/// Makes the series of these namespaces exist before their first message.
+pub fn register_namespaces<'a>(names: impl IntoIterator<Item = &'a str>) {
+    for name in names {
+        for priority in Priority::ALL {
+            publications(name, priority).absolute(0);
+        }
+    }
+}
+
+fn publications(namespace: &str, priority: Priority) -> Counter {
+    counter!("tidings_publications_total", "namespace" => namespace.to_owned(), "priority" => priority.name())
 }
 
 fn describe() {
@@ -126,6 +149,8 @@ fn register() {
         counter!(name).absolute(0);
     }
     let _ = histogram!("tidings_job_wait_seconds");
+    // Of the requests at least the one that reads this.
+    requests("/metrics", "GET", 200).absolute(0);
 }
 
 /// Handles that the hot paths use without looking them up.
@@ -171,8 +196,7 @@ pub fn totals() -> (u64, u64) {
 /// Messages were appended to a channel of `namespace`.
 pub fn published(namespace: &str, priority: Priority) {
     PUBLISHED.fetch_add(1, Ordering::Relaxed);
-    counter!("tidings_publications_total", "namespace" => namespace.to_owned(), "priority" => priority.name())
-        .increment(1);
+    publications(namespace, priority).increment(1);
 }
 
 /// A message was handed to a socket, `latency_ms` after it was accepted.
@@ -260,11 +284,14 @@ pub fn inbox_unread(n: u64) {
 
 /// An HTTP request was answered.
 pub fn http_request(route: &str, method: &'static str, status: u16) {
+    requests(route, method, status).increment(1);
+}
+
+fn requests(route: &str, method: &'static str, status: u16) -> Counter {
     counter!(
         "tidings_http_requests_total",
         "route" => route.to_owned(), "method" => method, "status" => status.to_string()
     )
-    .increment(1);
 }
 
 /// Brings the metrics of the process itself up to date; called before they are read.

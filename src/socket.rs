@@ -1,10 +1,13 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
 //! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `inbox` sees what a
-//! user's devices got, `line` ends what has to be ended, `slim` keeps idle connections small.
+//! user's devices got, `slim` keeps idle connections small, `carriers` knows how to end a session.
 
+mod acks;
+mod carriers;
 mod inbox;
-mod line;
+mod intake;
+mod places;
 mod protocol;
 mod reply;
 mod session;
@@ -23,14 +26,15 @@ use socketioxide::{ParserConfig, SocketIo};
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
-use crate::listener::KillSwitch;
 use crate::notify::Notifier;
 use crate::notify::receipts::Receipts;
 use crate::presence::Presence;
 use crate::publish::Publisher;
-use line::Lines;
-use protocol::{Handshake, Refusal, Request};
-use reply::Reply;
+use crate::sync::{Device, Saved, SyncState};
+use crate::tasks::Tasks;
+use carriers::Carriers;
+use intake::Intake;
+use protocol::{Handshake, Refusal};
 use session::Session;
 
 pub use slim::SlimService;
@@ -56,17 +60,22 @@ pub struct SocketOptions {
     pub rooms_per_connection: usize,
     /// Bytes of a message's data.
     pub message_bytes: usize,
+    /// How long a peer may take nothing of what is written to it.
+    pub write_deadline: Duration,
+    /// How often the places of devices are saved.
+    pub save_every: Duration,
 }
 
-/// What the edge needs of the rest of the server.
-#[derive(Debug, Clone)]
-pub struct SocketState {
+/// What the edge stands on.
+pub struct SocketParts {
     /// Brings messages to connections.
     pub fanout: Arc<Fanout>,
     /// The door for messages.
     pub publisher: Publisher,
     /// Which channels exist.
     pub rules: Arc<Rules>,
+    /// The places of devices.
+    pub sync: Arc<dyn SyncState>,
     /// Who is there.
     pub presence: Arc<dyn Presence>,
     /// Knows what waits for a user who connects.
@@ -75,27 +84,29 @@ pub struct SocketState {
     pub receipts: Receipts,
 }
 
+impl std::fmt::Debug for SocketParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SocketParts").field("fanout", &self.fanout).finish_non_exhaustive()
+    }
+}
+
 /// What sessions work with.
 #[derive(Debug)]
 struct Edge {
     options: SocketOptions,
-    fanout: Arc<Fanout>,
-    publisher: Publisher,
-    rules: Arc<Rules>,
-    presence: Arc<dyn Presence>,
-    notifier: Notifier,
-    receipts: Receipts,
-    lines: Lines,
+    parts: SocketParts,
     // Sessions live here and nowhere else: a socket's handlers hold weak references, or the two would keep
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
+    carriers: Arc<Carriers>,
 }
 
 /// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
 pub fn serve<S: Clone>(
     options: SocketOptions,
-    state: SocketState,
+    parts: SocketParts,
     inner: S,
+    tasks: &Tasks,
 ) -> SlimService<socketioxide::service::SocketIoService<S>> {
     let frame_bytes = options.message_bytes + ENVELOPE_BYTES;
     let (service, io) = SocketIo::builder()
@@ -109,31 +120,23 @@ pub fn serve<S: Clone>(
         .connect_timeout(Duration::from_secs(10))
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let lines = Lines::default();
-    let SocketState { fanout, publisher, rules, presence, notifier, receipts } = state;
-    let edge = Arc::new(Edge {
-        options,
-        fanout,
-        publisher,
-        rules,
-        presence,
-        notifier,
-        receipts,
-        lines: lines.clone(),
-        sessions: Mutex::new(HashMap::new()),
-    });
+    let carriers = Arc::<Carriers>::default();
+    let edge = Arc::new(Edge { options, parts, sessions: Mutex::default(), carriers: carriers.clone() });
+    tasks.spawn("sync-state", edge.clone().save_places());
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        // Registered here and now: what arrives before an event has its handler is lost without a word.
         connect.clone().connect(&socket, auth.ok());
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let admitted = admit.admit(&socket, auth.ok());
+        if admitted.is_ok() {
+            Intake::register(&socket);
+        }
         async move { admitted }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service, lines)
+    SlimService::new(service, carriers)
 }
 
 impl Edge {
@@ -155,44 +158,40 @@ impl Edge {
     fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
         // Admitted before, so it can be read.
         let handshake = Handshake::parse(auth).unwrap_or_default();
-        let switch = socket.req_parts().extensions.get::<KillSwitch>().cloned();
-        self.lines.open(socket.id.as_str(), socket.transport_type(), switch);
+        let began = socket.req_parts();
+        self.carriers.open(socket.id.as_str(), &began.headers, &began.extensions);
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
-        for event in Request::EVENTS {
-            let weak = Arc::downgrade(&session);
-            // The closure's body runs while the packet is read, so requests are queued in their order.
-            socket.on(event, move |reply: Reply, TryData(data): TryData<Value>| {
-                if let Some(session) = weak.upgrade() {
-                    session.enqueue(event, data.ok(), reply);
-                }
-                async {}
-            });
-        }
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef, reason: DisconnectReason| {
             if let Some(edge) = edge.upgrade() {
-                edge.lines.close(socket.id.as_str());
                 // Only who says goodbye has read what was written before.
                 let parted = [DisconnectReason::ClientNSDisconnect, DisconnectReason::TransportClose]
                     .contains(&reason);
-                edge.forget(socket.id, !parted);
+                edge.disconnected(socket.id, !parted);
             }
             async {}
         });
-        if !socket.connected() {
-            // Gone before it could be heard to go.
-            self.lines.close(socket.id.as_str());
-            return self.forget(socket.id, true);
+        // Who went away before the handler of that was there is told of by nobody else.
+        if !session.greet(socket) {
+            return self.disconnected(socket.id, true);
         }
-        session.greet(socket);
         session.open_inbox();
+        // Admitted before, so it has an intake.
+        if let Some(intake) = Intake::of(socket) {
+            intake.open(&session);
+        }
+    }
+
+    fn disconnected(&self, sid: Sid, broke: bool) {
+        self.carriers.forget(sid.as_str());
+        self.forget(sid, broke);
     }
 
     /// Ends a client that may or may not know of it: what carries it, and its session.
-    fn end(&self, socket: &SocketRef) {
-        self.lines.end(socket.id.as_str());
-        self.forget(socket.id, true);
+    fn end(&self, sid: Sid) {
+        self.carriers.end(sid.as_str());
+        self.forget(sid, true);
     }
 
     /// Ends a session, if it has not ended before; `broke` says that it was not the client's wish.
@@ -205,6 +204,30 @@ impl Edge {
 
     fn has(&self, sid: Sid) -> bool {
         self.sessions().contains_key(&sid)
+    }
+
+    /// Saves the places of all devices now and then.
+    async fn save_places(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.options.save_every).await;
+            let sessions: Vec<Arc<Session>> = self.sessions().values().cloned().collect();
+            self.save(&sessions).await;
+        }
+    }
+
+    /// Saves the places of other connections of the same device, so that a new one goes on where they are.
+    async fn save_device(&self, device: &Device) {
+        let of_device = |session: &&Arc<Session>| session.device() == Some(device);
+        let sessions: Vec<Arc<Session>> = self.sessions().values().filter(of_device).cloned().collect();
+        self.save(&sessions).await;
+    }
+
+    async fn save(&self, sessions: &[Arc<Session>]) {
+        let places: Vec<Saved> = sessions.iter().flat_map(|session| session.changed_places()).collect();
+        if let Err(error) = self.parts.sync.save(places).await {
+            tracing::warn!(%error, "places of devices could not be saved; trying again");
+            sessions.iter().for_each(|session| session.places_unsaved());
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Session>>> {

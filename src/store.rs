@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use crate::config::settings::Synchronous;
 pub use open::OpenError;
@@ -71,7 +71,21 @@ struct Shared {
     writes: Mutex<Option<mpsc::Sender<Operation>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+}
+
+/// A reading connection on loan. It goes back before its permit does, even if its caller has gone or the read
+/// panics: whoever gets a permit finds a connection.
+struct Reader {
+    shared: Arc<Shared>,
+    conn: Option<Connection>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        lock(&self.shared.readers).extend(self.conn.take());
+    }
 }
 
 impl Store {
@@ -89,7 +103,7 @@ impl Store {
             writes: Mutex::new(Some(writes)),
             writer: Mutex::new(Some(writer)),
             readers: Mutex::new(readers),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -117,13 +131,12 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self.shared.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-        let shared = self.shared.clone();
+        let permit = self.shared.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let mut reader = Reader { shared: self.shared.clone(), conn: None, _permit: permit };
         let task = tokio::task::spawn_blocking(move || {
-            let conn = lock(&shared.readers).pop().ok_or(StoreError::Closed)?;
-            let result = in_read_transaction(&conn, read);
-            lock(&shared.readers).push(conn);
-            result.map_err(|e| classify(&shared.path, &e))
+            let conn = lock(&reader.shared.readers).pop().ok_or(StoreError::Closed)?;
+            let result = in_read_transaction(reader.conn.insert(conn), read);
+            result.map_err(|e| classify(&reader.shared.path, &e))
         });
         task.await.map_err(|_| StoreError::Closed)?
     }

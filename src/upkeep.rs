@@ -11,6 +11,7 @@ use crate::inbox::Inbox;
 use crate::metrics;
 use crate::model::now_ms;
 use crate::queue::Queue;
+use crate::sync::SyncState;
 use crate::tasks::Tasks;
 
 /// The longest pause between two looks at due jobs and leases.
@@ -22,10 +23,16 @@ const RETAIN_STEP: Duration = Duration::from_millis(20);
 /// The pause between two looks at what is only shown.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the upkeep of `queue`, `broker` and `inbox`.
-pub fn start(queue: &Arc<dyn Queue>, broker: &Arc<dyn Broker>, inbox: &Arc<dyn Inbox>, tasks: &Tasks) {
+/// Starts the upkeep of `queue`, `broker`, `sync` and `inbox`.
+pub fn start(
+    queue: &Arc<dyn Queue>,
+    broker: &Arc<dyn Broker>,
+    sync: &Arc<dyn SyncState>,
+    inbox: &Arc<dyn Inbox>,
+    tasks: &Tasks,
+) {
     tasks.spawn("queue-sweep", sweep(queue.clone()));
-    tasks.spawn("retention", retain(queue.clone(), broker.clone(), inbox.clone()));
+    tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone(), inbox.clone()));
     tasks.spawn("observation", observe(queue.clone(), inbox.clone()));
 }
 
@@ -50,7 +57,12 @@ fn until(at_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0))
 }
 
-async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Arc<dyn Inbox>) {
+async fn retain(
+    queue: Arc<dyn Queue>,
+    broker: Arc<dyn Broker>,
+    sync: Arc<dyn SyncState>,
+    inbox: Arc<dyn Inbox>,
+) {
     loop {
         let jobs = queue.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old jobs could not be removed; trying again");
@@ -58,10 +70,13 @@ async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Arc<dyn I
         let messages = broker.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old messages could not be removed; trying again");
         });
+        let places = sync.retain().await.inspect_err(|error| {
+            tracing::warn!(%error, "old places of devices could not be removed; trying again");
+        });
         let notifications = inbox.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old notifications could not be removed; trying again");
         });
-        let more = [jobs.ok(), messages.ok(), notifications.ok()].contains(&Some(true));
+        let more = [jobs.ok(), messages.ok(), places.ok(), notifications.ok()].contains(&Some(true));
         tokio::time::sleep(if more { RETAIN_STEP } else { RETAIN_EVERY }).await;
     }
 }
@@ -82,6 +97,7 @@ async fn observe(queue: Arc<dyn Queue>, inbox: Arc<dyn Inbox>) {
         if let Ok(unread) = inbox.unread_in_all().await {
             metrics::inbox_unread(unread);
         }
+        metrics::sum_up();
         tokio::time::sleep(OBSERVE_EVERY).await;
     }
 }

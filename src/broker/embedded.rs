@@ -11,7 +11,7 @@ use async_trait::async_trait;
 pub(crate) use append::{append_in, ensure_channel, load_snapshot, save_snapshot};
 
 use super::{
-    AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, TestPage, Top,
+    AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, Survey, TestPage, Top,
 };
 use crate::config::channels::{Namespace, Rules};
 use crate::metrics;
@@ -129,6 +129,11 @@ impl Broker for EmbeddedBroker {
             top: position.offset,
             oldest: position.offset + 1,
         })
+    }
+
+    async fn survey(&self, channel: &ChannelName, after: u64, upto: u64) -> Result<Survey, BrokerError> {
+        let name = channel.clone();
+        Ok(self.store.read(move |conn| read::survey(conn, &name, after, upto)).await?)
     }
 
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {

@@ -52,6 +52,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[heartbeat]`
     pub heartbeat: Heartbeat,
+    /// `[sync]`
+    pub sync: Sync,
     /// `[stress]`
     pub stress: Stress,
     /// `[suites.NAME]`: the commands that submitters may run.
@@ -156,6 +158,9 @@ pub struct Limits {
     pub publish_batch: usize,
     /// The length of one request's body.
     pub body_bytes: usize,
+    /// How long a peer may take nothing of what is written to it before its connection ends.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub write_deadline: Duration,
 }
 
 /// How dead connections are found.
@@ -168,6 +173,18 @@ pub struct Heartbeat {
     /// How long the answer may take.
     #[serde(deserialize_with = "super::duration::deserialize")]
     pub timeout: Duration,
+}
+
+/// How the places of devices are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sync {
+    /// How often the places of connected devices are saved.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub save_every: Duration,
+    /// How long a place is kept after it was last saved.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub retention: Duration,
 }
 
 /// What stress tests may do.
@@ -218,6 +235,7 @@ impl Default for Settings {
             inbox: Inbox::default(),
             limits: Limits::default(),
             heartbeat: Heartbeat::default(),
+            sync: Sync::default(),
             stress: Stress::default(),
             suites: BTreeMap::new(),
         }
@@ -266,7 +284,14 @@ impl Default for Limits {
             rooms_per_connection: 50,
             publish_batch: 1000,
             body_bytes: 4 * 1024 * 1024,
+            write_deadline: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self { save_every: Duration::from_secs(5), retention: Duration::from_hours(30 * 24) }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 
 use super::connection::{Connection, ConnectionId};
+use super::outbox::Membership;
 use crate::config::channels::Batch;
 use crate::metrics;
 use crate::model::{ChannelName, Position, Published};
@@ -31,7 +32,7 @@ pub(super) enum GoLive {
 #[derive(Debug)]
 struct Subscriber {
     connection: Arc<Connection>,
-    batch: bool,
+    membership: Membership,
     // The offset after which it listens; none while it reads history.
     live_after: Option<u64>,
 }
@@ -54,30 +55,54 @@ impl Channel {
     }
 
     /// Adds a subscriber that does not listen yet; one that was there before begins anew.
-    pub(super) fn subscribe(&mut self, connection: Arc<Connection>, batch: bool) {
-        self.unsubscribe(connection.id());
+    pub(super) fn subscribe(&mut self, connection: Arc<Connection>, membership: Membership) {
+        self.remove(connection.id());
         metrics::subscriptions(1.0);
-        self.subscribers.push(Subscriber { connection, batch, live_after: None });
+        self.subscribers.push(Subscriber { connection, membership, live_after: None });
     }
 
     /// Removes a subscriber and what waits for it.
     pub(super) fn unsubscribe(&mut self, connection: ConnectionId) {
-        if let Some(index) = self.subscribers.iter().position(|s| s.connection.id() == connection) {
-            let subscriber = self.subscribers.swap_remove(index);
-            subscriber.connection.forget(&self.name);
-            metrics::subscriptions(-1.0);
+        if let Some(subscriber) = self.remove(connection) {
+            subscriber.connection.leave(&self.name);
         }
+    }
+
+    /// Removes those whose connection ended before anybody said that they leave.
+    fn remove_closed(&mut self) {
+        let before = self.subscribers.len();
+        self.subscribers.retain(|subscriber| !subscriber.connection.is_closed());
+        #[expect(clippy::cast_precision_loss, reason = "no channel has 2^52 subscribers")]
+        metrics::subscriptions(-((before - self.subscribers.len()) as f64));
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> Option<Subscriber> {
+        let index = self.subscribers.iter().position(|s| s.connection.id() == connection)?;
+        metrics::subscriptions(-1.0);
+        Some(self.subscribers.swap_remove(index))
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
 
-    /// Lets a subscriber, who knows everything up to `from`, listen.
-    pub(super) fn go_live(&mut self, connection: ConnectionId, from: &Position) -> GoLive {
-        let Some(subscriber) = self.subscribers.iter_mut().find(|s| s.connection.id() == connection) else {
-            return GoLive::Gone;
-        };
+    /// Lets a subscriber, who knows everything up to `from`, listen. `confirmed` says that the store was asked
+    /// again after an answer [`GoLive::Behind`]: if the epochs still differ, it is the owner who has not heard.
+    pub(super) fn go_live(
+        &mut self,
+        connection: ConnectionId,
+        membership: Membership,
+        from: &Position,
+        confirmed: bool,
+    ) -> GoLive {
+        if confirmed && self.last.as_ref().is_some_and(|last| last.epoch != from.epoch) {
+            let next = Position { epoch: from.epoch.clone(), offset: from.offset + 1 };
+            self.reset("epoch_changed", &next);
+            self.last = Some(from.clone());
+        }
+        let mut subscribers = self.subscribers.iter_mut();
+        let found = subscribers.find(|s| s.connection.id() == connection && s.membership == membership);
+        let Some(subscriber) = found else { return GoLive::Gone };
         match &self.last {
             None => self.last = Some(from.clone()),
             Some(last) if last.epoch != from.epoch => return GoLive::Behind,
@@ -86,13 +111,16 @@ impl Channel {
                 if !remembered {
                     return GoLive::Behind;
                 }
-                for message in self.ring.iter().filter(|m| m.position.offset > from.offset) {
-                    subscriber.connection.push(message, subscriber.batch, self.window);
-                }
             }
             Some(_) => {}
         }
+        if !subscriber.connection.go_live(&self.name, membership) {
+            return GoLive::Gone;
+        }
         subscriber.live_after = Some(from.offset);
+        for message in self.ring.iter().filter(|m| m.position.offset > from.offset) {
+            subscriber.connection.push(message, self.window);
+        }
         GoLive::Live
     }
 
@@ -107,10 +135,15 @@ impl Channel {
             _ => {}
         }
         self.remember(message);
+        let mut any_closed = false;
         for subscriber in &self.subscribers {
             if subscriber.live_after.is_some_and(|after| position.offset > after) {
-                subscriber.connection.push(message, subscriber.batch, self.window);
+                subscriber.connection.push(message, self.window);
             }
+            any_closed |= subscriber.connection.is_closed();
+        }
+        if any_closed {
+            self.remove_closed();
         }
     }
 
@@ -130,12 +163,13 @@ impl Channel {
         self.ring.clear();
         self.ring_bytes = 0;
         let before = position.offset - 1;
+        let from = Position { epoch: position.epoch.clone(), offset: before };
         let notice =
             json!({ "room": self.name, "reason": reason, "epoch": position.epoch, "offset": before });
         let Ok(notice) = to_raw_value(&notice) else { return };
         for subscriber in &mut self.subscribers {
             if subscriber.live_after.is_some() {
-                subscriber.connection.reset(&self.name, &notice);
+                subscriber.connection.reset(&self.name, notice.clone(), from.clone());
                 subscriber.live_after = Some(before);
             }
         }

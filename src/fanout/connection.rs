@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::outbox::{Flush, Limits, Outbox, Outgoing};
+use super::Fanout;
+use super::outbox::{Flush, Limits, Membership, Outbox, Outgoing, Scope};
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
-use crate::model::{EventName, Published};
+use crate::model::{ChannelName, EventName, Position, Priority, Published};
 use crate::{metrics, model};
 
 /// Names a connection within this process.
@@ -32,6 +33,8 @@ pub enum Frame<'a> {
     Message {
         /// The event.
         event: &'a EventName,
+        /// How urgent it is.
+        priority: Priority,
         /// The encoded message.
         json: &'a Arc<RawValue>,
     },
@@ -56,6 +59,10 @@ pub trait Transport: Send + Sync + 'static {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
     /// Ends the transport: its peer is beyond help.
     fn kill(&self);
+    /// Whether its peer acknowledges critical messages, which then never ride in a batch.
+    fn acknowledges(&self) -> bool {
+        false
+    }
 }
 
 /// An open connection.
@@ -63,9 +70,12 @@ pub struct Connection {
     id: ConnectionId,
     transport: Box<dyn Transport>,
     ticker: Arc<Ticker>,
+    fanout: Weak<Fanout>,
     outbox: Mutex<Outbox>,
     closed: AtomicBool,
     drained: Notify,
+    // Held by the replay whose page comes next.
+    replay: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Connection {
@@ -75,16 +85,23 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// A connection that writes to `transport`, and whose waiting messages are flushed by `ticker`.
-    pub(super) fn new(transport: Box<dyn Transport>, ticker: Arc<Ticker>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(
+        transport: Box<dyn Transport>,
+        ticker: Arc<Ticker>,
+        fanout: Weak<Fanout>,
+        limits: Limits,
+    ) -> Arc<Self> {
         metrics::connections(1.0);
+        let outbox = Mutex::new(Outbox::new(limits, transport.acknowledges()));
         Arc::new(Self {
             id: ConnectionId::next(),
             transport,
             ticker,
-            outbox: Mutex::new(Outbox::new(limits)),
+            fanout,
+            outbox,
             closed: AtomicBool::new(false),
             drained: Notify::new(),
+            replay: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -100,7 +117,8 @@ impl Connection {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Ends it: what waits in its outbox is dropped, and nothing is taken any more.
+    /// Ends it: what waits in its outbox is dropped, and nothing is taken any more. What was
+    /// [`written`](Self::written) can still be asked.
     pub fn close(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             metrics::connections(-1.0);
@@ -109,43 +127,108 @@ impl Connection {
         }
     }
 
-    /// Hands over a message. It leaves now or later, as its urgency and the batch window say.
-    pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, batch: bool, window: Batch) {
+    /// Up to where each joined channel was handed to the transport.
+    #[must_use]
+    pub fn written(&self) -> Vec<(ChannelName, Position)> {
+        self.lock().written()
+    }
+
+    /// Up to where one joined channel was handed to the transport.
+    #[must_use]
+    pub fn written_of(&self, channel: &ChannelName) -> Option<Position> {
+        self.lock().written_of(channel).cloned()
+    }
+
+    /// Begins a membership; an earlier one of the same channel ends.
+    pub(super) fn enter(&self, channel: &ChannelName, batch: bool) -> Membership {
+        let membership = self.lock().enter(channel, batch);
+        self.drained.notify_waiters();
+        membership
+    }
+
+    /// Ends the membership and drops what waits of the channel.
+    pub(super) fn leave(&self, channel: &ChannelName) {
+        self.lock().leave(channel);
+        // A replay of it may wait for room, and has to see that it is over.
+        self.drained.notify_waiters();
+    }
+
+    /// The receiver knows everything up to `position`.
+    pub(super) fn set_written(&self, channel: &ChannelName, membership: Membership, position: Position) {
+        self.lock().set_written(channel, membership, position);
+    }
+
+    /// Live messages of the channel are taken from now on; whether the membership still exists.
+    pub(super) fn go_live(&self, channel: &ChannelName, membership: Membership) -> bool {
+        self.lock().go_live(channel, membership)
+    }
+
+    /// Hands over a live message. It leaves now or later, as its urgency and the batch window say.
+    pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, window: Batch) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
-        let flush = outbox.push(message.clone(), batch, window, Instant::now());
+        let flush = outbox.push(message, window, Instant::now());
         self.act(&mut outbox, flush);
     }
 
-    /// Tells the receiver that what follows does not continue what it had.
-    pub(super) fn reset(&self, channel: &model::ChannelName, notice: &RawValue) {
+    /// Hands over a message from history; whether the membership still exists.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        membership: Membership,
+        message: &Arc<Published>,
+        conflated: u64,
+        window: Batch,
+    ) -> bool {
         if self.is_closed() {
-            return;
+            return false;
         }
-        // Whatever still waits there belongs to a past that is not vouched for any more.
-        self.lock().forget(channel);
-        if self.transport.send(Frame::Reset(notice)) == Err(SendError::Full) {
-            // Without the notice the receiver would see a gap; on its return it is told in the acknowledgement.
-            self.give_up();
-        }
+        let mut outbox = self.lock();
+        let Some(flush) = outbox.resume(membership, message, conflated, window, Instant::now()) else {
+            return false;
+        };
+        self.act(&mut outbox, flush);
+        true
     }
 
-    /// Drops what waits of `channel`, which was left.
-    pub(super) fn forget(&self, channel: &model::ChannelName) {
-        self.lock().forget(channel);
+    /// Tells the receiver that what follows does not continue what it had before `position`.
+    pub(super) fn reset(self: &Arc<Self>, channel: &ChannelName, notice: Box<RawValue>, position: Position) {
+        let mut outbox = self.lock();
+        let flush = outbox.reset(channel, notice, position);
+        self.act(&mut outbox, flush);
     }
 
-    /// Waits until the outbox has room again for a page of history.
-    pub(super) async fn wait_for_room(&self) {
+    /// Waits until the outbox has room again for a page of history, and keeps that room for the caller until
+    /// the answer is dropped: several replays that find the same room would fill it several times. `None` once
+    /// the membership has ended.
+    pub(super) async fn room_for_page(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        membership: Membership,
+    ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = self.replay.lock().await;
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || self.lock().has_room() {
-                return;
+            if self.is_closed() || !self.lock().is_member(channel, membership) {
+                return None;
+            }
+            if self.make_room() {
+                return Some(turn);
             }
             drained.await;
         }
+    }
+
+    /// Whether there is room, if need be after what waits only for its window has left: the transport decides
+    /// the pace of a replay, not the window.
+    fn make_room(self: &Arc<Self>) -> bool {
+        let mut outbox = self.lock();
+        if !outbox.has_room() {
+            let flush = outbox.hurry();
+            self.act(&mut outbox, flush);
+        }
+        outbox.has_room()
     }
 
     /// Flushes what is due; called by the ticker.
@@ -156,6 +239,14 @@ impl Connection {
         let mut outbox = self.lock();
         let flush = outbox.due(Instant::now());
         self.act(&mut outbox, flush);
+        if outbox.has_room() {
+            // Also where nothing was left to write: whoever fell behind waits for just that.
+            self.drained.notify_waiters();
+        }
+        if outbox.is_stuck(Instant::now()) {
+            drop(outbox);
+            self.give_up("its transport took nothing for longer than it may");
+        }
     }
 
     fn act(self: &Arc<Self>, outbox: &mut Outbox, flush: Flush) {
@@ -163,58 +254,61 @@ impl Connection {
             Flush::Now(scope) => self.write(outbox, &scope),
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
-            Flush::Overflow => {
-                outbox.clear();
-                self.give_up();
-                None
-            }
         };
         if let Some(due) = next {
             self.ticker.schedule(self, due);
         }
+        for (channel, membership) in outbox.take_fallen() {
+            metrics::slow_consumer();
+            if let Some(fanout) = self.fanout.upgrade() {
+                fanout.catch_up(self.clone(), channel, membership);
+            }
+        }
     }
 
     /// Writes what `scope` says; when to look again, if something is left.
-    fn write(self: &Arc<Self>, outbox: &mut Outbox, scope: &super::outbox::Scope) -> Option<Instant> {
-        let now_ms = model::now_ms();
-        let mut written = 0;
-        let result = outbox.drain(scope, |outgoing| {
-            let sent = match outgoing {
-                Outgoing::One(message, conflated) => {
-                    let json = message.json_conflated(*conflated);
-                    self.transport.send(Frame::Message { event: &message.event, json: &json })
-                }
-                Outgoing::Batch(messages) => {
-                    let encoded: Vec<_> =
-                        messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
-                    self.transport.send(Frame::Batch(&encoded))
-                }
-            };
-            if sent.is_ok() {
-                for (message, _) in outgoing.messages() {
-                    metrics::delivered(message.priority, now_ms - message.timestamp_ms);
-                    written += 1;
-                }
+    fn write(&self, outbox: &mut Outbox, scope: &Scope) -> Option<Instant> {
+        let (now, now_ms, mut written) = (Instant::now(), model::now_ms(), 0);
+        let result = outbox.drain(scope, now, |outgoing| {
+            self.send(outgoing)?;
+            for (message, _) in outgoing.messages() {
+                metrics::delivered(message.priority, now_ms - message.timestamp_ms);
+                written += 1;
             }
-            sent
+            Ok(())
         });
         if written > 0 {
             metrics::flushed(written);
-            self.drained.notify_waiters();
         }
         if result == Err(SendError::Closed) {
             outbox.clear();
             return None;
         }
-        outbox.next_due(Instant::now(), result.is_err())
+        if outbox.has_room() {
+            self.drained.notify_waiters();
+        }
+        outbox.next_due(now, result.is_err())
     }
 
-    fn give_up(&self) {
-        metrics::slow_consumer();
-        tracing::warn!(
-            connection = self.id.0,
-            "a connection fell behind its bound and was ended; it resumes on return"
-        );
+    fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), SendError> {
+        match outgoing {
+            Outgoing::One(message, conflated) => {
+                let json = message.json_conflated(*conflated);
+                let (event, priority) = (&message.event, message.priority);
+                self.transport.send(Frame::Message { event, priority, json: &json })
+            }
+            Outgoing::Batch(messages) => {
+                let encoded: Vec<_> =
+                    messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
+                self.transport.send(Frame::Batch(&encoded))
+            }
+            Outgoing::Reset(notice) => self.transport.send(Frame::Reset(notice)),
+        }
+    }
+
+    /// Ends a connection that is beyond help; its client resumes on return.
+    pub(super) fn give_up(&self, why: &'static str) {
+        tracing::warn!(connection = self.id.0, why, "a connection was ended; it resumes on return");
         self.transport.kill();
         self.close();
     }

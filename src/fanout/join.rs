@@ -11,17 +11,13 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::value::to_raw_value;
 
-use super::owner::GoLive;
+use super::catch_up::{Member, Reset, continues, send_reset};
+use super::outbox::Membership;
 use super::{Connection, Fanout};
-use crate::broker::{BrokerError, Page, PageLimit, Top};
-use crate::config::channels::Batch;
+use crate::broker::{BrokerError, PageLimit, Survey, Top};
 use crate::metrics;
 use crate::model::{ChannelName, Epoch, Position, Snapshot};
-
-/// How much history is read at once.
-const PAGE: PageLimit = PageLimit { messages: 500, bytes: 32 * 1024 };
 
 /// What a receiver knows already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -82,20 +78,19 @@ pub struct Joined {
     /// What to tell the receiver, before [`Fanout::complete_join`].
     pub ack: JoinAck,
     channel: ChannelName,
-    batch: bool,
-    // Everything after this is still to be handed over, up to `ack.offset`.
+    membership: Membership,
+    // Everything after this is still to be handed over, up to `ack.offset`, as far as `survey` keeps it.
     cursor: Position,
+    survey: Survey,
     reset: Option<Reset>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Reset {
-    room: ChannelName,
-    reason: &'static str,
-    epoch: Epoch,
-    offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<Snapshot>,
+/// What a join amounts to, before anybody was told.
+struct Plan {
+    ack: JoinAck,
+    cursor: Position,
+    survey: Survey,
+    reset: Option<Reset>,
 }
 
 impl Fanout {
@@ -105,18 +100,23 @@ impl Fanout {
         connection: &Arc<Connection>,
         request: JoinRequest,
     ) -> Result<Joined, JoinError> {
-        self.subscribe(&request.channel, connection, request.batch).await;
+        let JoinRequest { channel, batch, .. } = &request;
+        let membership = self.subscribe(channel, connection, *batch).await;
+        let channel = channel.clone();
         match self.plan(&request).await {
-            Ok(joined) => Ok(joined),
+            Ok(Plan { ack, cursor, survey, reset }) => {
+                connection.set_written(&channel, membership, cursor.clone());
+                Ok(Joined { ack, channel, membership, cursor, survey, reset })
+            }
             Err(error) => {
-                self.leave(&request.channel, connection.id()).await;
+                self.leave(&channel, connection.id()).await;
                 Err(error.into())
             }
         }
     }
 
-    async fn plan(&self, request: &JoinRequest) -> Result<Joined, BrokerError> {
-        let JoinRequest { channel, since, batch, snapshot: wants_snapshot } = request;
+    async fn plan(&self, request: &JoinRequest) -> Result<Plan, BrokerError> {
+        let JoinRequest { channel, since, snapshot: wants_snapshot, .. } = request;
         let Top { position: top, snapshot } = self.broker.top(channel).await?;
         let (cursor, lost) = match since {
             Since::Now => (top.clone(), None),
@@ -124,7 +124,12 @@ impl Fanout {
             Since::At(at) if at.epoch != top.epoch => (top.clone(), Some("epoch_changed")),
             Since::At(at) => self.check(channel, at.offset, &top).await?,
         };
-        let replayed = top.offset - cursor.offset;
+        let survey = if cursor.offset < top.offset {
+            self.broker.survey(channel, cursor.offset, top.offset).await?
+        } else {
+            Survey::default()
+        };
+        let replayed = survey.count();
         let recovered = *since != Since::Now && lost.is_none();
         if *since != Since::Now {
             metrics::recovery(if recovered { "recovered" } else { "reset" }, replayed);
@@ -146,7 +151,7 @@ impl Fanout {
             replayed,
             snapshot: shown,
         };
-        Ok(Joined { ack, channel: channel.clone(), batch: *batch, cursor, reset })
+        Ok(Plan { ack, cursor, survey, reset })
     }
 
     /// Whether history reaches from `offset` to `top` without a hole: the cursor to read on from, or why not.
@@ -167,98 +172,26 @@ impl Fanout {
         if continues(&page, &cursor) { Ok((cursor, None)) } else { Ok((top.clone(), Some("trimmed"))) }
     }
 
+    /// [`Fanout::complete_join`] in the background. A connection whose join breaks off ends, so that its client
+    /// comes back and joins again.
+    pub fn finish_join(self: &Arc<Self>, connection: Arc<Connection>, joined: Joined) {
+        let fanout = self.clone();
+        self.tasks.spawn("join", async move {
+            if let Err(error) = fanout.complete_join(&connection, joined).await {
+                tracing::warn!(connection = ?connection.id(), %error, "a join broke off");
+                connection.give_up("its join broke off");
+            }
+        });
+    }
+
     /// Steps 4 and 5, after the acknowledgement was sent. Returns once the subscriber listens, or is gone.
     pub async fn complete_join(&self, connection: &Arc<Connection>, joined: Joined) -> Result<(), JoinError> {
-        let Joined { ack, channel, batch, mut cursor, reset } = joined;
+        let Joined { ack, channel, membership, cursor, survey, reset } = joined;
         if let Some(reset) = reset {
             send_reset(connection, &reset);
         }
-        let mut target = ack.offset;
-        loop {
-            while cursor.offset < target {
-                connection.wait_for_room().await;
-                if connection.is_closed() {
-                    return Ok(());
-                }
-                self.hand_over_page(connection, &channel, batch, &mut cursor).await?;
-            }
-            match self.go_live(&channel, connection.id(), cursor.clone()).await {
-                GoLive::Live | GoLive::Gone => return Ok(()),
-                GoLive::Behind => {
-                    target = self.broker.top(&channel).await?.position.offset.max(cursor.offset)
-                }
-            }
-            self.follow_epoch(connection, &channel, &mut cursor, &mut target).await?;
-        }
+        let connection = connection.clone();
+        let member = Member { connection, channel, membership, cursor };
+        Ok(self.bring_live(member, Some((ack.offset, survey))).await?)
     }
-
-    /// Hands the next page of history after `cursor` to the outbox.
-    async fn hand_over_page(
-        &self,
-        connection: &Arc<Connection>,
-        channel: &ChannelName,
-        batch: bool,
-        cursor: &mut Position,
-    ) -> Result<(), BrokerError> {
-        let page = self.broker.history(channel, cursor.offset, PAGE).await?;
-        if !continues(&page, cursor) {
-            // History went away under the reader.
-            self.start_over(connection, channel, "trimmed", cursor).await?;
-            return Ok(());
-        }
-        let window = self.window(channel);
-        for message in &page.messages {
-            connection.push(message, batch, window);
-            cursor.offset = message.position.offset;
-        }
-        Ok(())
-    }
-
-    async fn follow_epoch(
-        &self,
-        connection: &Arc<Connection>,
-        channel: &ChannelName,
-        cursor: &mut Position,
-        target: &mut u64,
-    ) -> Result<(), BrokerError> {
-        let top = self.broker.top(channel).await?.position;
-        if top.epoch != cursor.epoch {
-            self.start_over(connection, channel, "epoch_changed", cursor).await?;
-            *target = cursor.offset;
-        }
-        Ok(())
-    }
-
-    /// Tells the receiver to start over at the top.
-    async fn start_over(
-        &self,
-        connection: &Arc<Connection>,
-        channel: &ChannelName,
-        reason: &'static str,
-        cursor: &mut Position,
-    ) -> Result<(), BrokerError> {
-        let Top { position, snapshot } = self.broker.top(channel).await?;
-        let Position { epoch, offset } = position.clone();
-        send_reset(connection, &Reset { room: channel.clone(), reason, epoch, offset, snapshot });
-        *cursor = position;
-        Ok(())
-    }
-
-    fn window(&self, channel: &ChannelName) -> Batch {
-        let resolved = self.rules.resolve(channel.as_str());
-        resolved.map_or(Batch { max: 1, interval: std::time::Duration::ZERO }, |r| r.namespace.batch)
-    }
-}
-
-fn send_reset(connection: &Connection, reset: &Reset) {
-    // A struct of strings and numbers always serialises.
-    if let Ok(notice) = to_raw_value(reset) {
-        connection.reset(&reset.room, &notice);
-    }
-}
-
-/// Whether `page` goes on right after `cursor`.
-fn continues(page: &Page, cursor: &Position) -> bool {
-    page.epoch == cursor.epoch
-        && page.messages.first().is_some_and(|first| first.position.offset == cursor.offset + 1)
 }

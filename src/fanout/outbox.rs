@@ -6,18 +6,22 @@
 //! - Priority orders channels; within a channel the order is never changed.
 //! - While the transport is full, a newer message takes the place of a pending one with the same conflation
 //!   key; the receiver learns how many it was spared.
-//! - Bounded in bytes: beyond the bound the connection cannot be helped here ([`Flush::Overflow`]).
+//! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. What waits of them is
+//!   dropped, only the place up to which they were written is kept, and somebody has to read on from history
+//!   (`Outbox::resume`) until they are live again.
 
-use std::collections::VecDeque;
+mod lane;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::SendError;
 use crate::config::channels::Batch;
-use crate::metrics;
-use crate::model::{ChannelName, Priority, Published};
+use crate::model::{ChannelName, Position, Published};
+use lane::{BatchRules, Lane, Pending, drain_lanes};
 
 /// When a full transport is offered its frames again.
 const RETRY_FULL: Duration = Duration::from_millis(10);
@@ -25,15 +29,17 @@ const RETRY_FULL: Duration = Duration::from_millis(10);
 /// The bounds of an outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// More bytes than this never wait.
+    /// About so many bytes wait at most.
     pub bytes: usize,
     /// Below this there is room for a page of history.
     pub room: usize,
+    /// A transport that takes nothing for so long is beyond help.
+    pub stuck: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 1024 * 1024, room: 64 * 1024 }
+        Self { bytes: 512 * 1024, room: 64 * 1024, stuck: Duration::from_secs(30) }
     }
 }
 
@@ -46,8 +52,6 @@ pub(super) enum Flush {
     Now(Scope),
     /// Look again then.
     At(Instant),
-    /// More waits than may.
-    Overflow,
 }
 
 /// How much leaves.
@@ -66,6 +70,8 @@ pub(super) enum Outgoing<'a> {
     One(&'a Arc<Published>, u64),
     /// Several of them.
     Batch(&'a [(Arc<Published>, u64)]),
+    /// `room:reset`.
+    Reset(&'a RawValue),
 }
 
 impl Outgoing<'_> {
@@ -73,36 +79,23 @@ impl Outgoing<'_> {
         let (one, many) = match self {
             Self::One(message, conflated) => (Some((*message, *conflated)), [].as_slice()),
             Self::Batch(messages) => (None, *messages),
+            Self::Reset(_) => (None, [].as_slice()),
         };
         one.into_iter().chain(many.iter().map(|(message, conflated)| (message, *conflated)))
     }
 }
 
-#[derive(Debug)]
-struct Pending {
-    message: Arc<Published>,
-    conflated: u64,
-    batch: bool,
-}
-
-/// What waits of one channel.
-#[derive(Debug)]
-struct Lane {
-    channel: ChannelName,
-    pending: VecDeque<Pending>,
-}
-
-impl Lane {
-    fn urgency(&self) -> Priority {
-        self.pending.iter().map(|p| p.message.priority).max().unwrap_or(Priority::Low)
-    }
-}
+/// Tells one membership of a channel from the next: what was begun for an earlier one counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Membership(u64);
 
 /// What waits for one connection.
 #[derive(Debug)]
 pub struct Outbox {
     limits: Limits,
-    // In the order in which they began to wait; few, so that looking through them is cheap.
+    // Critical messages are acknowledged one by one.
+    critical_alone: bool,
+    // One per joined channel; few, so that looking through them is cheap.
     lanes: Vec<Lane>,
     count: usize,
     bytes: usize,
@@ -110,12 +103,18 @@ pub struct Outbox {
     last_flush: Option<Instant>,
     due: Option<Instant>,
     full: bool,
+    stuck_since: Option<Instant>,
+    memberships: u64,
+    // Rises with every lane that begins to wait, so that lanes of one urgency keep that order.
+    turns: u64,
+    fallen: Vec<(ChannelName, Membership)>,
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, critical_alone: bool) -> Self {
         Self {
             limits,
+            critical_alone,
             lanes: Vec::new(),
             count: 0,
             bytes: 0,
@@ -123,44 +122,132 @@ impl Outbox {
             last_flush: None,
             due: None,
             full: false,
+            stuck_since: None,
+            memberships: 0,
+            turns: 0,
+            fallen: Vec::new(),
         }
     }
 
-    /// Takes a message; what to do about it.
-    pub(super) fn push(
+    /// Begins a membership, which replaces an earlier one of the same channel. Nothing live is taken for it
+    /// before [`Outbox::go_live`].
+    pub(super) fn enter(&mut self, channel: &ChannelName, batch: bool) -> Membership {
+        self.leave(channel);
+        self.memberships += 1;
+        let membership = Membership(self.memberships);
+        self.lanes.push(Lane::new(channel.clone(), membership, batch));
+        membership
+    }
+
+    /// Ends the membership and drops what waits of it.
+    pub(super) fn leave(&mut self, channel: &ChannelName) {
+        self.lanes.retain(|lane| lane.channel != *channel);
+        self.recount();
+    }
+
+    /// The receiver knows everything up to `position`.
+    pub(super) fn set_written(&mut self, channel: &ChannelName, membership: Membership, position: Position) {
+        if let Some(lane) = self.member(channel, membership) {
+            lane.written = Some(position);
+        }
+    }
+
+    /// Up to where each channel was handed to the transport.
+    pub(super) fn written(&self) -> Vec<(ChannelName, Position)> {
+        let known = self.lanes.iter().filter_map(|lane| Some((lane.channel.clone(), lane.written.clone()?)));
+        known.collect()
+    }
+
+    /// Up to where one channel was.
+    pub(super) fn written_of(&self, channel: &ChannelName) -> Option<&Position> {
+        self.lanes.iter().find(|lane| lane.channel == *channel)?.written.as_ref()
+    }
+
+    /// From now on live messages of the channel are taken; whether the membership still exists.
+    pub(super) fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
+        let Some(lane) = self.member(channel, membership) else { return false };
+        lane.live = true;
+        true
+    }
+
+    /// Takes a live message; what to do about it. A channel that is not live takes none: history has it.
+    pub(super) fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
+            return Flush::Nothing;
+        };
+        if !lane.live {
+            return Flush::Nothing;
+        }
+        self.add(message, 0, false, window, now)
+    }
+
+    /// Takes a message from history, right before which the receiver was spared `conflated`; `None` if the
+    /// membership has ended.
+    pub(super) fn resume(
         &mut self,
-        message: Arc<Published>,
-        batch: bool,
+        membership: Membership,
+        message: &Arc<Published>,
+        conflated: u64,
+        window: Batch,
+        now: Instant,
+    ) -> Option<Flush> {
+        self.member(&message.channel, membership)?;
+        Some(self.add(message, conflated, true, window, now))
+    }
+
+    /// Takes a notice that what follows in the channel does not continue what came before `position`.
+    pub(super) fn reset(
+        &mut self,
+        channel: &ChannelName,
+        notice: Box<RawValue>,
+        position: Position,
+    ) -> Flush {
+        let turn = self.next_turn();
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == *channel) else {
+            return Flush::Nothing;
+        };
+        // Whatever still waits belongs to a past that is not vouched for any more.
+        lane.clear();
+        lane.add(Pending::Reset { notice, position }, turn, false);
+        self.recount();
+        if self.full { Flush::Nothing } else { Flush::Now(Scope::Channel(channel.clone())) }
+    }
+
+    /// The channels that have fallen behind since the last call.
+    pub(super) fn take_fallen(&mut self) -> Vec<(ChannelName, Membership)> {
+        std::mem::take(&mut self.fallen)
+    }
+
+    fn add(
+        &mut self,
+        message: &Arc<Published>,
+        conflated: u64,
+        promised: bool,
         window: Batch,
         now: Instant,
     ) -> Flush {
-        let urgent = message.priority.is_urgent();
-        let channel = message.channel.clone();
-        let size = message.size();
-        let pending = Pending { message, conflated: 0, batch };
-        let full = self.full;
-        let lane = self.lane(&channel);
-        let spared = if full {
-            conflate(&mut lane.pending, pending)
-        } else {
-            lane.pending.push_back(pending);
-            None
-        };
+        let (urgent, full, turn) = (message.priority.is_urgent(), self.full, self.next_turn());
         self.batch_max = self.batch_max.min(window.max.max(1));
-        self.count += 1;
-        self.bytes += size;
-        if let Some(spared) = spared {
-            self.count -= 1;
-            self.bytes -= spared;
-        }
-        if self.bytes > self.limits.bytes {
-            return Flush::Overflow;
-        }
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
+            return Flush::Nothing;
+        };
+        let before = (lane.len(), lane.bytes());
+        lane.add(Pending::Message { message: message.clone(), conflated, promised }, turn, full);
+        self.count = self.count + lane.len() - before.0;
+        self.bytes = self.bytes + lane.bytes() - before.1;
+        let too_much = self.bytes > self.limits.bytes;
         if self.full {
+            if too_much {
+                self.fall_behind();
+            }
             return Flush::Nothing;
         }
+        if too_much {
+            // The transport may well take it: only what it refuses can be too much.
+            return Flush::Now(Scope::All);
+        }
         if urgent {
-            return Flush::Now(Scope::Channel(channel));
+            return Flush::Now(Scope::Channel(message.channel.clone()));
         }
         let quiet_from = self.last_flush.map(|last| last + window.interval);
         match quiet_from {
@@ -174,6 +261,25 @@ impl Outbox {
             }
             _ => Flush::Now(Scope::All),
         }
+    }
+
+    /// Makes room: the least urgent channels go first, the largest of them before the others, until half of
+    /// the bound is free.
+    fn fall_behind(&mut self) {
+        while self.bytes > self.limits.bytes / 2 {
+            let victim = self.lanes.iter_mut().filter(|lane| lane.can_fall_behind());
+            let victim = victim.min_by_key(|lane| (lane.urgency(), std::cmp::Reverse(lane.bytes())));
+            let Some(lane) = victim else { return };
+            lane.clear();
+            lane.live = false;
+            self.fallen.push((lane.channel.clone(), lane.membership));
+            self.recount();
+        }
+    }
+
+    /// Lets what waits only for its window leave.
+    pub(super) fn hurry(&self) -> Flush {
+        if self.full || self.count == 0 { Flush::Nothing } else { Flush::Now(Scope::All) }
     }
 
     /// What to do at `now`, when somebody looks.
@@ -194,29 +300,34 @@ impl Outbox {
     pub(super) fn drain(
         &mut self,
         scope: &Scope,
+        now: Instant,
         mut send: impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
-        let max = self.batch_max;
+        let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
+        let before = self.count;
         let result = match scope {
             Scope::Channel(channel) => self
                 .lanes
                 .iter_mut()
                 .filter(|lane| lane.channel == *channel)
-                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), max, &mut send)),
+                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, &mut send)),
             Scope::All => {
-                self.last_flush = Some(Instant::now());
-                // Stable: channels of one urgency keep the order in which they began to wait.
-                self.lanes.sort_by_key(|lane| std::cmp::Reverse(lane.urgency()));
-                drain_lanes(&mut self.lanes, max, &mut send)
+                self.last_flush = Some(now);
+                self.lanes.sort_by_key(|lane| (std::cmp::Reverse(lane.urgency()), lane.turn));
+                drain_lanes(&mut self.lanes, rules, &mut send)
             }
         };
-        self.full = result == Err(SendError::Full);
-        self.lanes.retain(|lane| !lane.pending.is_empty());
         self.recount();
+        self.full = result == Err(SendError::Full);
+        self.stuck_since = match self.stuck_since {
+            Some(since) if self.full && self.count == before => Some(since),
+            _ if self.full => Some(now),
+            _ => None,
+        };
         result
     }
 
-    /// When to look again after a drain, if something is left.
+    /// When to look again after a drain that left something.
     pub(super) fn next_due(&mut self, now: Instant, full: bool) -> Option<Instant> {
         if full {
             self.due = Some(now + RETRY_FULL);
@@ -228,15 +339,14 @@ impl Outbox {
         None
     }
 
-    /// Drops what waits of one channel.
-    pub(super) fn forget(&mut self, channel: &ChannelName) {
-        self.lanes.retain(|lane| lane.channel != *channel);
-        self.recount();
+    /// Whether the transport has taken nothing for longer than it may.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck_since.is_some_and(|since| now.duration_since(since) >= self.limits.stuck)
     }
 
-    /// Drops everything.
+    /// Drops everything that waits; what was written is still known.
     pub(super) fn clear(&mut self) {
-        self.lanes = Vec::new();
+        self.lanes.iter_mut().for_each(Lane::clear);
         self.recount();
     }
 
@@ -245,87 +355,25 @@ impl Outbox {
         self.bytes < self.limits.room
     }
 
-    fn lane(&mut self, channel: &ChannelName) -> &mut Lane {
-        let found = self.lanes.iter().position(|lane| lane.channel == *channel);
-        let index = found.unwrap_or_else(|| {
-            self.lanes.push(Lane { channel: channel.clone(), pending: VecDeque::new() });
-            self.lanes.len() - 1
-        });
-        &mut self.lanes[index]
+    /// Whether the membership still exists.
+    pub(super) fn is_member(&self, channel: &ChannelName, membership: Membership) -> bool {
+        self.lanes.iter().any(|lane| lane.membership == membership && lane.channel == *channel)
+    }
+
+    fn member(&mut self, channel: &ChannelName, membership: Membership) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.membership == membership && lane.channel == *channel)
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
     }
 
     fn recount(&mut self) {
-        let pending = self.lanes.iter().flat_map(|lane| &lane.pending);
-        (self.count, self.bytes) =
-            pending.fold((0, 0), |(count, bytes), p| (count + 1, bytes + p.message.size()));
+        let sizes = self.lanes.iter().map(|lane| (lane.len(), lane.bytes()));
+        (self.count, self.bytes) = sizes.fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
     }
 }
 
-/// Appends to a lane; an earlier message with the same key is left out, and its successor says so. The bytes
-/// of the message that was left out, if one was.
-fn conflate(lane: &mut VecDeque<Pending>, mut newest: Pending) -> Option<usize> {
-    let key = newest.message.conflation_key.clone();
-    let position = newest.message.position.epoch.clone();
-    let superseded = key.and_then(|key| {
-        lane.iter().rposition(|p| {
-            p.message.conflation_key.as_ref() == Some(&key) && p.message.position.epoch == position
-        })
-    });
-    let spared = superseded.and_then(|index| {
-        let old = lane.remove(index)?;
-        let missing = old.conflated + 1;
-        match lane.get_mut(index) {
-            Some(successor) => successor.conflated += missing,
-            None => newest.conflated += missing,
-        }
-        metrics::conflated(1);
-        Some(old.message.size())
-    });
-    lane.push_back(newest);
-    spared
-}
-
-/// Sends the lanes one after the other. Messages for batches are gathered over channels, up to `max` a frame.
-fn drain_lanes(
-    lanes: &mut [Lane],
-    max: usize,
-    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
-) -> Result<(), SendError> {
-    for index in 0..lanes.len() {
-        while let Some(front) = lanes[index].pending.front() {
-            if front.batch {
-                send_batch(&mut lanes[index..], max, send)?;
-            } else {
-                send(&Outgoing::One(&front.message, front.conflated))?;
-                lanes[index].pending.pop_front();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Sends one array from the front of the lanes.
-fn send_batch(
-    lanes: &mut [Lane],
-    max: usize,
-    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
-) -> Result<(), SendError> {
-    let mut batch = Vec::new();
-    let mut taken = Vec::with_capacity(lanes.len());
-    for lane in lanes.iter() {
-        let before = batch.len();
-        let room = max.saturating_sub(before);
-        let front = lane.pending.iter().take_while(|p| p.batch).take(room);
-        batch.extend(front.map(|p| (p.message.clone(), p.conflated)));
-        taken.push(batch.len() - before);
-        // What does not ride in the batch has to leave before anything of a later channel does.
-        if batch.len() == max || lane.pending.len() > batch.len() - before {
-            break;
-        }
-    }
-    send(&Outgoing::Batch(&batch))?;
-    for (lane, n) in lanes.iter_mut().zip(taken) {
-        lane.pending.drain(..n);
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

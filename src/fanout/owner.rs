@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::Channel;
 pub(super) use super::channel::GoLive;
 use super::connection::{Connection, ConnectionId};
+use super::outbox::Membership;
 use crate::config::channels::{Batch, Rules};
 use crate::model::{ChannelName, Position, Published};
 
@@ -20,9 +21,21 @@ pub(super) enum Command {
     /// Messages were appended.
     Publish(Vec<Arc<Published>>),
     /// Add a subscriber that does not listen yet.
-    Subscribe { channel: ChannelName, connection: Arc<Connection>, batch: bool, done: oneshot::Sender<()> },
+    Subscribe {
+        channel: ChannelName,
+        connection: Arc<Connection>,
+        membership: Membership,
+        done: oneshot::Sender<()>,
+    },
     /// Let it listen from a position on.
-    GoLive { channel: ChannelName, connection: ConnectionId, from: Position, reply: oneshot::Sender<GoLive> },
+    GoLive {
+        channel: ChannelName,
+        connection: ConnectionId,
+        membership: Membership,
+        from: Position,
+        confirmed: bool,
+        reply: oneshot::Sender<GoLive>,
+    },
     /// Remove it.
     Unsubscribe { channel: ChannelName, connection: ConnectionId, done: oneshot::Sender<()> },
 }
@@ -60,17 +73,19 @@ impl Owner {
                     }
                 }
             }
-            Command::Subscribe { channel, connection, batch, done } => {
+            Command::Subscribe { channel, connection, membership, done } => {
                 let window = self.window(&channel);
                 let name = channel.clone();
                 let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window));
-                entry.subscribe(connection, batch);
+                entry.subscribe(connection, membership);
                 // Whoever asked may be gone; its disconnect removes the subscriber.
                 let _ = done.send(());
             }
-            Command::GoLive { channel, connection, from, reply } => {
+            Command::GoLive { channel, connection, membership, from, confirmed, reply } => {
                 let found = self.channels.get_mut(&channel);
-                let answer = found.map_or(GoLive::Gone, |channel| channel.go_live(connection, &from));
+                let answer = found.map_or(GoLive::Gone, |channel| {
+                    channel.go_live(connection, membership, &from, confirmed)
+                });
                 let _ = reply.send(answer);
             }
             Command::Unsubscribe { channel, connection, done } => {

@@ -246,7 +246,7 @@ pub enum Refused {
         state: TestState,
     },
     /// A job runs the test: its worker alone tells of beginnings and ends.
-    #[error("job {job} runs this test: only its worker may tell that it starts or ends")]
+    #[error("job {job} runs this test: only its worker may tell that it, or another attempt, starts or ends")]
     Owned {
         /// The job.
         job: JobId,
@@ -300,17 +300,14 @@ impl Snapshot {
         }
     }
 
-    /// Whether a message that does not come from `job` may tell `event` of this test.
-    pub fn admits(&self, event: TestEvent, job: Option<&JobId>) -> Result<(), Refused> {
-        match &self.job_id {
-            Some(owner) if job != Some(owner) && !matches!(event, TestEvent::Progress | TestEvent::Log) => {
-                Err(Refused::Owned { job: owner.clone() })
-            }
-            Some(owner) if job != Some(owner) && self.state != TestState::Running => {
-                Err(Refused::Owned { job: owner.clone() })
-            }
-            _ => Ok(()),
-        }
+    /// Whether whoever speaks for `job` may tell `event` of `attempt` here. Where a job runs the test, others
+    /// may only add to the attempt that runs: a later one of their own would end the story of the job's.
+    pub fn admits(&self, event: TestEvent, attempt: Option<u32>, job: Option<&JobId>) -> Result<(), Refused> {
+        let Some(owner) = self.job_id.as_ref().filter(|owner| job != Some(*owner)) else { return Ok(()) };
+        let adds = matches!(event, TestEvent::Progress | TestEvent::Log)
+            && self.state == TestState::Running
+            && attempt.is_none_or(|attempt| attempt <= self.attempt);
+        if adds { Ok(()) } else { Err(Refused::Owned { job: owner.clone() }) }
     }
 
     /// Folds one message into the state. After a refusal the state is as before.

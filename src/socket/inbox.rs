@@ -128,6 +128,10 @@ impl Transport for TappedTransport {
     fn kill(&self) {
         self.inner.kill();
     }
+
+    fn acknowledges(&self) -> bool {
+        self.inner.acknowledges()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fanout::{JoinError, Since};
+use crate::inbox::InboxError;
 use crate::model::{ChannelName, Epoch, Incoming, Position, UserId};
 use crate::publish::PublishError;
 
@@ -48,6 +49,12 @@ impl From<JoinError> for Refusal {
     }
 }
 
+impl From<InboxError> for Refusal {
+    fn from(error: InboxError) -> Self {
+        Self::new("unavailable", error.to_string())
+    }
+}
+
 /// What a client says of itself when it connects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -58,13 +65,15 @@ pub(super) struct Handshake {
     pub(super) user_id: Option<UserId>,
     /// It takes `message:batch`.
     pub(super) batch: bool,
+    /// It acknowledges critical messages.
+    pub(super) acks: bool,
     /// It wants its user's notifications without asking.
     pub(super) inbox: bool,
 }
 
 impl Default for Handshake {
     fn default() -> Self {
-        Self { client_id: None, user_id: None, batch: false, inbox: true }
+        Self { client_id: None, user_id: None, batch: false, acks: false, inbox: true }
     }
 }
 
@@ -92,13 +101,23 @@ pub(super) enum Request {
     Leave(ChannelName),
     Ping(Option<Value>),
     Publish(Box<Incoming>),
+    Acknowledge(Acknowledge),
+}
+
+/// Everything of a room up to a position was processed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Acknowledge {
+    pub(super) room: ChannelName,
+    #[serde(flatten)]
+    pub(super) position: Position,
 }
 
 /// A wish to join a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Join {
     pub(super) room: ChannelName,
-    pub(super) since: Since,
+    /// What the receiver knows; none leaves it to what is stored of its device.
+    pub(super) since: Option<Since>,
     pub(super) batch: Option<bool>,
     pub(super) snapshot: bool,
 }
@@ -124,8 +143,8 @@ enum SinceWire {
 
 impl Request {
     /// The events that clients may send.
-    pub(super) const EVENTS: [&'static str; 4] =
-        ["room:join", "room:leave", "heartbeat:ping", "event:publish"];
+    pub(super) const EVENTS: [&'static str; 5] =
+        ["room:join", "room:leave", "message:ack", "heartbeat:ping", "event:publish"];
 
     /// Reads the first argument of `event`; `None` where there was none, or none that is JSON.
     pub(super) fn parse(event: &str, data: Option<Value>) -> Result<Self, Refusal> {
@@ -139,6 +158,13 @@ impl Request {
                 },
                 _ => Err(Refusal::invalid("room:leave takes a room's name")),
             },
+            "message:ack" => {
+                let data = data.unwrap_or_default();
+                let acknowledge = serde_json::from_value(data).map_err(|e| {
+                    Refusal::invalid(format!("message:ack takes {{room, epoch, offset}}: {e}"))
+                })?;
+                Ok(Self::Acknowledge(acknowledge))
+            }
             "heartbeat:ping" => Ok(Self::Ping(data.and_then(|data| data.get("t").cloned()))),
             "event:publish" => {
                 let data = data.ok_or_else(|| Refusal::invalid("event:publish takes a message"))?;
@@ -160,11 +186,11 @@ fn parse_join(data: Option<Value>) -> Result<Join, Refusal> {
         _ => return Err(Refusal::invalid("room:join takes a room's name or an object with `room`")),
     };
     let since = match object.since {
-        None => Since::Now,
-        Some(SinceWire::Word(word)) if word == "now" => Since::Now,
-        Some(SinceWire::Word(word)) if word == "start" => Since::Start,
+        None => None,
+        Some(SinceWire::Word(word)) if word == "now" => Some(Since::Now),
+        Some(SinceWire::Word(word)) if word == "start" => Some(Since::Start),
         Some(SinceWire::At { epoch, offset }) if epoch.len() <= Epoch::MAX_LEN => {
-            Since::At(Position { epoch: Epoch::new(&epoch), offset })
+            Some(Since::At(Position { epoch: Epoch::new(&epoch), offset }))
         }
         Some(_) => {
             return Err(Refusal::invalid("`since` is {epoch, offset}, \"start\" or \"now\""));
@@ -198,7 +224,7 @@ mod tests {
     fn a_join_names_its_room_in_two_ways() {
         let expected = Join {
             room: ChannelName::parse("queue-updates").unwrap(),
-            since: Since::Now,
+            since: None,
             batch: None,
             snapshot: false,
         };
@@ -209,9 +235,9 @@ mod tests {
     #[test]
     fn a_join_says_what_the_receiver_knows() {
         let at = join(json!({ "room": "a", "since": { "epoch": "e", "offset": 7 } })).unwrap();
-        assert_eq!(at.since, Since::At(Position { epoch: Epoch::new("e"), offset: 7 }));
-        assert_eq!(join(json!({ "room": "a", "since": "start" })).unwrap().since, Since::Start);
-        assert_eq!(join(json!({ "room": "a", "since": "now" })).unwrap().since, Since::Now);
+        assert_eq!(at.since, Some(Since::At(Position { epoch: Epoch::new("e"), offset: 7 })));
+        assert_eq!(join(json!({ "room": "a", "since": "start" })).unwrap().since, Some(Since::Start));
+        assert_eq!(join(json!({ "room": "a", "since": "now" })).unwrap().since, Some(Since::Now));
     }
 
     #[test]
@@ -224,6 +250,8 @@ mod tests {
             ("room:join", json!({ "room": "a", "since": { "epoch": "e", "offset": -1 } })),
             ("room:join", json!({ "room": "a", "sinse": "start" })),
             ("room:leave", json!(null)),
+            ("message:ack", json!({ "room": "a", "epoch": "e" })),
+            ("message:ack", json!(null)),
             ("event:publish", json!({ "event": "e" })),
         ] {
             let refused = Request::parse(event, Some(data.clone())).expect_err(event);

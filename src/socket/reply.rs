@@ -55,13 +55,22 @@ impl<A: Adapter> Reply<A> {
 
     /// Refuses: to the callback, or as an `error` event where there is none.
     pub(super) async fn refuse(&self, event: &str, refusal: &Refusal) {
-        if self.ack_id.is_some() {
-            self.send(&serde_json::json!({ "ok": false, "error": refusal })).await;
-        } else {
-            let Refusal { code, message } = refusal;
-            let error = serde_json::json!({ "code": code, "message": message, "event": event });
-            self.offer(|| self.socket.emit("error", &error)).await;
+        self.offer(|| self.try_refuse(event, refusal)).await;
+    }
+
+    /// Refuses at once; a full socket does without it.
+    pub(super) fn refuse_now(&self, event: &str, refusal: &Refusal) {
+        if let Err(error) = self.try_refuse(event, refusal) {
+            tracing::debug!(sid = %self.socket.id, event, %error, "a refusal found no room and was dropped");
         }
+    }
+
+    fn try_refuse(&self, event: &str, refusal: &Refusal) -> Result<(), SendError> {
+        if self.ack_id.is_some() {
+            return self.ack_sender().send(&serde_json::json!({ "ok": false, "error": refusal }));
+        }
+        let Refusal { code, message } = refusal;
+        self.socket.emit("error", &serde_json::json!({ "code": code, "message": message, "event": event }))
     }
 
     /// Sends an event at once; a full socket does without it.

@@ -3,6 +3,7 @@
 //! Requests are queued while their packet is read and worked off by a task that lives only as long as there
 //! is something to do: an idle connection has none.
 
+mod device;
 mod rooms;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -11,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::carriers::SessionLine;
 use super::inbox::{Tap, TappedTransport};
-use super::line::SessionLine;
-use super::protocol::{Handshake, Refusal, Request};
+use super::places::Places;
+use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
@@ -22,6 +24,7 @@ use crate::fanout::{Connection, Transport};
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
+use crate::sync::Device;
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;
@@ -33,6 +36,8 @@ pub(super) struct Session {
     sid: String,
     client_id: String,
     user_id: Option<UserId>,
+    // None where the client did not name itself: then there is nothing to recognise it by.
+    device: Option<Device>,
     batch: bool,
     // None for who is nobody.
     tap: Option<Arc<Tap>>,
@@ -44,8 +49,8 @@ pub(super) struct Session {
 /// What a session has to do.
 #[derive(Debug)]
 enum Work {
-    /// What its client asked for.
-    Request(Request, &'static str, Reply),
+    /// What its client asked for, or why it will not get it: refusals are answered in their order too.
+    Request(Result<Request, Refusal>, &'static str, Reply),
     /// Bring its user's notifications.
     Inbox(ChannelName),
 }
@@ -57,32 +62,37 @@ struct State {
     ended: bool,
     broke: bool,
     rooms: BTreeSet<ChannelName>,
+    places: Places,
 }
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let transport = SocketTransport { socket: socket.clone(), lines: edge.lines.clone() };
+        let transport = SocketTransport::new(socket.clone(), edge.carriers.clone(), handshake.acks);
         let tap = handshake.user_id.clone().map(|user| {
-            let channels = edge.notifier.channels_of(&user);
-            Arc::new(Tap::new(user, channels, edge.receipts.clone()))
+            let channels = edge.parts.notifier.channels_of(&user);
+            Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))
         });
         let transport: Box<dyn Transport> = match &tap {
             Some(tap) => Box::new(TappedTransport { inner: transport, tap: tap.clone() }),
             None => Box::new(transport),
         };
         let sid = socket.id.to_string();
+        let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
+        let device = handshake.client_id.clone();
+        let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });
         let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
             client_id: handshake.client_id.unwrap_or_else(|| sid.clone()),
             sid,
             user_id: handshake.user_id,
+            device,
             batch: handshake.batch,
             tap,
             inbox: handshake.inbox,
-            connection: edge.fanout.connect(transport, Limits::default()),
+            connection: edge.parts.fanout.connect(transport, limits),
             state: Mutex::default(),
         });
-        edge.presence.arrive(Arrival {
+        edge.parts.presence.arrive(Arrival {
             connection_id: session.sid.clone(),
             client_id: session.client_id.clone(),
             user_id: session.user_id.clone(),
@@ -92,9 +102,9 @@ impl Session {
         session
     }
 
-    /// Tells the client who it is here, and what holds.
-    pub(super) fn greet(&self, socket: &SocketRef) {
-        let Some(edge) = self.edge.upgrade() else { return };
+    /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
+    pub(super) fn greet(&self, socket: &SocketRef) -> bool {
+        let Some(edge) = self.edge.upgrade() else { return false };
         let SocketOptions { node, heartbeat_interval, heartbeat_timeout, .. } = &edge.options;
         let greeting = json!({
             "connectionId": self.sid,
@@ -117,21 +127,18 @@ impl Session {
         {
             object.remove("userId");
         }
-        if let Err(error) = socket.emit("connection:established", &greeting) {
-            tracing::debug!(sid = self.sid, %error, "the greeting could not be sent");
-        }
+        let greeted = socket.emit("connection:established", &greeting);
+        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, %error, "nobody was greeted")).is_ok()
     }
 
     /// Takes an event in its order.
     pub(super) fn enqueue(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: Reply) {
-        let request = match Request::parse(event, data) {
-            Ok(Request::Ping(t)) => return pong(&reply, t),
-            Ok(request) => request,
-            Err(refusal) => {
-                metrics::rejected("invalid");
-                return spawn_refusal(reply, event, refusal);
-            }
-        };
+        let request = Request::parse(event, data);
+        match &request {
+            Ok(Request::Ping(t)) => return pong(&reply, t.clone()),
+            Ok(_) => {}
+            Err(_) => metrics::rejected("invalid"),
+        }
         let mut state = self.state();
         if state.ended {
             return;
@@ -140,7 +147,7 @@ impl Session {
             drop(state);
             metrics::rejected("limit");
             let text = format!("{PENDING_REQUESTS} requests of this connection wait already");
-            return spawn_refusal(reply, event, Refusal::new("too_many_requests", text));
+            return reply.refuse_now(event, &Refusal::new("too_many_requests", text));
         }
         state.pending.push_back(Work::Request(request, event, reply));
         self.wake(state);
@@ -167,7 +174,7 @@ impl Session {
     pub(super) fn end(self: Arc<Self>, broke: bool) {
         self.connection.close();
         if let Some(edge) = self.edge.upgrade() {
-            edge.presence.depart(&self.sid);
+            edge.parts.presence.depart(&self.sid);
         }
         let mut state = self.state();
         state.ended = true;
@@ -191,7 +198,11 @@ impl Session {
             };
             match next {
                 Some(Work::Request(request, event, reply)) => {
-                    if let Err(refusal) = self.act(&edge, request, &reply).await {
+                    let done = match request {
+                        Ok(request) => self.act(&edge, request, &reply).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    if let Err(refusal) = done {
                         reply.refuse(event, &refusal).await;
                     }
                 }
@@ -200,9 +211,10 @@ impl Session {
                 None => {}
             }
         }
+        edge.save(std::slice::from_ref(&self)).await;
         let rooms = std::mem::take(&mut self.state().rooms);
         for room in rooms {
-            edge.fanout.leave(&room, self.connection.id()).await;
+            edge.parts.fanout.leave(&room, self.connection.id()).await;
         }
         if let Some(tap) = self.tap.as_ref().filter(|_| self.state().broke) {
             // A peer that reads has answered a ping that was sent behind everything older than this.
@@ -210,12 +222,19 @@ impl Session {
         }
     }
 
-    async fn act(&self, edge: &Edge, request: Request, reply: &Reply) -> Result<(), Refusal> {
+    async fn act(self: &Arc<Self>, edge: &Edge, request: Request, reply: &Reply) -> Result<(), Refusal> {
         match request {
             Request::Join(join) => self.join(edge, join, reply).await,
             Request::Leave(room) => {
+                // Where it was is kept for the day on which it joins again.
+                edge.save(std::slice::from_ref(self)).await;
                 self.leave(edge, &room).await;
                 reply.send(&json!({ "ok": true, "room": room })).await;
+                Ok(())
+            }
+            Request::Acknowledge(Acknowledge { room, position }) => {
+                self.acknowledge(edge, &room, position).await?;
+                reply.send(&json!({ "ok": true })).await;
                 Ok(())
             }
             Request::Publish(message) => self.publish(edge, *message, reply).await,
@@ -229,7 +248,7 @@ impl Session {
         if let Some(user) = &self.user_id {
             message.user_id.get_or_insert_with(|| user.clone());
         }
-        let results = edge.publisher.publish(vec![message]).await;
+        let results = edge.parts.publisher.publish(vec![message]).await;
         let Some(result) = results.into_iter().next() else { return Ok(()) };
         let appended = result?;
         let position = appended.position;
@@ -252,9 +271,4 @@ fn pong(reply: &Reply, t: Option<Value>) {
         object.insert("t".to_owned(), t);
     }
     reply.emit_now("heartbeat:pong", &pong);
-}
-
-/// Refusals of what cannot even be queued; bounded by the socket's own reading.
-fn spawn_refusal(reply: Reply, event: &'static str, refusal: Refusal) {
-    tokio::spawn(async move { reply.refuse(event, &refusal).await });
 }

@@ -4,13 +4,14 @@
 //! request: one long-lived WebSocket would hold the whole buffer. The parts that matter are copied, and the
 //! rest is let go.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
-use super::line::Lines;
+use super::carriers::Carriers;
 use crate::listener::KillSwitch;
 
 /// The headers that the handshake and the authentication read.
@@ -32,12 +33,12 @@ const KEPT: [header::HeaderName; 11] = [
 #[derive(Debug, Clone)]
 pub struct SlimService<S> {
     inner: S,
-    lines: Lines,
+    carriers: Arc<Carriers>,
 }
 
 impl<S> SlimService<S> {
-    pub(super) fn new(inner: S, lines: Lines) -> Self {
-        Self { inner, lines }
+    pub(super) fn new(inner: S, carriers: Arc<Carriers>) -> Self {
+        Self { inner, carriers }
     }
 }
 
@@ -57,7 +58,7 @@ where
         if !request.uri().path().starts_with("/socket.io/") {
             return self.inner.call(request);
         }
-        self.lines.note(&mut request);
+        self.carriers.note(&mut request);
         let (parts, body) = request.into_parts();
         self.inner.call(Request::from_parts(slim(parts), body))
     }

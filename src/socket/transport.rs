@@ -1,23 +1,47 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
-use super::line::Lines;
+use super::acks::Acks;
+use super::carriers::Carriers;
 use crate::fanout::{Frame, SendError, Transport};
+use crate::model::Priority;
 
 /// Writes to one socket.
 #[derive(Debug)]
 pub(super) struct SocketTransport {
-    pub(super) socket: SocketRef,
-    pub(super) lines: Lines,
+    socket: SocketRef,
+    carriers: Arc<Carriers>,
+    acks: Option<Acks>,
+}
+
+impl SocketTransport {
+    /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
+    pub(super) fn new(socket: SocketRef, carriers: Arc<Carriers>, acks: bool) -> Self {
+        Self { socket, carriers, acks: acks.then(Acks::default) }
+    }
 }
 
 impl Transport for SocketTransport {
+    fn acknowledges(&self) -> bool {
+        self.acks.is_some()
+    }
+
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let sent = match frame {
-            Frame::Message { event, json } => self.socket.emit(event.as_str(), &**json),
+            Frame::Message { event, priority, json } => match &self.acks {
+                Some(acks) if priority == Priority::Critical => {
+                    if !acks.has_room() {
+                        return Err(SendError::Full);
+                    }
+                    acks.send(&self.socket, event, json)
+                }
+                _ => self.socket.emit(event.as_str(), &**json),
+            },
             Frame::Batch(messages) => {
                 let messages: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
                 // In a tuple, so that the array is one argument and not many.
@@ -36,6 +60,6 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        self.lines.end(self.socket.id.as_str());
+        self.carriers.end(self.socket.id.as_str());
     }
 }

@@ -1,6 +1,7 @@
 //! The writer: one thread that owns the writing connection and commits in groups.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use rusqlite::Connection;
@@ -147,16 +148,29 @@ impl Writer {
 
     fn transaction(&self, group: &mut [Operation]) -> rusqlite::Result<()> {
         let mut effects = Effects::default();
+        // A panic must not end the writer: every later change would be refused, and the lock be let go.
+        catch_unwind(AssertUnwindSafe(|| self.apply(group, &mut effects))).unwrap_or_else(|_| {
+            let detail = Some("a change panicked; the log says where".to_owned());
+            Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+                detail,
+            ))
+        })?;
+        for effect in effects.0 {
+            if catch_unwind(AssertUnwindSafe(effect)).is_err() {
+                tracing::error!("telling of a committed change panicked");
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, group: &mut [Operation], effects: &mut Effects) -> rusqlite::Result<()> {
         // Dropped without a commit, it rolls back; so does a panic in an operation.
         let tx = rusqlite::Transaction::new_unchecked(&self.conn, rusqlite::TransactionBehavior::Immediate)?;
         for op in group {
-            op.apply(&mut WriteTx { conn: &tx, after_commit: &mut effects })?;
+            op.apply(&mut WriteTx { conn: &tx, after_commit: effects })?;
         }
-        tx.commit()?;
-        for effect in effects.0 {
-            effect();
-        }
-        Ok(())
+        tx.commit()
     }
 
     fn refuse(&self, group: &mut Vec<Operation>, error: &rusqlite::Error) {

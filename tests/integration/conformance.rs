@@ -6,6 +6,7 @@ mod broker;
 mod inbox;
 mod presence;
 mod queue;
+mod sync;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

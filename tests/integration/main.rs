@@ -1,7 +1,10 @@
 //! Integration tests: one binary, a module per subject.
 
 mod conformance;
+mod fanout;
+mod layers;
 mod many_jobs;
 mod runner_command;
 mod service;
+mod store;
 mod support;

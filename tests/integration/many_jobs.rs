@@ -15,6 +15,8 @@ use tidings::model::{ChannelName, JobId, JobState, Message, Priority};
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::queue::{NewJob, Queue};
 use tidings::store::{Store, Synchronous};
+use tidings::sync::SyncState;
+use tidings::sync::embedded::EmbeddedSync;
 use tidings::tasks::Tasks;
 use tidings::upkeep;
 use tidings::worker::pool::{Pool, PoolOptions};
@@ -58,8 +60,9 @@ async fn two_thousand_jobs_end_in_priority_order_each_with_one_terminal_event() 
     submit_all_at_once(&queue).await;
 
     let (tasks, noter) = (Tasks::new(), Arc::new(Noter::default()));
+    let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), DEADLINE));
     let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
-    upkeep::start(&queue, &broker, &inbox, &tasks);
+    upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
     let runners: RunnerSet = [noter.clone() as Arc<dyn Runner>].into_iter().collect();
     let options =
         PoolOptions { concurrency: SLOTS, lease: Duration::from_secs(15), default_timeout: DEADLINE };

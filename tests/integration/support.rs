@@ -1,6 +1,6 @@
 //! What several subjects need: waiting with a deadline, a sink that remembers, and the channels of the tests.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,8 +40,11 @@ pub(crate) const ALL: PageLimit = PageLimit { messages: 1_000_000, bytes: 1 << 4
 
 /// The rules of the tests.
 pub(crate) fn rules() -> Arc<Rules> {
-    let text = format!("{BUILTIN}{CHANNELS}");
-    Arc::new(Rules::parse("channels.toml", &text).expect("the channels of the tests have no mistake"))
+    static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
+        let text = format!("{BUILTIN}{CHANNELS}");
+        Arc::new(Rules::parse("channels.toml", &text).expect("the channels of the tests have no mistake"))
+    });
+    RULES.clone()
 }
 
 /// Asks again and again until `ready` holds.

@@ -167,6 +167,15 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
       await client.join(room);
     });
 
+    test('requests and refusals are answered in the order in which they were made', async () => {
+      const client = await connect(transports);
+      const answered = [];
+      const ask = (room) => client.emit('room:join', room).then(({ ok }) => answered.push([room, ok]));
+      const rooms = Array.from({ length: 10 }, (_, n) => (n % 2 ? `no room ${n}` : `test-progress-${newTestId()}`));
+      await Promise.all(rooms.map(ask));
+      assert.deepEqual(answered, rooms.map((room, n) => [room, n % 2 === 0]));
+    });
+
     test('a client that asked for batches gets them in order and never longer than ten', async () => {
       const room = `test-progress-${newTestId()}`;
       const client = await connect(transports, { batch: true });

@@ -9,6 +9,7 @@ use tidings::client::room::Since;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
+use crate::serve::StopSignals;
 
 /// Which server.
 #[derive(Debug, clap::Args)]
@@ -176,14 +177,12 @@ pub(crate) struct WatchArgs {
 pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
     let since = if args.from_start { Since::Start } else { Since::Now };
     let Server { url, token, json } = args.server;
+    let mut signals = StopSignals::listen()?;
     let mut follower = Follower::new(&url, token, args.rooms, since);
     loop {
         let news = tokio::select! {
             news = follower.next() => news?,
-            stopped = crate::serve::wait_for_signal() => {
-                stopped?;
-                return Ok(ExitCode::SUCCESS);
-            }
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         match news {
             News::Message(message) if json => println!("{}", serde_json::to_string(&message)?),

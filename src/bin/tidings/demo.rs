@@ -19,6 +19,7 @@ use tidings::telemetry;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
+use crate::serve::StopSignals;
 use view::View;
 
 /// With `--exit` the demo ends by itself within this time, whatever happens.
@@ -79,6 +80,7 @@ fn settings(dir: &Path, listen: SocketAddr) -> Result<Settings, Failure> {
 async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
     let rooms = vec!["queue-updates".to_owned(), "test-updates".to_owned()];
     let mut follower = Follower::new(url, None, rooms.clone(), Since::Now);
+    let mut signals = StopSignals::listen()?;
     let mut view = View::new(url);
     let mut joined = 0;
     let mut submitted = false;
@@ -86,8 +88,7 @@ async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
     loop {
         let news = tokio::select! {
             news = follower.next() => news?,
-            stopped = crate::serve::wait_for_signal() => {
-                stopped?;
+            () = signals.next() => {
                 view.finish();
                 return Ok(ExitCode::SUCCESS);
             }

@@ -10,7 +10,7 @@ use tidings::app::{App, AppOptions};
 use tidings::config::channels::Rules;
 use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Failure;
 
@@ -45,17 +45,16 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let rules = rules(settings.channels.as_deref())?;
     telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
+    // Before anybody can know that the server runs, and tell it to stop.
+    let mut signals = StopSignals::listen()?;
     let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
-    wait_for_signal().await?;
+    signals.next().await;
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
         () = app.stop() => Ok(ExitCode::SUCCESS),
-        ended = wait_for_signal() => {
-            ended?;
-            Ok(ExitCode::FAILURE)
-        }
+        () = signals.next() => Ok(ExitCode::FAILURE),
     }
 }
 
@@ -68,13 +67,22 @@ fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
     Ok(Arc::new(rules))
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub(crate) async fn wait_for_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGINT and SIGTERM, from the moment at which this is made.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for the next of them.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

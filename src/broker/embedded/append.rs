@@ -73,7 +73,7 @@ pub(crate) fn append_in(
             Some(snapshot) => snapshot,
             None => unknown_test(fold, row.epoch.clone()),
         };
-        let admitted = snapshot.admits(fold.event, fold.job_id.as_ref());
+        let admitted = snapshot.admits(fold.event, fold.data.attempt, fold.job_id.as_ref());
         if let Err(refused) =
             admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms))
         {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::append::{ChannelRow, find_channel, load_snapshot, parse_snapshot, place};
-use crate::broker::{Page, PageLimit, TestPage, Top};
+use crate::broker::{Page, PageLimit, Survey, TestPage, Top};
 use crate::config::channels::{History, Rules};
 use crate::model::message::OpenEnvelope;
 use crate::model::{ChannelName, EventName, Position, Priority, Published, TestId, TestState, now_ms};
@@ -59,6 +59,30 @@ pub(super) fn history(
     }
     drop(rows);
     Ok(Some(Page { messages, epoch: row.epoch, top: row.top, oldest }))
+}
+
+pub(super) fn survey(
+    conn: &Connection,
+    channel: &ChannelName,
+    after: u64,
+    upto: u64,
+) -> rusqlite::Result<Survey> {
+    let Some(row) = find_channel(conn, channel)? else { return Ok(Survey::default()) };
+    let mut statement = conn.prepare_cached(
+        "SELECT conflation_key, max(offset), count(*) FROM message
+         WHERE channel = ?1 AND offset > ?2 AND offset <= ?3 GROUP BY conflation_key",
+    )?;
+    let mut rows = statement.query(params![row.id, after.min(i64::MAX as u64), upto.min(i64::MAX as u64)])?;
+    let mut survey = Survey::default();
+    while let Some(group) = rows.next()? {
+        match group.get::<_, Option<String>>(0)? {
+            Some(key) => {
+                survey.newest.insert(Arc::from(key), group.get(1)?);
+            }
+            None => survey.plain = group.get(2)?,
+        }
+    }
+    Ok(survey)
 }
 
 /// The oldest offset that the channel's bounds still promise; rows before it may linger until they are removed.

@@ -28,7 +28,11 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     // Clients that take longer than an hour to be missed are not being watched.
     let pause = Duration::from_millis(100)..=Duration::from_hours(1);
     faults.lasts("heartbeat.interval", settings.heartbeat.interval, pause.clone());
-    faults.lasts("heartbeat.timeout", settings.heartbeat.timeout, pause);
+    faults.lasts("heartbeat.timeout", settings.heartbeat.timeout, pause.clone());
+    faults.lasts("limits.write_deadline", settings.limits.write_deadline, pause.clone());
+    faults.lasts("sync.save_every", settings.sync.save_every, pause);
+    let kept = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
+    faults.lasts("sync.retention", settings.sync.retention, kept);
     if let Err(message) = check_level(&settings.log.level) {
         faults.add("log.level", message);
     }

@@ -53,3 +53,20 @@ async fn a_cancelled_job_can_be_retried_and_an_ended_one_cannot_be_cancelled() {
         server.http.post::<_, serde_json::Value>(&format!("/api/v1/jobs/{job}/cancel"), &json!({})).await;
     assert!(refused.expect_err("it has ended").to_string().contains("job_ended"));
 }
+
+#[tokio::test]
+async fn a_job_ends_its_test_whatever_others_say_of_later_attempts() {
+    let site = Site::new(
+        "[suites.waiting]\ncommand = [\"sh\", \"-c\", \"while ! test -e go; do sleep 0.05; done\"]\ncwd = \".\"\n",
+    );
+    let server = site.start();
+    let job = server.submit_suite("waiting", "owned").await;
+    wait_until("it runs", async || server.job(&job).await["state"] == "running").await;
+    let stray = json!({ "channel": "test-progress-owned", "event": "test:progress", "data": { "progress": 5, "attempt": 7 } });
+    let refused = server.http.post::<_, serde_json::Value>("/api/v1/events", &stray).await;
+    assert!(refused.expect_err("it is not theirs").to_string().contains("test_owned"));
+    site.write("go", "");
+    server.wait_for_job(&job, "completed").await;
+    assert_eq!(server.get("/api/v1/tests/owned").await["state"], "completed");
+    assert_eq!(server.history("test-progress-owned").await.count("test:completed"), 1);
+}

@@ -1,6 +1,7 @@
 //! What goes wrong at the start is said clearly: what, where, and what to do.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use super::{Site, tidings};
@@ -115,4 +116,19 @@ fn a_wrong_flag_is_a_matter_of_usage() {
     let (code, said) = failure(&mut tidings(&["serve", "--lissten", "x"]));
     assert_eq!(code, 2, "{said}");
     assert_says(&said, &["--listen"]);
+}
+
+#[test]
+fn every_metric_exists_before_it_is_counted_for_the_first_time() {
+    let site = Site::new("");
+    let server = site.start();
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("a request");
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).expect("an answer");
+    let described: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    for name in ["tidings_publications_total counter", "tidings_http_requests_total counter"] {
+        assert!(described.contains(&name), "{name} is missing in:\n{metrics}");
+    }
+    assert!(metrics.contains(r#"{namespace="system-alerts",priority="critical"} 0"#), "{metrics}");
 }

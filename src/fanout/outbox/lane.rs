@@ -1,0 +1,209 @@
+//! A lane: what waits of one channel, in the channel's order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::{Membership, Outgoing};
+use crate::fanout::SendError;
+use crate::metrics;
+use crate::model::{ChannelName, Position, Priority, Published};
+
+/// What waits.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A message, and how many right before it the receiver is spared. What was promised as part of a replay
+    /// is never superseded: its receiver was told how many would come.
+    Message { message: Arc<Published>, conflated: u64, promised: bool },
+    /// `room:reset`: what follows begins after `position`.
+    Reset { notice: Box<RawValue>, position: Position },
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message { message, .. } => message.size(),
+            Self::Reset { notice, .. } => notice.get().len(),
+        }
+    }
+
+    fn priority(&self) -> Priority {
+        match self {
+            Self::Message { message, .. } => message.priority,
+            Self::Reset { .. } => Priority::High,
+        }
+    }
+
+    fn position(&self) -> &Position {
+        match self {
+            Self::Message { message, .. } => &message.position,
+            Self::Reset { position, .. } => position,
+        }
+    }
+}
+
+/// A joined channel.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) channel: ChannelName,
+    pub(super) membership: Membership,
+    /// Whether live messages are taken; else somebody reads history.
+    pub(super) live: bool,
+    /// Up to where the channel was handed to the transport.
+    pub(super) written: Option<Position>,
+    /// When it began to wait, compared with others.
+    pub(super) turn: u64,
+    batch: bool,
+    pending: VecDeque<Pending>,
+    bytes: usize,
+}
+
+impl Lane {
+    pub(super) fn new(channel: ChannelName, membership: Membership, batch: bool) -> Self {
+        let pending = VecDeque::new();
+        Self { channel, membership, live: false, written: None, turn: 0, batch, pending, bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The highest priority that waits.
+    pub(super) fn urgency(&self) -> Priority {
+        self.pending.iter().map(Pending::priority).max().unwrap_or(Priority::Low)
+    }
+
+    /// Whether dropping what waits loses nothing: history goes on after `written`. A reset has to be told.
+    pub(super) fn can_fall_behind(&self) -> bool {
+        let is_reset = |pending: &Pending| matches!(pending, Pending::Reset { .. });
+        self.live && self.written.is_some() && !self.pending.is_empty() && !self.pending.iter().any(is_reset)
+    }
+
+    /// Adds at the end. If `conflate`, an earlier message with the same key is left out, and its successor
+    /// says so.
+    pub(super) fn add(&mut self, mut newest: Pending, turn: u64, conflate: bool) {
+        if self.pending.is_empty() {
+            self.turn = turn;
+        }
+        if conflate {
+            self.supersede(&mut newest);
+        }
+        self.bytes += newest.bytes();
+        self.pending.push_back(newest);
+    }
+
+    fn supersede(&mut self, newest: &mut Pending) {
+        let Pending::Message { message, conflated, promised: false } = newest else { return };
+        let Some(key) = message.conflation_key.clone() else { return };
+        let same = |pending: &Pending| {
+            matches!(pending, Pending::Message { message: old, promised: false, .. }
+                if old.conflation_key.as_ref() == Some(&key) && old.position.epoch == message.position.epoch)
+        };
+        let Some(index) = self.pending.iter().rposition(same) else { return };
+        // A reset in between separates what may be counted together.
+        if self.pending.range(index..).any(|p| matches!(p, Pending::Reset { .. })) {
+            return;
+        }
+        let Some(Pending::Message { message: old, conflated: spared, .. }) = self.pending.remove(index)
+        else {
+            return;
+        };
+        self.bytes -= old.size();
+        match self.pending.get_mut(index) {
+            Some(Pending::Message { conflated, .. }) => *conflated += spared + 1,
+            _ => *conflated += spared + 1,
+        }
+        metrics::conflated(1);
+    }
+
+    /// Drops what waits.
+    pub(super) fn clear(&mut self) {
+        self.pending = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    /// The first `n` have left.
+    fn left(&mut self, n: usize) {
+        for gone in self.pending.drain(..n) {
+            self.bytes -= gone.bytes();
+            self.written = Some(gone.position().clone());
+        }
+    }
+}
+
+/// What may ride together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchRules {
+    /// The most messages of one array.
+    pub(super) max: usize,
+    /// Critical messages never ride with others.
+    pub(super) critical_alone: bool,
+}
+
+impl BatchRules {
+    /// The message, if it may ride in an array of `lane`'s.
+    fn rider<'a>(self, lane: &Lane, pending: &'a Pending) -> Option<(&'a Arc<Published>, u64)> {
+        match pending {
+            Pending::Message { message, .. }
+                if self.critical_alone && message.priority == Priority::Critical =>
+            {
+                None
+            }
+            Pending::Message { message, conflated, .. } if lane.batch => Some((message, *conflated)),
+            Pending::Message { .. } | Pending::Reset { .. } => None,
+        }
+    }
+}
+
+/// Sends the lanes one after the other. Messages for batches are gathered over channels.
+pub(super) fn drain_lanes(
+    lanes: &mut [Lane],
+    rules: BatchRules,
+    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
+) -> Result<(), SendError> {
+    for index in 0..lanes.len() {
+        while let Some(front) = lanes[index].pending.front() {
+            if rules.rider(&lanes[index], front).is_some() {
+                send_batch(&mut lanes[index..], rules, send)?;
+                continue;
+            }
+            match front {
+                Pending::Message { message, conflated, .. } => send(&Outgoing::One(message, *conflated))?,
+                Pending::Reset { notice, .. } => send(&Outgoing::Reset(notice))?,
+            }
+            lanes[index].left(1);
+        }
+    }
+    Ok(())
+}
+
+/// Sends one array from the front of the lanes.
+fn send_batch(
+    lanes: &mut [Lane],
+    rules: BatchRules,
+    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
+) -> Result<(), SendError> {
+    let mut batch = Vec::new();
+    let mut taken = Vec::with_capacity(lanes.len());
+    for lane in lanes.iter() {
+        let before = batch.len();
+        let riders = lane.pending.iter().map_while(|pending| rules.rider(lane, pending));
+        let riders = riders.take(rules.max.saturating_sub(before));
+        batch.extend(riders.map(|(message, conflated)| (message.clone(), conflated)));
+        taken.push(batch.len() - before);
+        // What does not ride in this batch has to leave before anything of a later channel does.
+        if batch.len() == rules.max || lane.pending.len() > batch.len() - before {
+            break;
+        }
+    }
+    send(&Outgoing::Batch(&batch))?;
+    for (lane, n) in lanes.iter_mut().zip(taken) {
+        lane.left(n);
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! What leaves when, by a clock that stands still unless a test moves it.
+
+mod accounting;
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::model::message::{EnvelopeRest, OpenEnvelope};
+use crate::model::{Epoch, EventName, MessageId, Priority};
+
+const WINDOW: Batch = Batch { max: 4, interval: Duration::from_millis(100) };
+const LIMITS: Limits = Limits { bytes: 100_000, room: 10_000, stuck: Duration::from_secs(30) };
+const MS: Duration = Duration::from_millis(1);
+
+/// A message of channel `name`; `bytes` of data.
+fn message(name: &str, offset: u64, priority: Priority, key: Option<&str>, bytes: usize) -> Arc<Published> {
+    let (channel, event) = (ChannelName::parse(name).unwrap(), EventName::parse("custom:x").unwrap());
+    let data = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap();
+    let rest = EnvelopeRest { user_id: None, data: &data, extra: &[] };
+    let open = OpenEnvelope::write(&MessageId::generate(), &event, &channel, priority, 0, rest);
+    let position = Position { epoch: Epoch::new("e"), offset };
+    Arc::new(Published::new(channel, position, event, priority, 0, key.map(Arc::from), open))
+}
+
+/// What left: channel, offset, and how many were spared.
+type Left = (String, u64, u64);
+
+/// A connection without a transport: what an outbox asks for is done, as `Connection` does it.
+struct Desk {
+    outbox: Outbox,
+    /// How many frames are taken before the transport is full.
+    capacity: usize,
+    frames: Vec<Vec<Left>>,
+    looks: Vec<Instant>,
+    offsets: HashMap<String, u64>,
+    fallen: Vec<String>,
+    was_full: bool,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            outbox: Outbox::new(LIMITS, false),
+            capacity: usize::MAX,
+            frames: Vec::new(),
+            looks: Vec::new(),
+            offsets: HashMap::new(),
+            fallen: Vec::new(),
+            was_full: false,
+        }
+    }
+
+    /// Makes the desk a live member of channel `name`, if it is none yet.
+    fn join(&mut self, name: &str, batch: bool) {
+        let channel = ChannelName::parse(name).unwrap();
+        if self.offsets.contains_key(name) {
+            return;
+        }
+        let membership = self.outbox.enter(&channel, batch);
+        self.outbox.set_written(&channel, membership, Position { epoch: Epoch::new("e"), offset: 0 });
+        assert!(self.outbox.go_live(&channel, membership));
+    }
+
+    /// Pushes the next message of channel `name`, which is joined with `batch` at its first.
+    fn push(&mut self, name: &str, priority: Priority, key: Option<&str>, batch: bool) {
+        self.push_bytes(name, priority, key, batch, 10);
+    }
+
+    fn push_bytes(&mut self, name: &str, priority: Priority, key: Option<&str>, batch: bool, bytes: usize) {
+        self.join(name, batch);
+        let offset = self.offsets.entry(name.to_owned()).or_default();
+        *offset += 1;
+        let message = message(name, *offset, priority, key, bytes);
+        let flush = self.outbox.push(&message, WINDOW, Instant::now());
+        self.act(flush);
+        let fallen = self.outbox.take_fallen();
+        self.fallen.extend(fallen.into_iter().map(|(channel, _)| channel.to_string()));
+    }
+
+    fn normal(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.push(name, Priority::Normal, None, false));
+    }
+
+    fn act(&mut self, flush: Flush) {
+        match flush {
+            Flush::Nothing => {}
+            Flush::At(due) => self.looks.push(due),
+            Flush::Now(scope) => {
+                let (frames, capacity) = (&mut self.frames, &mut self.capacity);
+                let result = self.outbox.drain(&scope, Instant::now(), |outgoing| {
+                    *capacity = capacity.checked_sub(1).ok_or(SendError::Full)?;
+                    let left = outgoing.messages();
+                    frames.push(left.map(|(m, n)| (m.channel.to_string(), m.position.offset, n)).collect());
+                    Ok(())
+                });
+                self.was_full |= result.is_err();
+                self.looks.extend(self.outbox.next_due(Instant::now(), result.is_err()));
+            }
+        }
+    }
+
+    /// Lets time pass; looks where the outbox asked for it.
+    async fn wait(&mut self, ms: u32) {
+        for _ in 0..ms {
+            tokio::time::advance(MS).await;
+            let now = Instant::now();
+            let due = self.looks.extract_if(.., |look| *look <= now).count();
+            for _ in 0..due {
+                let flush = self.outbox.due(now);
+                self.act(flush);
+            }
+        }
+    }
+
+    /// What left since the last call, frame by frame: `a1 b1 | a2`.
+    fn left(&mut self) -> String {
+        let frames = std::mem::take(&mut self.frames);
+        let frame = |frame: Vec<Left>| {
+            let one = |(name, offset, spared): Left| {
+                if spared == 0 { format!("{name}{offset}") } else { format!("{name}{offset}+{spared}") }
+            };
+            frame.into_iter().map(one).collect::<Vec<_>>().join(" ")
+        };
+        frames.into_iter().map(frame).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_quiet_a_message_leaves_at_once_and_the_next_ones_with_the_window() {
+    let mut desk = Desk::new();
+    desk.normal(&["a"]);
+    assert_eq!(desk.left(), "a1");
+    desk.wait(10).await;
+    desk.normal(&["a", "b"]);
+    desk.wait(89).await;
+    assert_eq!(desk.left(), "");
+    desk.wait(1).await;
+    assert_eq!(desk.left(), "a2 | b1");
+    desk.wait(99).await;
+    desk.normal(&["a"]);
+    assert_eq!(desk.left(), "", "the interval was not quiet");
+    desk.wait(1).await;
+    assert_eq!(desk.left(), "a3");
+    desk.wait(100).await;
+    desk.normal(&["b"]);
+    assert_eq!(desk.left(), "b2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_as_max_do_not_wait() {
+    let mut desk = Desk::new();
+    desk.normal(&["a", "a", "a", "b"]);
+    assert_eq!(desk.left(), "a1");
+    desk.normal(&["b"]);
+    assert_eq!(desk.left(), "a2 | a3 | b1 | b2");
+    desk.normal(&["a"]);
+    assert_eq!(desk.left(), "");
+    desk.wait(100).await;
+    assert_eq!(desk.left(), "a4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_message_takes_its_own_channels_earlier_ones_and_no_others() {
+    for urgent in [Priority::High, Priority::Critical] {
+        let mut desk = Desk::new();
+        desk.normal(&["a"]);
+        desk.left();
+        desk.normal(&["a", "b", "c"]);
+        desk.push("b", urgent, None, false);
+        assert_eq!(desk.left(), "b1 | b2");
+        desk.wait(100).await;
+        assert_eq!(desk.left(), "a2 | c1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_urgent_channel_leaves_first_and_each_keeps_its_order() {
+    let mut desk = Desk::new();
+    desk.capacity = 0;
+    for (name, priority) in [
+        ("low", Priority::Low),
+        ("normal", Priority::Normal),
+        ("mixed", Priority::Low),
+        ("high", Priority::High),
+        ("mixed", Priority::Critical),
+        ("mixed", Priority::Low),
+        ("later", Priority::Normal),
+    ] {
+        desk.push(name, priority, None, false);
+    }
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "mixed1 | mixed2 | mixed3 | high1 | normal1 | later1 | low1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_mixes_channels_up_to_max() {
+    let mut desk = Desk::new();
+    desk.capacity = 0;
+    for name in ["a", "b", "a", "c", "a", "b", "b"] {
+        desk.push(name, Priority::Normal, None, true);
+    }
+    desk.push("plain", Priority::Normal, None, false);
+    desk.push("d", Priority::Normal, None, true);
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 a2 a3 b1 | b2 b3 c1 | plain1 | d1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_transport_keeps_everything_and_is_tried_again() {
+    let mut desk = Desk::new();
+    desk.capacity = 2;
+    desk.normal(&["a", "b", "b", "a", "a"]);
+    assert_eq!(desk.left(), "a1 | b1");
+    desk.normal(&["c"]);
+    desk.push("a", Priority::Critical, None, false);
+    desk.wait(9).await;
+    desk.capacity = 3;
+    assert_eq!(desk.left(), "");
+    desk.wait(1).await;
+    assert_eq!(desk.left(), "a2 | a3 | a4");
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "b2 | c1");
+    desk.wait(1000).await;
+    assert_eq!(desk.left(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_message_supersedes_an_older_one_only_while_the_transport_is_full() {
+    let mut desk = Desk::new();
+    desk.normal(&["x"]);
+    desk.left();
+    for _ in 0..3 {
+        desk.push("a", Priority::Normal, Some("k"), false);
+    }
+    desk.wait(100).await;
+    assert_eq!(desk.left(), "a1 | a2 | a3", "a receiver that keeps up gets all");
+    desk.wait(100).await;
+    desk.capacity = 0;
+    for key in [Some("k"), None, Some("k"), Some("l"), Some("k"), None] {
+        desk.push("a", Priority::Normal, key, false);
+    }
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a5+1 | a7+1 | a8 | a9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_the_least_urgent_and_largest_channel_falls_behind_and_only_if_the_transport_is_full() {
+    let mut desk = Desk::new();
+    desk.normal(&["a"]);
+    desk.left();
+    for _ in 0..3 {
+        desk.push_bytes("a", Priority::Normal, None, false, 60_000);
+    }
+    assert!(desk.fallen.is_empty(), "the transport has room");
+    assert_eq!(desk.left(), "a2 | a3", "and took what was too much to wait");
+    desk.wait(100).await;
+    assert_eq!(desk.left(), "a4");
+    desk.wait(100).await;
+    desk.capacity = 0;
+    desk.push_bytes("small", Priority::Low, None, false, 10);
+    desk.push_bytes("urgent", Priority::Critical, None, false, 40_000);
+    desk.push_bytes("a", Priority::Normal, None, false, 30_000);
+    desk.push_bytes("large", Priority::Low, None, false, 40_000);
+    assert_eq!(desk.fallen, ["large", "small", "a"], "until half of the bound is free, urgent ones last");
+    desk.push_bytes("large", Priority::Low, None, false, 10);
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "urgent1", "whoever fell behind takes nothing live");
+    let written = desk.outbox.written_of(&ChannelName::parse("a").unwrap()).cloned();
+    assert_eq!(written.map(|p| p.offset), Some(4), "its place is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_was_promised_and_is_not_conflated() {
+    let mut desk = Desk::new();
+    desk.join("a", false);
+    desk.offsets.insert("a".to_owned(), 3);
+    let channel = ChannelName::parse("a").unwrap();
+    desk.outbox.leave(&channel);
+    let membership = desk.outbox.enter(&channel, false);
+    desk.capacity = 0;
+    for offset in 1..=3 {
+        let message = message("a", offset, Priority::Normal, Some("k"), 10);
+        let flush = desk.outbox.resume(membership, &message, 0, WINDOW, Instant::now()).expect("a member");
+        desk.act(flush);
+    }
+    assert!(desk.outbox.go_live(&channel, membership));
+    for _ in 0..3 {
+        desk.push("a", Priority::Normal, Some("k"), false);
+    }
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 | a2 | a3 | a6+2");
+    desk.outbox.enter(&channel, false);
+    let late = message("a", 9, Priority::Normal, None, 10);
+    assert_eq!(desk.outbox.resume(membership, &late, 0, WINDOW, Instant::now()), None, "it was replaced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn critical_messages_that_are_acknowledged_ride_alone() {
+    let mut desk = Desk::new();
+    desk.outbox = Outbox::new(LIMITS, true);
+    desk.capacity = 0;
+    for priority in [Priority::Normal, Priority::Critical, Priority::Normal] {
+        desk.push("a", priority, None, true);
+    }
+    desk.push("b", Priority::Normal, None, true);
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 | a2 | a3 b1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_does_not_leave_and_gives_its_room_back() {
+    let mut desk = Desk::new();
+    desk.capacity = 0;
+    desk.push_bytes("a", Priority::Normal, None, false, 20_000);
+    desk.normal(&["b"]);
+    assert!(!desk.outbox.has_room());
+    desk.outbox.leave(&ChannelName::parse("a").unwrap());
+    assert!(desk.outbox.has_room());
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "b1");
+    desk.normal(&["b"]);
+    desk.outbox.clear();
+    desk.wait(200).await;
+    assert_eq!(desk.left(), "");
+}

@@ -1,0 +1,222 @@
+//! Carriers: which TCP connection carries a session now, so that the session can be ended from outside.
+//!
+//! A client that begins with polling comes over several TCP connections, and its WebSocket over yet another one
+//! than its handshake. The library offers no way to end such a session without a word of farewell, so it is
+//! ended here: what carries it is cut, and its further requests are answered like those of a session that nobody
+//! knows, upon which stock clients connect anew. The library itself forgets it only after its heartbeat.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use http::{Extensions, HeaderMap, Method, Request, Uri, header};
+use socketioxide::TransportType;
+use socketioxide::extract::SocketRef;
+
+use super::Edge;
+use crate::listener::{KillSwitch, WeakKillSwitch};
+use crate::presence;
+
+/// No session has this id: it is what an ended one's is replaced with.
+const NOBODY: &str = "AAAAAAAAAAAAAAAA";
+/// Below so many nobody looks for connections that are gone.
+const FEW: usize = 64;
+
+/// What carries the sessions.
+#[derive(Debug, Default)]
+pub(super) struct Carriers(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<String, Carried>,
+    // Apart from the sessions, because an upgrade may come before its session begins. Each request that upgrades
+    // takes its connection with it, so there are no more live ones than connections.
+    websockets: HashMap<String, WeakKillSwitch>,
+    look_at: usize,
+}
+
+#[derive(Debug, Default)]
+struct Carried {
+    ended: bool,
+    // The newest poll, and which request of its connection that is: the connection may be that of a proxy, and
+    // carry others once the poll is answered.
+    poll: Option<(WeakKillSwitch, u64)>,
+}
+
+impl Carriers {
+    /// A session begins, with a request of these parts.
+    pub(super) fn open(&self, sid: &str, headers: &HeaderMap, extensions: &Extensions) {
+        self.state().sessions.insert(sid.to_owned(), Carried::default());
+        if let Some(switch) = extensions.get().filter(|_| is_websocket(headers)) {
+            self.upgraded(sid, switch);
+        }
+    }
+
+    /// The library has forgotten the session `sid`.
+    pub(super) fn forget(&self, sid: &str) {
+        let mut state = self.state();
+        state.sessions.remove(sid);
+        state.websockets.remove(sid);
+    }
+
+    /// Ends the session `sid`, if there is one.
+    pub(super) fn end(&self, sid: &str) {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(sid) else { return };
+        session.ended = true;
+        if let Some((switch, request)) = session.poll.take() {
+            switch.press_during(request);
+        }
+        if let Some(switch) = state.websockets.remove(sid) {
+            switch.press();
+        }
+    }
+
+    /// Notes what carries the session of `request`. One of an ended session becomes one of nobody's.
+    pub(super) fn note<B>(&self, request: &mut Request<B>) {
+        let switch = request.extensions().get::<KillSwitch>().cloned();
+        let Some(sid) = sid(request.uri()) else { return };
+        if is_websocket(request.headers()) && !self.is_ended(sid) {
+            return switch.iter().for_each(|switch| self.upgraded(sid, switch));
+        }
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(sid) else { return };
+        if session.ended {
+            let unknown = request.uri().to_string().replace(&format!("sid={sid}"), &format!("sid={NOBODY}"));
+            if let Ok(unknown) = Uri::try_from(unknown) {
+                *request.uri_mut() = unknown;
+            }
+        } else if request.method() == Method::GET {
+            session.poll = switch.map(|switch| (switch.downgrade(), switch.request()));
+        }
+    }
+
+    fn is_ended(&self, sid: &str) -> bool {
+        self.state().sessions.get(sid).is_some_and(|session| session.ended)
+    }
+
+    fn upgraded(&self, sid: &str, switch: &KillSwitch) {
+        let mut state = self.state();
+        if state.websockets.len() >= state.look_at.max(FEW) {
+            state.websockets.retain(|_, switch| switch.is_alive());
+            state.look_at = state.websockets.len() * 2;
+        }
+        state.websockets.insert(sid.to_owned(), switch.downgrade());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// The session that a request names.
+fn sid(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))
+}
+
+/// The way to one client for whoever counts connections.
+pub(super) struct SessionLine {
+    pub(super) edge: Weak<Edge>,
+    pub(super) socket: SocketRef,
+}
+
+impl fmt::Debug for SessionLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLine").field("sid", &self.socket.id).finish_non_exhaustive()
+    }
+}
+
+impl presence::Line for SessionLine {
+    fn end(&self) {
+        if let Some(edge) = self.edge.upgrade() {
+            edge.end(self.socket.id);
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.socket.connected() && self.edge.upgrade().is_some_and(|edge| edge.has(self.socket.id))
+    }
+
+    fn transport(&self) -> Option<&'static str> {
+        Some(match self.socket.transport_type() {
+            TransportType::Polling => "polling",
+            TransportType::Websocket => "websocket",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(query: &str, switch: &KillSwitch) -> Request<()> {
+        let uri = format!("/socket.io/?EIO=4&{query}");
+        switch.begin_request();
+        Request::builder().uri(uri).extension(switch.clone()).body(()).unwrap()
+    }
+
+    fn opened(sids: &[&str]) -> Carriers {
+        let carriers = Carriers::default();
+        sids.iter().for_each(|sid| carriers.open(sid, &HeaderMap::new(), &Extensions::new()));
+        carriers
+    }
+
+    #[test]
+    fn the_requests_of_an_ended_session_lead_nowhere_and_those_of_others_pass() {
+        let (carriers, switch) = (opened(&["a", "b"]), KillSwitch::default());
+        carriers.end("a");
+        carriers.end("gone");
+        let noted = |query| {
+            let mut request = request(query, &switch);
+            carriers.note(&mut request);
+            request.uri().to_string()
+        };
+        assert_eq!(
+            noted("transport=polling&sid=a"),
+            format!("/socket.io/?EIO=4&transport=polling&sid={NOBODY}")
+        );
+        for query in ["transport=polling&sid=b", "transport=polling&sid=gone", "transport=polling"] {
+            assert!(noted(query).ends_with(query), "{query}");
+        }
+        carriers.forget("a");
+        assert!(noted("transport=polling&sid=a").ends_with("sid=a"));
+    }
+
+    #[test]
+    fn a_connection_is_cut_while_it_carries_the_session_and_not_once_it_carries_another() {
+        let carriers = opened(&["a", "b"]);
+        let (first, second) = (KillSwitch::default(), KillSwitch::default());
+        carriers.note(&mut request("sid=a", &first));
+        carriers.note(&mut request("sid=b", &first));
+        carriers.end("a");
+        assert!(first.check().is_ok());
+        carriers.note(&mut request("sid=b", &second));
+        carriers.end("b");
+        assert!(first.check().is_ok());
+        assert!(second.check().is_err());
+    }
+
+    #[test]
+    fn an_upgrade_may_come_before_its_session() {
+        let (carriers, switch) = (Carriers::default(), KillSwitch::default());
+        let mut upgrade = request("transport=websocket&sid=a", &switch);
+        upgrade.headers_mut().insert(header::SEC_WEBSOCKET_KEY, header::HeaderValue::from_static("k"));
+        carriers.note(&mut upgrade);
+        carriers.open("a", &HeaderMap::new(), &Extensions::new());
+        carriers.end("a");
+        assert!(switch.check().is_err());
+    }
+
+    #[test]
+    fn connections_that_are_gone_are_not_kept() {
+        let carriers = Carriers::default();
+        for n in 0..10 * FEW {
+            carriers.upgraded(&n.to_string(), &KillSwitch::default());
+        }
+        assert!(carriers.state().websockets.len() <= FEW);
+    }
+}

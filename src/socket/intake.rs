@@ -1,0 +1,90 @@
+//! Intake: takes a client's events from before its session exists.
+//!
+//! The library tells a client that it is connected before it calls the connect handler, and reads its packets
+//! in another task: on a busy machine a fast client's first event comes in between, and without a handler it
+//! would be lost without a word. So the handlers are registered by the admission, which runs before, and what
+//! comes early waits here until the session takes it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use serde_json::Value;
+use socketioxide::extract::{Event, SocketRef, TryData};
+
+use super::protocol::{Refusal, Request};
+use super::reply::Reply;
+use super::session::Session;
+
+/// How many events may wait; a client that has not been greeted has no reason to send more.
+const EARLY: usize = 64;
+
+/// Where the events of one socket go.
+#[derive(Debug, Default)]
+pub(super) struct Intake(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    /// There is no session yet.
+    Early(VecDeque<(&'static str, Option<Value>, Reply)>),
+    /// Sessions are held by the edge alone: a socket that held its session would keep itself for ever.
+    Open(Weak<Session>),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Early(VecDeque::new())
+    }
+}
+
+impl Intake {
+    /// Registers the handlers of `socket`.
+    pub(super) fn register(socket: &SocketRef) {
+        let intake = Arc::new(Self::default());
+        socket.extensions.insert(intake.clone());
+        for event in Request::EVENTS {
+            let intake = intake.clone();
+            // The closure's body runs while the packet is read, so events are queued in their order.
+            socket.on(event, move |reply: Reply, TryData(data): TryData<Value>| {
+                intake.take(event, data.ok(), reply);
+                async {}
+            });
+        }
+        socket.on_fallback(|Event(event): Event, reply: Reply| {
+            crate::metrics::rejected("unknown_event");
+            let known = Request::EVENTS.join("`, `");
+            let refusal = Refusal::new("unknown_event", format!("clients send `{known}`, not `{event}`"));
+            async move { reply.refuse(&event, &refusal).await }
+        });
+    }
+
+    /// The intake that was registered for `socket`.
+    pub(super) fn of(socket: &SocketRef) -> Option<Arc<Self>> {
+        socket.extensions.remove::<Arc<Self>>()
+    }
+
+    /// Gives the session what came early, and from now on everything.
+    pub(super) fn open(&self, session: &Arc<Session>) {
+        let mut state = self.state();
+        let early = std::mem::replace(&mut *state, State::Open(Arc::downgrade(session)));
+        // With the lock held: what comes now has to wait until it is its turn.
+        if let State::Early(early) = early {
+            early.into_iter().for_each(|(event, data, reply)| session.enqueue(event, data, reply));
+        }
+    }
+
+    fn take(&self, event: &'static str, data: Option<Value>, reply: Reply) {
+        match &mut *self.state() {
+            State::Open(session) => {
+                if let Some(session) = session.upgrade() {
+                    session.enqueue(event, data, reply);
+                }
+            }
+            State::Early(early) if early.len() < EARLY => early.push_back((event, data, reply)),
+            State::Early(_) => crate::metrics::rejected("limit"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,175 @@
+//! Devices that come back, receivers that acknowledge, and receivers that are slow.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidings::client::receiver::{Receiver, Verdict};
+use tidings::client::room::Since;
+use tidings::client::socket::{ConnectOptions, SocketClient};
+
+use super::{DEADLINE, Server, Site};
+
+const ROOM: &str = "test-progress-devices";
+
+async fn connect(server: &Server, auth: Value) -> SocketClient {
+    let options = ConnectOptions { auth, ..ConnectOptions::default() };
+    SocketClient::connect(&server.url, options).await.expect("connected")
+}
+
+/// Publishes `custom:n` for each number.
+async fn publish(server: &Server, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        let message = json!({ "channel": ROOM, "event": "custom:n", "data": { "n": n } });
+        server.post("/api/v1/events", &message).await;
+    }
+}
+
+/// The next `n` messages of the room, as their numbers.
+async fn take(socket: &mut SocketClient, n: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < n {
+        let event = tokio::time::timeout(DEADLINE, socket.next()).await.expect("in time");
+        let event = event.expect("open").expect("an event");
+        if event.name == "custom:n" {
+            let message: Value = serde_json::from_str(event.data.get()).expect("JSON");
+            numbers.push(message["data"]["n"].as_u64().expect("a number"));
+        }
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn a_device_that_names_itself_goes_on_where_it_was() {
+    let site = Site::new("");
+    let server = site.start();
+    let auth = json!({ "clientId": "tablet", "userId": "ada" });
+    let mut tablet = connect(&server, auth.clone()).await;
+    tablet.join(ROOM, Since::Stored).await.expect("joined");
+    publish(&server, 0..3).await;
+    assert_eq!(take(&mut tablet, 3).await, [0, 1, 2]);
+    tablet.close().await;
+    publish(&server, 3..6).await;
+
+    // Another device of the same user has a place of its own: none yet.
+    let mut phone = connect(&server, json!({ "clientId": "phone", "userId": "ada" })).await;
+    assert_eq!(phone.join(ROOM, Since::Stored).await.expect("joined").replayed, 0);
+
+    let mut tablet = connect(&server, auth.clone()).await;
+    let joined = tablet.join(ROOM, Since::Stored).await.expect("joined");
+    assert!(joined.recovered, "{joined:?}");
+    assert_eq!(take(&mut tablet, 3).await, [3, 4, 5]);
+    tablet.close().await;
+
+    // And after a restart as well.
+    publish(&server, 6..8).await;
+    super::wait_until("the place is saved", async || {
+        let mut tablet = connect(&server, json!({ "clientId": "tablet", "userId": "ada" })).await;
+        let replayed = tablet.join(ROOM, Since::Stored).await.expect("joined").replayed;
+        tablet.close().await;
+        replayed <= 2
+    })
+    .await;
+    drop(phone);
+}
+
+#[tokio::test]
+async fn a_device_that_acknowledges_gets_again_what_it_did_not() {
+    let site = Site::new("[sync]\nsave_every = \"100ms\"\n");
+    let server = site.start();
+    let auth = json!({ "clientId": "worker", "userId": "ada" });
+    let mut socket = connect(&server, auth.clone()).await;
+    let joined = socket.join(ROOM, Since::Stored).await.expect("joined");
+    publish(&server, 0..5).await;
+    assert_eq!(take(&mut socket, 5).await, [0, 1, 2, 3, 4]);
+    let ack = |offset| json!({ "room": ROOM, "epoch": joined.epoch, "offset": offset });
+    let answer = socket.emit_with_ack("message:ack", &ack(2), DEADLINE).await.expect("answered");
+    assert!(answer.get().contains("\"ok\":true"), "{answer}");
+    for (wrong, code) in [
+        (ack(99), "never_sent"),
+        (json!({ "room": ROOM, "epoch": "another", "offset": 1 }), "never_sent"),
+        (json!({ "room": "queue-updates", "epoch": joined.epoch, "offset": 1 }), "not_joined"),
+        (json!({ "room": ROOM, "offset": -1 }), "invalid"),
+    ] {
+        let answer = socket.emit_with_ack("message:ack", &wrong, DEADLINE).await.expect("answered");
+        assert!(answer.get().contains(code), "{wrong}: {answer}");
+    }
+    socket.close().await;
+    server.kill();
+
+    let server = site.start();
+    let mut socket = connect(&server, auth).await;
+    let joined = socket.join(ROOM, Since::Stored).await.expect("joined");
+    // Killed before its disconnect was noticed or not: the acknowledgement was saved in either case, or the
+    // device has no place and hears what comes.
+    if joined.recovered {
+        assert_eq!(take(&mut socket, 3).await, [2, 3, 4]);
+    }
+    socket.close().await;
+}
+
+#[tokio::test]
+async fn a_critical_message_is_sent_again_until_it_is_acknowledged() {
+    let site = Site::new("");
+    let server = site.start();
+    let mut socket = connect(&server, json!({ "acks": true, "batch": true })).await;
+    socket.join("system-alerts", Since::Now).await.expect("joined");
+    let alert = json!({ "channel": "system-alerts", "event": "system:alert", "data": { "level": "critical", "message": "fire" } });
+    server.post("/api/v1/events", &alert).await;
+    let (mut seen, mut offsets) = (0, Vec::new());
+    while seen < 2 {
+        let event = tokio::time::timeout(DEADLINE, socket.next()).await.expect("in time");
+        let event = event.expect("open").expect("an event");
+        if event.name != "system:alert" {
+            assert_ne!(event.name, "message:batch", "a critical message rides alone: {}", event.data);
+            continue;
+        }
+        assert!(event.wants_acknowledgement());
+        let message: Value = serde_json::from_str(event.data.get()).expect("JSON");
+        offsets.push((message["id"].clone(), message["offset"].clone()));
+        seen += 1;
+        if seen == 2 {
+            socket.acknowledge(&event).await.expect("acknowledged");
+        }
+    }
+    assert_eq!(offsets[0], offsets[1], "the same message comes again");
+}
+
+#[tokio::test]
+async fn a_slow_receiver_reads_on_from_history_and_misses_nothing() {
+    let site = Site::new("[log]\nlevel = \"debug\"\n");
+    let server = site.start();
+    let options = ConnectOptions { event_capacity: 1, ..ConnectOptions::default() };
+    let mut slow = SocketClient::connect(&server.url, options).await.expect("connected");
+    let since = Since::Start;
+    let joined = slow.join(ROOM, since.clone()).await.expect("joined");
+    let mut receiver = Receiver::new();
+    receiver.joined(&since, &joined);
+    // About 24 MB while it reads nothing: far more than any buffer on the way.
+    let (rounds, each) = (40_u64, 20_u64);
+    let padding = "x".repeat(30_000);
+    for round in 0..rounds {
+        let messages: Vec<Value> = (0..each)
+            .map(|i| json!({ "channel": ROOM, "event": "custom:n", "data": { "n": round * each + i, "padding": padding } }))
+            .collect();
+        server.post("/api/v1/events", &json!(messages)).await;
+    }
+    let mut last = 0;
+    while last < rounds * each {
+        let event = tokio::time::timeout(DEADLINE, slow.next()).await.expect("in time");
+        let event = event.expect("open").expect("an event");
+        for received in receiver.receive(&event.name, &event.data).expect("well formed") {
+            assert_eq!(received.verdict, Verdict::Deliver);
+            last = received.envelope.offset;
+        }
+    }
+    // And it is live again.
+    publish(&server, 7..8).await;
+    assert_eq!(take(&mut slow, 1).await, [7]);
+    let metrics = super::metrics(&server).await;
+    assert!(
+        metrics.contains("tidings_slow_consumers_total")
+            && !metrics.contains("tidings_slow_consumers_total 0"),
+        "it did fall behind"
+    );
+    tokio::time::timeout(Duration::from_secs(5), slow.close()).await.expect("closed");
+}
