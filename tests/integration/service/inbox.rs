@@ -145,6 +145,38 @@ async fn who_returns_first_gets_what_waits_once_and_it_stays_until_it_is_confirm
 }
 
 #[tokio::test]
+async fn who_acknowledges_a_position_confirms_everything_up_to_it() {
+    let server = Site::new("").start();
+    for n in 1..=3 {
+        notify(&server, "ann", &format!("{n}")).await;
+    }
+    let (mut phone, _) = device(&server, "ann", json!({ "clientId": "phone" })).await;
+    next(&mut phone, "user:notification").await;
+    let second = next(&mut phone, "user:notification").await;
+    let third = next(&mut phone, "user:notification").await;
+    let ack = |epoch: &Value, offset: u64| json!({ "room": "user-notifications-ann", "epoch": epoch, "offset": offset });
+    for (ack, answer) in [
+        (ack(&second["epoch"], 99), "never_sent"),
+        (ack(&json!("another"), 2), "never_sent"),
+        (ack(&second["epoch"], 2), "\"ok\":true"),
+    ] {
+        assert_eq!(offline(&server, "ann").await.1, 3);
+        let got = phone.emit_with_ack("message:ack", &ack, DEADLINE).await.expect("answered");
+        assert!(got.get().contains(answer), "{ack}: {got}");
+    }
+    assert_eq!(offline(&server, "ann").await, (vec!["3".to_owned()], 1));
+    assert_eq!(unread(&server, "ann").await.1, 3, "confirmed is not read");
+    let (mut bob, _) = device(&server, "bob", json!({})).await;
+    bob.join("user-notifications-ann", Since::Start).await.expect("joined");
+    for _ in 0..3 {
+        next(&mut bob, "user:notification").await;
+    }
+    let got = bob.emit_with_ack("message:ack", &ack(&third["epoch"], 3), DEADLINE).await.expect("answered");
+    assert!(got.get().contains("\"ok\":true"), "{got}");
+    assert_eq!(offline(&server, "ann").await.1, 1, "nobody else confirms what is hers");
+}
+
+#[tokio::test]
 async fn the_inbox_takes_none_of_the_rooms_that_a_client_may_join() {
     let server = Site::new("[limits]\nrooms_per_connection = 2\n").start();
     let (mut phone, _) = device(&server, "ann", json!({})).await;
