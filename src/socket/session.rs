@@ -67,7 +67,7 @@ struct State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let transport = SocketTransport::new(socket.clone(), edge.carriers.clone(), handshake.acks);
+        let transport = SocketTransport::new(socket.clone(), Arc::downgrade(edge), handshake.acks);
         let tap = handshake.user_id.clone().map(|user| {
             let channels = edge.parts.notifier.channels_of(&user);
             Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))

@@ -1,13 +1,13 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
+use super::Edge;
 use super::acks::Acks;
-use super::carriers::Carriers;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::model::Priority;
 
@@ -15,14 +15,14 @@ use crate::model::Priority;
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     socket: SocketRef,
-    carriers: Arc<Carriers>,
+    edge: Weak<Edge>,
     acks: Option<Acks>,
 }
 
 impl SocketTransport {
     /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
-    pub(super) fn new(socket: SocketRef, carriers: Arc<Carriers>, acks: bool) -> Self {
-        Self { socket, carriers, acks: acks.then(Acks::default) }
+    pub(super) fn new(socket: SocketRef, edge: Weak<Edge>, acks: bool) -> Self {
+        Self { socket, edge, acks: acks.then(Acks::default) }
     }
 }
 
@@ -60,6 +60,9 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        self.carriers.end(self.socket.id.as_str());
+        // The session as well: the library may notice only after its heartbeat.
+        if let Some(edge) = self.edge.upgrade() {
+            edge.end(self.socket.id);
+        }
     }
 }
