@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt
+.PHONY: help demo test chaos check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -23,6 +23,10 @@ test: ## everything that CI checks; stops at the first failure
 	@echo '== interoperation with the official JavaScript client'
 	@cargo build --quiet
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
+
+chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
+	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
+		service::chaos service::never_reads service::reconnect_storm service::join_under_load
 
 check: ## formatting and lints only
 	@echo '== formatting'

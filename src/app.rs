@@ -114,6 +114,7 @@ impl App {
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),
+            fanout: fanout.clone(),
             publisher: publisher.clone(),
             notifier: notifier.clone(),
             presence: presence.clone(),
@@ -124,6 +125,7 @@ impl App {
             limits: HttpLimits {
                 body_bytes: settings.limits.body_bytes,
                 publish_batch: settings.limits.publish_batch,
+                streams: settings.limits.connections,
             },
         };
         let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));

@@ -20,20 +20,24 @@ mod presence;
 mod problem;
 mod query;
 mod stats;
+mod stream;
 mod submit;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::broker::Broker;
 use crate::config::channels::Rules;
+use crate::fanout::Fanout;
 use crate::notify::Notifier;
 use crate::presence::Presence;
 use crate::publish::Publisher;
@@ -42,6 +46,9 @@ use crate::worker::runner::RunnerSet;
 
 pub use problem::Problem;
 
+/// Answers below this are sent as they are: little would be won.
+const COMPRESS_FROM_BYTES: u64 = 1024;
+
 /// What the HTTP edge needs of the rest of the server.
 #[derive(Clone)]
 pub struct HttpState {
@@ -49,6 +56,8 @@ pub struct HttpState {
     pub queue: Arc<dyn Queue>,
     /// Where tests and history are.
     pub broker: Arc<dyn Broker>,
+    /// What brings messages to those who stream a channel.
+    pub fanout: Arc<Fanout>,
     /// The door for messages.
     pub publisher: Publisher,
     /// Notifies users; knows the inboxes.
@@ -84,18 +93,20 @@ pub struct HttpLimits {
     pub body_bytes: usize,
     /// Messages of one `POST /api/v1/events`.
     pub publish_batch: usize,
+    /// Open streams, over all clients.
+    pub streams: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { body_bytes: 8 * 1024 * 1024, publish_batch: 1000 }
+        Self { body_bytes: 8 * 1024 * 1024, publish_batch: 1000, streams: 10_000 }
     }
 }
 
 /// Whether this server wants new requests; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    draining: Arc<AtomicBool>,
+    draining: CancellationToken,
 }
 
 impl Readiness {
@@ -106,15 +117,20 @@ impl Readiness {
     }
 
     /// From now on `/readyz` says that the server is going away, so that balancers look for another one. It
-    /// goes on answering.
+    /// goes on answering, but streams end.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Whether the server is going away.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Cancelled when the server goes away.
+    fn drained(&self) -> &CancellationToken {
+        &self.draining
     }
 }
 
@@ -122,16 +138,25 @@ impl Readiness {
 ///
 /// Every request is counted in `tidings_http_requests_total`, and each answer of 500 and above is logged once.
 pub fn router(state: HttpState) -> Router {
-    let body_bytes = state.limits.body_bytes;
+    let HttpLimits { body_bytes, streams, .. } = state.limits;
     let (routes, document) = described().split_for_parts();
     routes
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(Extension(stream::Slots::new(streams)))
         .layer(Extension(openapi::Document::of(&document)))
+        .layer(compression())
         // Outermost, so that it sees the answers of everything below it.
         .layer(middleware::from_fn(metrics_layer::observe))
         .with_state(Arc::new(state))
+}
+
+/// gzip for those who accept it. Streams stay as they are: an event must not wait in a compressor.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    // JSON shrinks well at any level, and the work is done on the threads that serve everybody.
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
 }
 
 fn described() -> OpenApiRouter<Arc<HttpState>> {
@@ -144,6 +169,7 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(tests::get))
         .routes(routes!(events::publish))
         .routes(routes!(channels::messages))
+        .routes(routes!(stream::stream))
         .routes(routes!(presence::room))
         .routes(routes!(presence::users))
         .routes(routes!(presence::connections))

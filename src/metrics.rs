@@ -82,7 +82,7 @@ fn publications(namespace: &str, priority: Priority) -> Counter {
 
 fn describe() {
     use ::metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_gauge!("tidings_connections", "Open Socket.IO connections");
+    describe_gauge!("tidings_connections", "Open connections: Socket.IO and streams");
     describe_gauge!("tidings_subscriptions", "Rooms joined, over all connections");
     describe_gauge!("tidings_channels", "Channels with at least one subscriber on this node");
     describe_counter!("tidings_publications_total", "Messages appended, by namespace and priority");

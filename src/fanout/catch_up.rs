@@ -101,6 +101,8 @@ impl Fanout {
                 Err(Broken::Lost(reason)) => self.start_over(&mut member, reason).await?,
             }
             let Member { connection, channel, membership, cursor } = &member;
+            // What is left of the replay has waited long enough.
+            connection.hurry();
             match self.go_live(channel, connection.id(), *membership, cursor.clone(), confirmed).await {
                 GoLive::Live | GoLive::Gone => return Ok(()),
                 GoLive::Behind => confirmed = true,

@@ -231,6 +231,13 @@ impl Connection {
         outbox.has_room()
     }
 
+    /// Lets what waits only for its window leave now.
+    pub(super) fn hurry(self: &Arc<Self>) {
+        let mut outbox = self.lock();
+        let flush = outbox.hurry();
+        self.act(&mut outbox, flush);
+    }
+
     /// Flushes what is due; called by the ticker.
     pub(super) fn tick(self: &Arc<Self>) {
         if self.is_closed() {

@@ -1,5 +1,6 @@
 //! The contract's HTTP section as tests: the whole router over a real store in a directory of its own.
 
+mod compression;
 mod document;
 mod events;
 mod history;
@@ -9,6 +10,7 @@ mod lists;
 mod presence;
 mod problems;
 mod server;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use tower::ServiceExt;
 use super::{HttpLimits, HttpState, Readiness, router};
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::config::channels::Rules;
+use crate::fanout::Fanout;
 use crate::inbox::embedded::EmbeddedInbox;
 use crate::metrics;
 use crate::model::WorkerId;
@@ -42,6 +45,8 @@ const BODY_BYTES: usize = 64 * 1024;
 const MESSAGE_BYTES: usize = 4 * 1024;
 /// How many messages a request may carry here.
 const PUBLISH_BATCH: usize = 100;
+/// How many streams may be open here.
+const STREAMS: usize = 3;
 
 /// A server without a socket, over a store of its own.
 struct Server {
@@ -77,9 +82,11 @@ impl Server {
             retention: Duration::from_secs(3600),
             max_jobs_kept: 1000,
         };
-        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, options).await.unwrap();
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live.clone(), options).await.unwrap();
         let ready = Readiness::new();
         let tasks = Tasks::new();
+        let fanout = Fanout::start(broker.clone(), rules.clone(), 2, &tasks);
+        live.connect(fanout.clone());
         let presence = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
         let publisher = Publisher::new(broker.clone(), rules.clone(), MESSAGE_BYTES);
         let inbox = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
@@ -90,11 +97,12 @@ impl Server {
             notifier,
             presence: presence.clone(),
             broker,
+            fanout,
             rules,
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),
-            limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH },
+            limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH, streams: STREAMS },
         };
         Self { router: router(state), queue, store, presence, inbox, ready, _dir: dir }
     }

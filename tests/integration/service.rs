@@ -1,10 +1,18 @@
 //! The real program as its users run it: started, talked to over HTTP and Socket.IO, killed and started again.
 
+mod chaos;
 mod control;
 mod demo;
+mod devices;
 mod inbox;
+mod join_under_load;
+mod never_reads;
+mod reconnect_storm;
 mod restart;
 mod startup;
+mod stream;
+mod swarm;
+mod watch;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidings::client::http::HttpClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Nothing that these tests wait for takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -41,7 +51,12 @@ impl Site {
 
     /// `tidings serve` on a free port; ready when this returns.
     fn start(&self) -> Server {
-        Server::spawn(&mut self.command(&["serve", "--listen", "127.0.0.1:0"]))
+        self.start_with("127.0.0.1:0", &[])
+    }
+
+    /// `tidings serve ARGS…` on `address`.
+    fn start_with(&self, address: &str, args: &[&str]) -> Server {
+        Server::spawn(self.command(&["serve", "--listen", address]).args(args))
     }
 
     /// `tidings ARGS…` with this site's configuration and data.
@@ -113,6 +128,28 @@ impl Server {
 
     async fn post(&self, path: &str, body: &Value) -> Value {
         self.http.post(path, body).await.unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
+    /// Where it listens, as `host:port`.
+    fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// What stands at `path`, whatever it is.
+    async fn text(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(self.address()).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("asked");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("answered");
+        answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
+    }
+
+    /// A metric without labels.
+    async fn metric(&self, name: &str) -> f64 {
+        let text = self.text("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing in:\n{text}"))
     }
 
     /// Submits a job of a suite; its id.

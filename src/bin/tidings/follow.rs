@@ -47,6 +47,9 @@ pub(crate) struct Follower {
     socket: Option<SocketClient>,
     waiting: VecDeque<News>,
     pause: Duration,
+    // Whether this connection brought a message.
+    fruitful: bool,
+    rest: bool,
     delivery: Delivery,
 }
 
@@ -61,6 +64,8 @@ impl Follower {
             socket: None,
             waiting: VecDeque::new(),
             pause: FIRST_PAUSE,
+            fruitful: false,
+            rest: false,
             delivery: Delivery::default(),
         }
     }
@@ -76,6 +81,9 @@ impl Follower {
                 return Ok(news);
             }
             let Some(socket) = &mut self.socket else {
+                if std::mem::take(&mut self.rest) {
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
                 if let Err(error) = self.connect().await {
                     if matches!(
                         error,
@@ -116,6 +124,7 @@ impl Follower {
             self.waiting.push_back(News::Joined(Box::new(joined)));
         }
         self.socket = Some(socket);
+        self.fruitful = false;
         self.pause = FIRST_PAUSE;
         Ok(())
     }
@@ -129,6 +138,7 @@ impl Follower {
             match received.verdict {
                 Verdict::Deliver => {
                     self.delivery.messages += 1;
+                    self.fruitful = true;
                     let message = serde_json::from_str(received.message.get())?;
                     self.waiting.push_back(News::Message(Box::new(message)));
                 }
@@ -138,6 +148,8 @@ impl Follower {
                     // What is missing is in the history: come back and ask for it.
                     self.delivery.gaps += 1;
                     self.socket = None;
+                    // A gap that is there again, although it was asked for, does not close by haste.
+                    self.rest = !self.fruitful;
                     return Ok(());
                 }
             }

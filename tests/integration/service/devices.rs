@@ -136,7 +136,7 @@ async fn a_critical_message_is_sent_again_until_it_is_acknowledged() {
 
 #[tokio::test]
 async fn a_slow_receiver_reads_on_from_history_and_misses_nothing() {
-    let site = Site::new("[log]\nlevel = \"debug\"\n");
+    let site = Site::new("");
     let server = site.start();
     let options = ConnectOptions { event_capacity: 1, ..ConnectOptions::default() };
     let mut slow = SocketClient::connect(&server.url, options).await.expect("connected");
@@ -165,11 +165,6 @@ async fn a_slow_receiver_reads_on_from_history_and_misses_nothing() {
     // And it is live again.
     publish(&server, 7..8).await;
     assert_eq!(take(&mut slow, 1).await, [7]);
-    let metrics = super::metrics(&server).await;
-    assert!(
-        metrics.contains("tidings_slow_consumers_total")
-            && !metrics.contains("tidings_slow_consumers_total 0"),
-        "it did fall behind"
-    );
+    assert!(server.metric("tidings_slow_consumers_total").await > 0.0, "it did fall behind");
     tokio::time::timeout(Duration::from_secs(5), slow.close()).await.expect("closed");
 }

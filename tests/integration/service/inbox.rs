@@ -286,21 +286,5 @@ async fn unread_counts_are_exact_while_devices_mark_as_read_at_once() {
         changed += device.await.expect("a device ends");
     }
     assert_eq!((changed, unread(&server, "ann").await.1), (50, 10));
-    wait_until("the gauge follows", async || {
-        let metrics = metrics_text(&server).await;
-        metrics.lines().any(|line| line == "tidings_inbox_unread 10")
-    })
-    .await;
-}
-
-/// `/metrics` as text.
-async fn metrics_text(server: &Server) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let address = server.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-    let mut stream = tokio::net::TcpStream::connect(&address).await.expect("connected");
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("asked");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("answered");
-    text
+    wait_until("the gauge follows", async || server.metric("tidings_inbox_unread").await == 10.0).await;
 }

@@ -1,0 +1,224 @@
+//! Streams: a channel as server-sent events, so that `curl -N` or an `EventSource` follows a test.
+//!
+//! A stream is a connection of the fan-out like any socket's, and opening it is a join: the same rules decide
+//! what is replayed, and what a receiver must not miss. `frames` is the wire format, the queue and the body.
+
+mod frames;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::HttpState;
+use super::extract::{Asked, Named};
+use super::problem::{Problem, ReadErrors};
+use super::query::given;
+use crate::fanout::outbox::Limits;
+use crate::fanout::{Fanout, JoinAck, JoinError, JoinRequest, Since};
+use crate::listener::KillSwitch;
+use crate::metrics;
+use crate::model::{ChannelName, Epoch, Position};
+use crate::publish::PublishError;
+use frames::{QUEUE, StreamTransport, body, opening};
+
+/// The header with which an `EventSource` says what it had last.
+const LAST_EVENT_ID: &str = "last-event-id";
+/// Tells proxies of the nginx kind not to hold events back.
+const ACCEL_BUFFERING: &str = "x-accel-buffering";
+
+/// How many streams may be open at once; clones share the count.
+#[derive(Debug, Clone)]
+pub(super) struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    pub(super) fn new(streams: usize) -> Self {
+        Self(Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.clone().try_acquire_owned().map_err(|_| {
+            metrics::rejected("limit");
+            let detail = "as many streams are open as this server takes; come back later";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+        })
+    }
+}
+
+/// Where a stream begins. Everything may be left out.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StreamQuery {
+    /// `start` for all that history has, `now` for what comes. Without effect beside a last event id.
+    #[param(value_type = Option<String>, default = "now", example = "start")]
+    since: Option<String>,
+    /// As the header `Last-Event-ID`, which comes before it, for clients that cannot set headers.
+    last_event_id: Option<String>,
+}
+
+/// Follow a channel as server-sent events.
+///
+/// Each message is an event of its own name whose id is `epoch:offset` and whose data is the message. With the
+/// id of the last event in `Last-Event-ID` the stream continues right after it, without a gap or a duplicate; if
+/// that is not possible, the first event is `room:reset` and what follows starts after its id. Where nothing is
+/// replayed and the channel has the state of a test, the first event is `snapshot`. Comments keep the
+/// connection alive. The stream ends when the server stops or the reader is too slow: come back with the last id.
+#[utoipa::path(
+    get,
+    path = "/api/v1/channels/{channel}/stream",
+    operation_id = "streamChannel",
+    tag = "messages",
+    params(
+        ("channel" = ChannelName, Path, description = "Names the channel"),
+        StreamQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "`epoch:offset` of the last event that is known"),
+    ),
+    responses(
+        (status = 200, description = "Events, until one side ends it", body = String,
+            content_type = "text/event-stream"),
+        (status = 400, description = "`invalid_query`; `invalid_position`: the last event id is not `epoch:offset`",
+            body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`unknown_channel`: no rule of this server has such a channel", body = Problem,
+            content_type = "application/problem+json"),
+        ReadErrors,
+    )
+)]
+pub(super) async fn stream(
+    State(state): State<Arc<HttpState>>,
+    Extension(slots): Extension<Slots>,
+    kill: Option<Extension<KillSwitch>>,
+    Named(channel): Named<ChannelName>,
+    Asked(query): Asked<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let since = since(&headers, &query)?;
+    if state.rules.resolve(channel.as_str()).is_none() {
+        metrics::rejected("unknown_channel");
+        return Err(PublishError::UnknownChannel(channel.to_string()).into());
+    }
+    let slot = slots.take()?;
+    let (events, queue) = mpsc::channel(QUEUE);
+    // The end of the server is the end of its streams, or it would wait for them.
+    let ended = state.ready.drained().child_token();
+    let kill = kill.map(|Extension(switch)| switch);
+    let stream = Stream { fanout: state.fanout.clone(), events, ended: ended.clone(), kill, _slot: slot };
+    let (tell, joined) = oneshot::channel();
+    let request = JoinRequest { channel, since, batch: false, snapshot: false };
+    // A task of its own: should the client go away while this waits, somebody still has to leave the room.
+    tokio::spawn(stream.run(request, tell));
+    match joined.await {
+        Ok(Ok(())) => Ok((response_headers(), body(queue, ended)).into_response()),
+        Ok(Err(JoinError::Broker(error))) => Err(error.into()),
+        Err(_) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the server is going away before the stream began",
+        )),
+    }
+}
+
+fn response_headers() -> [(header::HeaderName, HeaderValue); 3] {
+    [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::HeaderName::from_static(ACCEL_BUFFERING), HeaderValue::from_static("no")),
+    ]
+}
+
+/// An open stream: what keeps its membership.
+struct Stream {
+    fanout: Arc<Fanout>,
+    events: mpsc::Sender<bytes::Bytes>,
+    ended: CancellationToken,
+    kill: Option<KillSwitch>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// Joins, and leaves again once the client or the stream has gone.
+    async fn run(self, request: JoinRequest, tell: oneshot::Sender<Result<(), JoinError>>) {
+        let Self { fanout, events, ended, kill, _slot } = self;
+        let transport = StreamTransport { events: events.clone(), ended: ended.clone(), kill };
+        let connection = fanout.connect(Box::new(transport), Limits::default());
+        let (channel, since) = (request.channel.clone(), request.since.clone());
+        let joined = match fanout.prepare_join(&connection, request).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                connection.close();
+                // A client that has gone needs no answer.
+                let _ = tell.send(Err(error));
+                return;
+            }
+        };
+        // The queue is empty: nothing is published to a subscriber that does not listen yet.
+        let _ = events.try_send(first_words(&since, &joined.ack));
+        let _ = tell.send(Ok(()));
+        let follow = async {
+            if let Err(error) = fanout.complete_join(&connection, joined).await {
+                tracing::warn!(%channel, %error, "a stream broke off before it was live; its reader resumes");
+                ended.cancel();
+            }
+        };
+        let end = async {
+            tokio::select! {
+                () = events.closed() => {}
+                () = ended.cancelled() => {}
+            }
+            // Ends a join that waits for room, too.
+            connection.close();
+        };
+        tokio::join!(follow, end);
+        fanout.leave(&channel, connection.id()).await;
+    }
+}
+
+/// What stands before the first message.
+fn first_words(since: &Since, ack: &JoinAck) -> bytes::Bytes {
+    let top = Position { epoch: ack.epoch.clone(), offset: ack.offset };
+    if !ack.recovered && *since != Since::Now {
+        // The reset that follows brings the place and the snapshot; before it no place may be remembered.
+        opening(None, None)
+    } else if ack.replayed == 0 {
+        // A reader that comes back before the first message says that it was here.
+        opening(Some(&top), ack.snapshot.as_ref())
+    } else {
+        opening(None, None)
+    }
+}
+
+fn since(headers: &HeaderMap, query: &StreamQuery) -> Result<Since, Problem> {
+    let header = headers.get(LAST_EVENT_ID).map(HeaderValue::to_str).transpose();
+    let header = header.map_err(|_| wrong_position("it is not ASCII"))?;
+    if let Some(text) = given(header).or_else(|| given(query.last_event_id.as_deref())) {
+        return position(text).map(Since::At);
+    }
+    match given(query.since.as_deref()) {
+        None | Some("now") => Ok(Since::Now),
+        Some("start") => Ok(Since::Start),
+        Some(text) => {
+            let detail = format!("since is start or now, not {text:?}; a position is a Last-Event-ID");
+            Err(Problem::bad_request("invalid_query", detail))
+        }
+    }
+}
+
+fn position(text: &str) -> Result<Position, Problem> {
+    let wrong = || wrong_position(&format!("{text:?} is no such id"));
+    let (epoch, offset) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
+    let offset = offset.parse().map_err(|_| wrong())?;
+    if epoch.is_empty() || epoch.len() > Epoch::MAX_LEN {
+        return Err(wrong());
+    }
+    Ok(Position { epoch: Epoch::new(epoch), offset })
+}
+
+fn wrong_position(reason: &str) -> Problem {
+    let detail = format!("Last-Event-ID is epoch:offset, as the id of an event: {reason}");
+    Problem::bad_request("invalid_position", detail)
+}
