@@ -14,9 +14,15 @@ use crate::config::channels::Rules;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
+use crate::inbox::Inbox;
+use crate::inbox::embedded::EmbeddedInbox;
 use crate::listener::serve::PerConnection;
 use crate::listener::{ListenError, Listener};
 use crate::metrics;
+use crate::notify::Notifier;
+use crate::notify::receipts::Receipts;
+use crate::presence::Presence;
+use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
@@ -100,12 +106,18 @@ impl App {
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         live.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
+        let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
+        let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention));
+        let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
+        let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),
             fanout: fanout.clone(),
             publisher: publisher.clone(),
+            notifier: notifier.clone(),
+            presence: presence.clone(),
             rules: rules.clone(),
             runners: runners.clone(),
             metrics,
@@ -117,13 +129,14 @@ impl App {
             },
         };
         let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));
-        let parts = SocketParts { fanout, publisher, rules, sync: sync.clone() };
+        let parts =
+            SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
         let service = socket::serve(socket_options(&settings), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
         tasks.spawn("http", log_end(server.into_future()));
-        upkeep::start(&queue, &broker, &sync, &tasks);
+        upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
         Ok(Self { address, store, pool, readiness, stop_serving, tasks })
     }

@@ -11,11 +11,15 @@ mod conformance;
 mod events;
 mod extract;
 mod health;
+mod inbox;
 mod jobs;
 mod metrics_layer;
+mod notifications;
 mod openapi;
+mod presence;
 mod problem;
 mod query;
+mod stats;
 mod stream;
 mod submit;
 mod tests;
@@ -34,6 +38,8 @@ use utoipa_axum::routes;
 use crate::broker::Broker;
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::notify::Notifier;
+use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::queue::Queue;
 use crate::worker::runner::RunnerSet;
@@ -54,6 +60,10 @@ pub struct HttpState {
     pub fanout: Arc<Fanout>,
     /// The door for messages.
     pub publisher: Publisher,
+    /// Notifies users; knows the inboxes.
+    pub notifier: Notifier,
+    /// Who is connected.
+    pub presence: Arc<dyn Presence>,
     /// Which channels exist.
     pub rules: Arc<Rules>,
     /// The test types whose configuration this server can check when a job is submitted.
@@ -160,6 +170,19 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(events::publish))
         .routes(routes!(channels::messages))
         .routes(routes!(stream::stream))
+        .routes(routes!(presence::room))
+        .routes(routes!(presence::users))
+        .routes(routes!(presence::connections))
+        .routes(routes!(presence::cleanup))
+        .routes(routes!(presence::end))
+        .routes(routes!(stats::stats))
+        .routes(routes!(notifications::send))
+        .routes(routes!(notifications::broadcast))
+        .routes(routes!(notifications::recall))
+        .routes(routes!(inbox::unread))
+        .routes(routes!(inbox::mark_read))
+        .routes(routes!(inbox::offline))
+        .routes(routes!(inbox::confirm))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

@@ -1,9 +1,9 @@
 //! tidings tells people, live and without losing a message, how their long-running tests are doing.
 //!
 //! The layers, lowest first; a lower one never imports a higher one (`tests/integration/layers.rs` checks it):
-//! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`]) with their back ends on
-//! the [`store`], services ([`worker`]), edges ([`mod@http`]), and the whole. `ARCHITECTURE.md` follows one
-//! message through them.
+//! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`], [`presence`], [`inbox`])
+//! with their back ends on the [`store`], services ([`worker`], [`notify`]), edges ([`mod@http`]), and the whole.
+//! `ARCHITECTURE.md` follows one message through them.
 
 pub mod app;
 pub mod broker;
@@ -11,9 +11,12 @@ pub mod client;
 pub mod config;
 pub mod fanout;
 pub mod http;
+pub mod inbox;
 pub mod listener;
 pub mod metrics;
 pub mod model;
+pub mod notify;
+pub mod presence;
 pub mod publish;
 pub mod queue;
 pub mod socket;

@@ -10,7 +10,7 @@ pub mod serve;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -116,6 +116,7 @@ pub struct KillSwitch(Arc<Switch>);
 #[derive(Debug, Default)]
 struct Switch {
     pressed: AtomicBool,
+    requests: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -128,13 +129,25 @@ impl KillSwitch {
         self.0.writer.wake();
     }
 
+    /// A request begins on the connection.
+    pub fn begin_request(&self) {
+        self.0.requests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The number of the newest request of the connection.
+    #[must_use]
+    pub fn request(&self) -> u64 {
+        self.0.requests.load(Ordering::Acquire)
+    }
+
     /// A switch that does nothing once the connection is gone.
     #[must_use]
     pub fn downgrade(&self) -> WeakKillSwitch {
         WeakKillSwitch(Arc::downgrade(&self.0))
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// Whether the connection may go on.
+    pub fn check(&self) -> io::Result<()> {
         if self.0.pressed.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server"));
         }
@@ -150,6 +163,15 @@ impl WeakKillSwitch {
     /// Ends the connection, if it is still there.
     pub fn press(&self) {
         if let Some(switch) = self.0.upgrade() {
+            KillSwitch(switch).press();
+        }
+    }
+
+    /// Ends the connection, if it has had no request after the one with this number.
+    pub fn press_during(&self, request: u64) {
+        if let Some(switch) = self.0.upgrade()
+            && switch.requests.load(Ordering::Acquire) == request
+        {
             KillSwitch(switch).press();
         }
     }

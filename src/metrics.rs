@@ -3,6 +3,7 @@
 //! Labels are namespaces, priorities, outcomes, reasons and states, never a channel, user, test or job id, so
 //! the number of series is bounded by the configuration. All are registered at start, so that they exist at 0.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -173,6 +174,10 @@ static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     channels: gauge!("tidings_channels"),
 });
 
+// The recorder's own counters cannot be read back but as text.
+static PUBLISHED: AtomicU64 = AtomicU64::new(0);
+static DELIVERED: AtomicU64 = AtomicU64::new(0);
+
 fn slot(priority: Priority) -> usize {
     usize::from(priority.number()) - 1
 }
@@ -182,13 +187,21 @@ pub fn append_seconds(took: Duration) {
     HOT.append.record(took);
 }
 
+/// How many messages were appended, and how many handed to sockets, since the start of the process.
+#[must_use]
+pub fn totals() -> (u64, u64) {
+    (PUBLISHED.load(Ordering::Relaxed), DELIVERED.load(Ordering::Relaxed))
+}
+
 /// Messages were appended to a channel of `namespace`.
 pub fn published(namespace: &str, priority: Priority) {
+    PUBLISHED.fetch_add(1, Ordering::Relaxed);
     publications(namespace, priority).increment(1);
 }
 
 /// A message was handed to a socket, `latency_ms` after it was accepted.
 pub fn delivered(priority: Priority, latency_ms: i64) {
+    DELIVERED.fetch_add(1, Ordering::Relaxed);
     HOT.deliveries[slot(priority)].increment(1);
     HOT.latency[slot(priority)].record(seconds(latency_ms));
 }
@@ -261,6 +274,12 @@ pub fn workers(n: usize) {
 /// Whether the message store can be used.
 pub fn broker_up(up: bool) {
     gauge!("tidings_broker_up").set(if up { 1.0 } else { 0.0 });
+}
+
+/// How many notifications are unread.
+pub fn inbox_unread(n: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("tidings_inbox_unread").set(n as f64);
 }
 
 /// An HTTP request was answered.

@@ -150,6 +150,14 @@ impl Publisher {
         results
     }
 
+    /// Publishes one message; answered once it is durable.
+    pub async fn publish_one(&self, message: Incoming) -> Result<Appended, PublishError> {
+        let answer = self.publish(vec![message]).await.pop();
+        // There is an answer for every message.
+        answer
+            .unwrap_or(Err(PublishError::Broker(BrokerError::Unavailable(crate::store::StoreError::Closed))))
+    }
+
     /// Checks one message and makes it ready.
     fn admit(&self, message: &Incoming, now: i64) -> Result<AppendGroup, PublishError> {
         let channel = message.channel.as_str();

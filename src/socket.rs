@@ -1,10 +1,11 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
-//! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `slim` keeps
-//! idle connections small, `carriers` knows how to end a session that does not keep up.
+//! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `inbox` sees what a
+//! user's devices got, `slim` keeps idle connections small, `carriers` knows how to end a session.
 
 mod acks;
 mod carriers;
+mod inbox;
 mod intake;
 mod places;
 mod protocol;
@@ -20,11 +21,14 @@ use std::time::Duration;
 use serde_json::Value;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::socket::Sid;
+use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{ParserConfig, SocketIo};
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::notify::Notifier;
+use crate::notify::receipts::Receipts;
+use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::sync::{Device, Saved, SyncState};
 use crate::tasks::Tasks;
@@ -72,6 +76,12 @@ pub struct SocketParts {
     pub rules: Arc<Rules>,
     /// The places of devices.
     pub sync: Arc<dyn SyncState>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
+    /// Knows what waits for a user who connects.
+    pub notifier: Notifier,
+    /// Takes note of what users' devices got.
+    pub receipts: Receipts,
 }
 
 impl std::fmt::Debug for SocketParts {
@@ -148,31 +158,52 @@ impl Edge {
     fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
         // Admitted before, so it can be read.
         let handshake = Handshake::parse(auth).unwrap_or_default();
+        let began = socket.req_parts();
+        self.carriers.open(socket.id.as_str(), &began.headers, &began.extensions);
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
         let edge = Arc::downgrade(&self);
-        socket.on_disconnect(move |socket: SocketRef| {
+        socket.on_disconnect(move |socket: SocketRef, reason: DisconnectReason| {
             if let Some(edge) = edge.upgrade() {
-                edge.disconnected(socket.id);
+                // Only who says goodbye has read what was written before.
+                let parted = [DisconnectReason::ClientNSDisconnect, DisconnectReason::TransportClose]
+                    .contains(&reason);
+                edge.disconnected(socket.id, !parted);
             }
             async {}
         });
         // Who went away before the handler of that was there is told of by nobody else.
         if !session.greet(socket) {
-            return self.disconnected(socket.id);
+            return self.disconnected(socket.id, true);
         }
+        session.open_inbox();
         // Admitted before, so it has an intake.
         if let Some(intake) = Intake::of(socket) {
             intake.open(&session);
         }
     }
 
-    fn disconnected(&self, sid: Sid) {
-        self.carriers.forget(&sid.to_string());
+    fn disconnected(&self, sid: Sid, broke: bool) {
+        self.carriers.forget(sid.as_str());
+        self.forget(sid, broke);
+    }
+
+    /// Ends a client that may or may not know of it: what carries it, and its session.
+    fn end(&self, sid: Sid) {
+        self.carriers.end(sid.as_str());
+        self.forget(sid, true);
+    }
+
+    /// Ends a session, if it has not ended before; `broke` says that it was not the client's wish.
+    fn forget(&self, sid: Sid, broke: bool) {
         let session = self.sessions().remove(&sid);
         if let Some(session) = session {
-            session.end();
+            session.end(broke);
         }
+    }
+
+    fn has(&self, sid: Sid) -> bool {
+        self.sessions().contains_key(&sid)
     }
 
     /// Saves the places of all devices now and then.

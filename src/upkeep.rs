@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::Broker;
+use crate::inbox::Inbox;
 use crate::metrics;
 use crate::model::now_ms;
 use crate::queue::Queue;
@@ -22,11 +23,17 @@ const RETAIN_STEP: Duration = Duration::from_millis(20);
 /// The pause between two looks at what is only shown.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the upkeep of `queue`, `broker` and `sync`.
-pub fn start(queue: &Arc<dyn Queue>, broker: &Arc<dyn Broker>, sync: &Arc<dyn SyncState>, tasks: &Tasks) {
+/// Starts the upkeep of `queue`, `broker`, `sync` and `inbox`.
+pub fn start(
+    queue: &Arc<dyn Queue>,
+    broker: &Arc<dyn Broker>,
+    sync: &Arc<dyn SyncState>,
+    inbox: &Arc<dyn Inbox>,
+    tasks: &Tasks,
+) {
     tasks.spawn("queue-sweep", sweep(queue.clone()));
-    tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone()));
-    tasks.spawn("observation", observe(queue.clone()));
+    tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone(), inbox.clone()));
+    tasks.spawn("observation", observe(queue.clone(), inbox.clone()));
 }
 
 async fn sweep(queue: Arc<dyn Queue>) {
@@ -50,7 +57,12 @@ fn until(at_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0))
 }
 
-async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, sync: Arc<dyn SyncState>) {
+async fn retain(
+    queue: Arc<dyn Queue>,
+    broker: Arc<dyn Broker>,
+    sync: Arc<dyn SyncState>,
+    inbox: Arc<dyn Inbox>,
+) {
     loop {
         let jobs = queue.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old jobs could not be removed; trying again");
@@ -61,12 +73,15 @@ async fn retain(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, sync: Arc<dyn Sy
         let places = sync.retain().await.inspect_err(|error| {
             tracing::warn!(%error, "old places of devices could not be removed; trying again");
         });
-        let more = jobs.unwrap_or(false) || messages.unwrap_or(false) || places.unwrap_or(false);
+        let notifications = inbox.retain().await.inspect_err(|error| {
+            tracing::warn!(%error, "old notifications could not be removed; trying again");
+        });
+        let more = [jobs.ok(), messages.ok(), places.ok(), notifications.ok()].contains(&Some(true));
         tokio::time::sleep(if more { RETAIN_STEP } else { RETAIN_EVERY }).await;
     }
 }
 
-async fn observe(queue: Arc<dyn Queue>) {
+async fn observe(queue: Arc<dyn Queue>, inbox: Arc<dyn Inbox>) {
     loop {
         match queue.counts().await {
             Ok(counts) => {
@@ -77,6 +92,10 @@ async fn observe(queue: Arc<dyn Queue>) {
                 metrics::broker_up(false);
                 tracing::warn!(%error, "the store cannot be read");
             }
+        }
+        // A fault of the store was told of above.
+        if let Ok(unread) = inbox.unread_in_all().await {
+            metrics::inbox_unread(unread);
         }
         metrics::sum_up();
         tokio::time::sleep(OBSERVE_EVERY).await;

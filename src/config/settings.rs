@@ -46,6 +46,8 @@ pub struct Settings {
     pub store: Store,
     /// `[queue]`
     pub queue: Queue,
+    /// `[inbox]`
+    pub inbox: Inbox,
     /// `[limits]`
     pub limits: Limits,
     /// `[heartbeat]`
@@ -131,6 +133,15 @@ pub struct Queue {
     /// How long an attempt may take.
     #[serde(deserialize_with = "super::duration::deserialize")]
     pub default_timeout: Duration,
+}
+
+/// What users are notified of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Inbox {
+    /// Notifications are kept for so long, read or not.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub retention: Duration,
 }
 
 /// Bounds on what clients may ask for.
@@ -221,6 +232,7 @@ impl Default for Settings {
             log: Log::default(),
             store: Store::default(),
             queue: Queue::default(),
+            inbox: Inbox::default(),
             limits: Limits::default(),
             heartbeat: Heartbeat::default(),
             sync: Sync::default(),
@@ -255,6 +267,12 @@ impl Default for Queue {
             max_jobs_kept: 100_000,
             default_timeout: Duration::from_hours(1),
         }
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { retention: Duration::from_hours(7 * 24) }
     }
 }
 

@@ -4,8 +4,10 @@ mod compression;
 mod document;
 mod events;
 mod history;
+mod inbox;
 mod jobs;
 mod lists;
+mod presence;
 mod problems;
 mod server;
 mod stream;
@@ -25,8 +27,11 @@ use super::{HttpLimits, HttpState, Readiness, router};
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::inbox::embedded::EmbeddedInbox;
 use crate::metrics;
 use crate::model::WorkerId;
+use crate::notify::Notifier;
+use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Claim, Queue};
@@ -48,6 +53,8 @@ struct Server {
     router: Router,
     queue: EmbeddedQueue,
     store: Store,
+    presence: Arc<EmbeddedPresence>,
+    inbox: Arc<EmbeddedInbox>,
     ready: Readiness,
     _dir: tempfile::TempDir,
 }
@@ -80,9 +87,15 @@ impl Server {
         let tasks = Tasks::new();
         let fanout = Fanout::start(broker.clone(), rules.clone(), 2, &tasks);
         live.connect(fanout.clone());
+        let presence = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
+        let publisher = Publisher::new(broker.clone(), rules.clone(), MESSAGE_BYTES);
+        let inbox = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
+        let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let state = HttpState {
             queue: Arc::new(queue.clone()),
-            publisher: Publisher::new(broker.clone(), rules.clone(), MESSAGE_BYTES),
+            publisher,
+            notifier,
+            presence: presence.clone(),
             broker,
             fanout,
             rules,
@@ -91,7 +104,7 @@ impl Server {
             ready: ready.clone(),
             limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH, streams: STREAMS },
         };
-        Self { router: router(state), queue, store, ready, _dir: dir }
+        Self { router: router(state), queue, store, presence, inbox, ready, _dir: dir }
     }
 
     /// Sends a request and reads the whole answer.
@@ -105,6 +118,10 @@ impl Server {
 
     async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn get_as(&self, user: &str, path: &str) -> Answer {
+        self.send(Request::get(path).header("x-user-id", user).body(Body::empty()).unwrap()).await
     }
 
     /// Posts `body`, a text that says it is JSON.

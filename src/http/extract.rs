@@ -133,6 +133,20 @@ impl<T: FromStr<Err = InvalidId>, S: Send + Sync> FromRequestParts<S> for Named<
     }
 }
 
+/// The only placeholder of a route's path, any text.
+pub(super) struct Text(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(rejection) => Err(Problem::bad_request("invalid_path", rejection.body_text())),
+        }
+    }
+}
+
 /// The query of a request.
 pub(super) struct Asked<T>(pub(super) T);
 
@@ -169,6 +183,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             Ok(user) => Ok(Self { user: Some(user) }),
             Err(error) => Err(wrong_user(&error.to_string())),
         }
+    }
+}
+
+/// Who asks, where only somebody in particular can.
+pub(super) struct CallingUser(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallingUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Caller { user } = Caller::from_request_parts(parts, state).await?;
+        user.map(Self).ok_or_else(|| {
+            let detail = "this is about a user in particular: name one with the header `X-User-Id`";
+            Problem::bad_request("user_required", detail)
+        })
     }
 }
 

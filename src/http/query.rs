@@ -71,6 +71,7 @@ fn parse_state(text: &str) -> Result<TestState, Problem> {
 pub(super) enum Cursor {
     Jobs,
     Tests,
+    Inbox,
 }
 
 impl Cursor {
@@ -78,6 +79,7 @@ impl Cursor {
         match self {
             Self::Jobs => 'j',
             Self::Tests => 't',
+            Self::Inbox => 'm',
         }
     }
 
@@ -85,7 +87,7 @@ impl Cursor {
         format!("{}{place:x}", self.prefix())
     }
 
-    fn read(self, text: &str) -> Result<i64, Problem> {
+    pub(super) fn read(self, text: &str) -> Result<i64, Problem> {
         let place = text.strip_prefix(self.prefix()).and_then(|rest| i64::from_str_radix(rest, 16).ok());
         // Only what `write` writes: `j+1` or `j01` would be read as well.
         place.filter(|place| *place >= 0 && self.write(*place) == text).ok_or_else(|| {

@@ -68,6 +68,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        self.kill.begin_request();
         request.extensions_mut().insert(self.kill.clone());
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let unify: Unify<B> = |answer| answer.map(|response| response.map(Body::new));

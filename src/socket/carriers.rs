@@ -1,67 +1,107 @@
 //! Carriers: which TCP connection carries a session now, so that the session can be ended from outside.
 //!
-//! A socket keeps the request that it began with. A client that began with polling has left that request's
-//! connection since: it upgraded to a WebSocket on another one, or polls on any. The library offers no way to
-//! end such a session, so it is ended here: its WebSocket is cut, and its further requests are answered like
-//! those of a session that nobody knows, upon which stock clients connect anew.
+//! A client that begins with polling comes over several TCP connections, and its WebSocket over yet another one
+//! than its handshake. The library offers no way to end such a session without a word of farewell, so it is
+//! ended here: what carries it is cut, and its further requests are answered like those of a session that nobody
+//! knows, upon which stock clients connect anew. The library itself forgets it only after its heartbeat.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
-use http::Uri;
+use http::{Extensions, HeaderMap, Method, Request, Uri, header};
+use socketioxide::TransportType;
+use socketioxide::extract::SocketRef;
 
+use super::Edge;
 use crate::listener::{KillSwitch, WeakKillSwitch};
+use crate::presence;
 
 /// No session has this id: it is what an ended one's is replaced with.
 const NOBODY: &str = "AAAAAAAAAAAAAAAA";
 /// Below so many nobody looks for connections that are gone.
 const FEW: usize = 64;
 
-/// The sessions that began with polling.
+/// What carries the sessions.
 #[derive(Debug, Default)]
 pub(super) struct Carriers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    // Each request that upgrades takes its connection with it, so there are no more live ones than connections.
-    upgraded: HashMap<String, WeakKillSwitch>,
+    sessions: HashMap<String, Carried>,
+    // Apart from the sessions, because an upgrade may come before its session begins. Each request that upgrades
+    // takes its connection with it, so there are no more live ones than connections.
+    websockets: HashMap<String, WeakKillSwitch>,
     look_at: usize,
-    ended: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Carried {
+    ended: bool,
+    // The newest poll, and which request of its connection that is: the connection may be that of a proxy, and
+    // carry others once the poll is answered.
+    poll: Option<(WeakKillSwitch, u64)>,
 }
 
 impl Carriers {
-    /// Notes that the session of `uri` goes on over the WebSocket that `switch` ends.
-    pub(super) fn upgraded(&self, uri: &Uri, switch: &KillSwitch) {
-        let Some(sid) = sid(uri) else { return };
-        let mut state = self.state();
-        if state.upgraded.len() >= state.look_at.max(FEW) {
-            state.upgraded.retain(|_, switch| switch.is_alive());
-            state.look_at = state.upgraded.len() * 2;
+    /// A session begins, with a request of these parts.
+    pub(super) fn open(&self, sid: &str, headers: &HeaderMap, extensions: &Extensions) {
+        self.state().sessions.insert(sid.to_owned(), Carried::default());
+        if let Some(switch) = extensions.get().filter(|_| is_websocket(headers)) {
+            self.upgraded(sid, switch);
         }
-        state.upgraded.insert(sid.to_owned(), switch.downgrade());
     }
 
-    /// Ends the session `sid`, until it is [forgotten](Self::forget).
+    /// The library has forgotten the session `sid`.
+    pub(super) fn forget(&self, sid: &str) {
+        let mut state = self.state();
+        state.sessions.remove(sid);
+        state.websockets.remove(sid);
+    }
+
+    /// Ends the session `sid`, if there is one.
     pub(super) fn end(&self, sid: &str) {
         let mut state = self.state();
-        state.ended.insert(sid.to_owned());
-        if let Some(switch) = state.upgraded.remove(sid) {
+        let Some(session) = state.sessions.get_mut(sid) else { return };
+        session.ended = true;
+        if let Some((switch, request)) = session.poll.take() {
+            switch.press_during(request);
+        }
+        if let Some(switch) = state.websockets.remove(sid) {
             switch.press();
         }
     }
 
-    /// The session `sid` is gone.
-    pub(super) fn forget(&self, sid: &str) {
+    /// Notes what carries the session of `request`. One of an ended session becomes one of nobody's.
+    pub(super) fn note<B>(&self, request: &mut Request<B>) {
+        let switch = request.extensions().get::<KillSwitch>().cloned();
+        let Some(sid) = sid(request.uri()) else { return };
+        if is_websocket(request.headers()) && !self.is_ended(sid) {
+            return switch.iter().for_each(|switch| self.upgraded(sid, switch));
+        }
         let mut state = self.state();
-        state.ended.remove(sid);
-        state.upgraded.remove(sid);
+        let Some(session) = state.sessions.get_mut(sid) else { return };
+        if session.ended {
+            let unknown = request.uri().to_string().replace(&format!("sid={sid}"), &format!("sid={NOBODY}"));
+            if let Ok(unknown) = Uri::try_from(unknown) {
+                *request.uri_mut() = unknown;
+            }
+        } else if request.method() == Method::GET {
+            session.poll = switch.map(|switch| (switch.downgrade(), switch.request()));
+        }
     }
 
-    /// Another URI for a request of a session that was ended.
-    pub(super) fn refused(&self, uri: &Uri) -> Option<Uri> {
-        let state = self.state();
-        let ended = sid(uri).filter(|sid| state.ended.contains(*sid))?;
-        uri.to_string().replace(&format!("sid={ended}"), &format!("sid={NOBODY}")).parse().ok()
+    fn is_ended(&self, sid: &str) -> bool {
+        self.state().sessions.get(sid).is_some_and(|session| session.ended)
+    }
+
+    fn upgraded(&self, sid: &str, switch: &KillSwitch) {
+        let mut state = self.state();
+        if state.websockets.len() >= state.look_at.max(FEW) {
+            state.websockets.retain(|_, switch| switch.is_alive());
+            state.look_at = state.websockets.len() * 2;
+        }
+        state.websockets.insert(sid.to_owned(), switch.downgrade());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -69,35 +109,114 @@ impl Carriers {
     }
 }
 
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
 /// The session that a request names.
 fn sid(uri: &Uri) -> Option<&str> {
     uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))
+}
+
+/// The way to one client for whoever counts connections.
+pub(super) struct SessionLine {
+    pub(super) edge: Weak<Edge>,
+    pub(super) socket: SocketRef,
+}
+
+impl fmt::Debug for SessionLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLine").field("sid", &self.socket.id).finish_non_exhaustive()
+    }
+}
+
+impl presence::Line for SessionLine {
+    fn end(&self) {
+        if let Some(edge) = self.edge.upgrade() {
+            edge.end(self.socket.id);
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.socket.connected() && self.edge.upgrade().is_some_and(|edge| edge.has(self.socket.id))
+    }
+
+    fn transport(&self) -> Option<&'static str> {
+        Some(match self.socket.transport_type() {
+            TransportType::Polling => "polling",
+            TransportType::Websocket => "websocket",
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_ended_session_is_unknown_until_it_is_forgotten() {
+    fn request(query: &str, switch: &KillSwitch) -> Request<()> {
+        let uri = format!("/socket.io/?EIO=4&{query}");
+        switch.begin_request();
+        Request::builder().uri(uri).extension(switch.clone()).body(()).unwrap()
+    }
+
+    fn opened(sids: &[&str]) -> Carriers {
         let carriers = Carriers::default();
-        let uri = Uri::from_static("/socket.io/?EIO=4&transport=polling&sid=abc");
-        assert_eq!(carriers.refused(&uri), None);
-        carriers.end("abc");
-        let refused = carriers.refused(&uri).expect("it has ended");
-        assert_eq!(refused, "/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAA");
-        assert_eq!(carriers.refused(&Uri::from_static("/socket.io/?EIO=4&transport=polling")), None);
-        carriers.forget("abc");
-        assert_eq!(carriers.refused(&uri), None);
+        sids.iter().for_each(|sid| carriers.open(sid, &HeaderMap::new(), &Extensions::new()));
+        carriers
+    }
+
+    #[test]
+    fn the_requests_of_an_ended_session_lead_nowhere_and_those_of_others_pass() {
+        let (carriers, switch) = (opened(&["a", "b"]), KillSwitch::default());
+        carriers.end("a");
+        carriers.end("gone");
+        let noted = |query| {
+            let mut request = request(query, &switch);
+            carriers.note(&mut request);
+            request.uri().to_string()
+        };
+        assert_eq!(
+            noted("transport=polling&sid=a"),
+            format!("/socket.io/?EIO=4&transport=polling&sid={NOBODY}")
+        );
+        for query in ["transport=polling&sid=b", "transport=polling&sid=gone", "transport=polling"] {
+            assert!(noted(query).ends_with(query), "{query}");
+        }
+        carriers.forget("a");
+        assert!(noted("transport=polling&sid=a").ends_with("sid=a"));
+    }
+
+    #[test]
+    fn a_connection_is_cut_while_it_carries_the_session_and_not_once_it_carries_another() {
+        let carriers = opened(&["a", "b"]);
+        let (first, second) = (KillSwitch::default(), KillSwitch::default());
+        carriers.note(&mut request("sid=a", &first));
+        carriers.note(&mut request("sid=b", &first));
+        carriers.end("a");
+        assert!(first.check().is_ok());
+        carriers.note(&mut request("sid=b", &second));
+        carriers.end("b");
+        assert!(first.check().is_ok());
+        assert!(second.check().is_err());
+    }
+
+    #[test]
+    fn an_upgrade_may_come_before_its_session() {
+        let (carriers, switch) = (Carriers::default(), KillSwitch::default());
+        let mut upgrade = request("transport=websocket&sid=a", &switch);
+        upgrade.headers_mut().insert(header::SEC_WEBSOCKET_KEY, header::HeaderValue::from_static("k"));
+        carriers.note(&mut upgrade);
+        carriers.open("a", &HeaderMap::new(), &Extensions::new());
+        carriers.end("a");
+        assert!(switch.check().is_err());
     }
 
     #[test]
     fn connections_that_are_gone_are_not_kept() {
         let carriers = Carriers::default();
         for n in 0..10 * FEW {
-            let uri: Uri = format!("/socket.io/?sid={n}").parse().expect("a URI");
-            carriers.upgraded(&uri, &KillSwitch::default());
+            carriers.upgraded(&n.to_string(), &KillSwitch::default());
         }
-        assert!(carriers.state().upgraded.len() <= FEW);
+        assert!(carriers.state().websockets.len() <= FEW);
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fanout::{JoinError, Since};
+use crate::inbox::InboxError;
 use crate::model::{ChannelName, Epoch, Incoming, Position, UserId};
 use crate::publish::PublishError;
 
@@ -48,8 +49,14 @@ impl From<JoinError> for Refusal {
     }
 }
 
+impl From<InboxError> for Refusal {
+    fn from(error: InboxError) -> Self {
+        Self::new("unavailable", error.to_string())
+    }
+}
+
 /// What a client says of itself when it connects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Handshake {
     /// The client's own name for its device.
@@ -60,6 +67,14 @@ pub(super) struct Handshake {
     pub(super) batch: bool,
     /// It acknowledges critical messages.
     pub(super) acks: bool,
+    /// It wants its user's notifications without asking.
+    pub(super) inbox: bool,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self { client_id: None, user_id: None, batch: false, acks: false, inbox: true }
+    }
 }
 
 impl Handshake {

@@ -3,24 +3,28 @@
 //! Requests are queued while their packet is read and worked off by a task that lives only as long as there
 //! is something to do: an idle connection has none.
 
+mod device;
+mod rooms;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use http::header::SEC_WEBSOCKET_KEY;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::carriers::SessionLine;
+use super::inbox::{Tap, TappedTransport};
 use super::places::Places;
-use super::protocol::{Acknowledge, Handshake, Join, Refusal, Request};
+use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
 use crate::fanout::outbox::Limits;
-use crate::fanout::{Connection, JoinRequest, Since};
-use crate::listener::KillSwitch;
+use crate::fanout::{Connection, Transport};
 use crate::metrics;
-use crate::model::{ChannelName, Incoming, Position, UserId, now_ms};
-use crate::sync::{Device, Saved};
+use crate::model::{ChannelName, Incoming, UserId, now_ms};
+use crate::presence::Arrival;
+use crate::sync::Device;
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;
@@ -35,42 +39,67 @@ pub(super) struct Session {
     // None where the client did not name itself: then there is nothing to recognise it by.
     device: Option<Device>,
     batch: bool,
+    // None for who is nobody.
+    tap: Option<Arc<Tap>>,
+    inbox: bool,
     connection: Arc<Connection>,
     state: Mutex<State>,
 }
 
+/// What a session has to do.
+#[derive(Debug)]
+enum Work {
+    /// What its client asked for, or why it will not get it: refusals are answered in their order too.
+    Request(Result<Request, Refusal>, &'static str, Reply),
+    /// Bring its user's notifications.
+    Inbox(ChannelName),
+}
+
 #[derive(Debug, Default)]
 struct State {
-    // With the refusals, which are answered in their order too.
-    pending: VecDeque<(Result<Request, Refusal>, &'static str, Reply)>,
+    pending: VecDeque<Work>,
     working: bool,
     ended: bool,
+    broke: bool,
     rooms: BTreeSet<ChannelName>,
     places: Places,
 }
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let began = socket.req_parts();
-        // A connection that polling began on may be that of a proxy, who has others on it.
-        let alone = began.headers.contains_key(SEC_WEBSOCKET_KEY);
-        let kill = began.extensions.get::<KillSwitch>().filter(|_| alone).cloned();
-        let carriers = edge.carriers.clone();
-        let transport = SocketTransport::new(socket.clone(), kill, carriers, handshake.acks);
+        let transport = SocketTransport::new(socket.clone(), Arc::downgrade(edge), handshake.acks);
+        let tap = handshake.user_id.clone().map(|user| {
+            let channels = edge.parts.notifier.channels_of(&user);
+            Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))
+        });
+        let transport: Box<dyn Transport> = match &tap {
+            Some(tap) => Box::new(TappedTransport { inner: transport, tap: tap.clone() }),
+            None => Box::new(transport),
+        };
         let sid = socket.id.to_string();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
         let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });
-        Arc::new(Self {
+        let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
             client_id: handshake.client_id.unwrap_or_else(|| sid.clone()),
             sid,
             user_id: handshake.user_id,
             device,
             batch: handshake.batch,
-            connection: edge.parts.fanout.connect(Box::new(transport), limits),
+            tap,
+            inbox: handshake.inbox,
+            connection: edge.parts.fanout.connect(transport, limits),
             state: Mutex::default(),
-        })
+        });
+        edge.parts.presence.arrive(Arrival {
+            connection_id: session.sid.clone(),
+            client_id: session.client_id.clone(),
+            user_id: session.user_id.clone(),
+            connected_at_ms: now_ms(),
+            line: Arc::new(SessionLine { edge: session.edge.clone(), socket: socket.clone() }),
+        });
+        session
     }
 
     /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
@@ -120,22 +149,38 @@ impl Session {
             let text = format!("{PENDING_REQUESTS} requests of this connection wait already");
             return reply.refuse_now(event, &Refusal::new("too_many_requests", text));
         }
-        state.pending.push_back((request, event, reply));
+        state.pending.push_back(Work::Request(request, event, reply));
+        self.wake(state);
+    }
+
+    /// Brings the user's notifications before anything that the client asks for.
+    pub(super) fn open_inbox(self: &Arc<Self>) {
+        let tap = self.tap.iter().filter(|_| self.inbox);
+        let channels = tap.flat_map(|tap| tap.channels().iter().cloned());
+        let mut state = self.state();
+        state.pending.extend(channels.map(Work::Inbox));
+        if !state.pending.is_empty() {
+            self.wake(state);
+        }
+    }
+
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if !std::mem::replace(&mut state.working, true) {
             tokio::spawn(self.clone().work());
         }
     }
 
-    /// Ends the session: the client has gone.
-    pub(super) fn end(self: Arc<Self>) {
+    /// Ends the session: the client has gone; `broke` says that it was not its wish.
+    pub(super) fn end(self: Arc<Self>, broke: bool) {
         self.connection.close();
+        if let Some(edge) = self.edge.upgrade() {
+            edge.parts.presence.depart(&self.sid);
+        }
         let mut state = self.state();
         state.ended = true;
+        state.broke = broke;
         state.pending.clear();
-        if !std::mem::replace(&mut state.working, true) {
-            drop(state);
-            tokio::spawn(self.work());
-        }
+        self.wake(state);
     }
 
     /// Works off what waits, and leaves all rooms once the session has ended.
@@ -152,7 +197,7 @@ impl Session {
                 (next, state.ended)
             };
             match next {
-                Some((request, event, reply)) => {
+                Some(Work::Request(request, event, reply)) => {
                     let done = match request {
                         Ok(request) => self.act(&edge, request, &reply).await,
                         Err(refusal) => Err(refusal),
@@ -161,6 +206,7 @@ impl Session {
                         reply.refuse(event, &refusal).await;
                     }
                 }
+                Some(Work::Inbox(channel)) => self.join_inbox(&edge, channel).await,
                 None if ended => break,
                 None => {}
             }
@@ -170,6 +216,10 @@ impl Session {
         for room in rooms {
             edge.parts.fanout.leave(&room, self.connection.id()).await;
         }
+        if let Some(tap) = self.tap.as_ref().filter(|_| self.state().broke) {
+            // A peer that reads has answered a ping that was sent behind everything older than this.
+            tap.broke(edge.options.heartbeat_interval + edge.options.heartbeat_timeout).await;
+        }
     }
 
     async fn act(self: &Arc<Self>, edge: &Edge, request: Request, reply: &Reply) -> Result<(), Refusal> {
@@ -178,13 +228,12 @@ impl Session {
             Request::Leave(room) => {
                 // Where it was is kept for the day on which it joins again.
                 edge.save(std::slice::from_ref(self)).await;
-                self.forget(&room);
-                edge.parts.fanout.leave(&room, self.connection.id()).await;
+                self.leave(edge, &room).await;
                 reply.send(&json!({ "ok": true, "room": room })).await;
                 Ok(())
             }
             Request::Acknowledge(Acknowledge { room, position }) => {
-                self.acknowledge(&room, position)?;
+                self.acknowledge(edge, &room, position).await?;
                 reply.send(&json!({ "ok": true })).await;
                 Ok(())
             }
@@ -192,102 +241,6 @@ impl Session {
             // Answered at once, when it came.
             Request::Ping(_) => Ok(()),
         }
-    }
-
-    async fn join(&self, edge: &Edge, join: Join, reply: &Reply) -> Result<(), Refusal> {
-        let Join { room, since, batch, snapshot } = join;
-        if edge.parts.rules.resolve(room.as_str()).is_none() {
-            metrics::rejected("unknown_channel");
-            return Err(Refusal::new(
-                "unknown_channel",
-                format!("no channel of this server is called `{room}`"),
-            ));
-        }
-        self.count_room(edge, &room)?;
-        let (since, stored) = match since {
-            Some(since) => (since, None),
-            None => match self.stored_place(edge, &room).await {
-                Some(place) => (Since::At(place.clone()), Some(place)),
-                None => (Since::Now, None),
-            },
-        };
-        let batch = batch.unwrap_or(self.batch);
-        let request = JoinRequest { channel: room.clone(), since, batch, snapshot };
-        let mut joined = match edge.parts.fanout.prepare_join(&self.connection, request).await {
-            Ok(joined) => joined,
-            Err(error) => {
-                self.forget(&room);
-                return Err(error.into());
-            }
-        };
-        joined.ack.since = stored.filter(|_| joined.ack.recovered);
-        // Before the first message of the room, which is handed over next.
-        reply.send(&joined.ack).await;
-        // A long replay must not keep this client's other requests waiting.
-        edge.parts.fanout.finish_join(self.connection.clone(), joined);
-        Ok(())
-    }
-
-    /// Where the client's device is, if it named one and something is stored of it.
-    async fn stored_place(&self, edge: &Edge, room: &ChannelName) -> Option<Position> {
-        let device = self.device.as_ref()?;
-        edge.save_device(device).await;
-        match edge.parts.sync.load(device, room).await {
-            Ok(place) => place.map(|place| place.position),
-            Err(error) => {
-                // Live messages are worth more than none; the acknowledgement shows where they begin.
-                tracing::warn!(%error, "the place of a device could not be read");
-                None
-            }
-        }
-    }
-
-    /// Notes that the client processed everything of `room` up to `position`.
-    fn acknowledge(&self, room: &ChannelName, position: Position) -> Result<(), Refusal> {
-        let written = self.connection.written_of(room);
-        let Some(written) = written else {
-            return Err(Refusal::new("not_joined", format!("this connection is not in `{room}`")));
-        };
-        if position.epoch != written.epoch || position.offset > written.offset {
-            let text = format!("`{room}` was sent up to {written}, and {position} lies beyond that");
-            return Err(Refusal::new("never_sent", text));
-        }
-        self.state().places.acknowledge(room, position);
-        Ok(())
-    }
-
-    pub(super) fn device(&self) -> Option<&Device> {
-        self.device.as_ref()
-    }
-
-    /// The places of the device that have changed since they were last asked for.
-    pub(super) fn changed_places(&self) -> Vec<Saved> {
-        let Some(device) = &self.device else { return Vec::new() };
-        let written = self.connection.written();
-        self.state().places.changed(device, written)
-    }
-
-    /// They could not be saved.
-    pub(super) fn places_unsaved(&self) {
-        self.state().places.unsaved();
-    }
-
-    fn forget(&self, room: &ChannelName) {
-        let mut state = self.state();
-        state.rooms.remove(room);
-        state.places.forget(room);
-    }
-
-    fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {
-        let limit = edge.options.rooms_per_connection;
-        let mut state = self.state();
-        if !state.rooms.contains(room) && state.rooms.len() >= limit {
-            metrics::rejected("limit");
-            let text = format!("a connection may be in {limit} rooms; leave one first");
-            return Err(Refusal::new("too_many_rooms", text));
-        }
-        state.rooms.insert(room.clone());
-        Ok(())
     }
 
     async fn publish(&self, edge: &Edge, mut message: Incoming, reply: &Reply) -> Result<(), Refusal> {

@@ -54,20 +54,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         if !request.uri().path().starts_with("/socket.io/") {
             return self.inner.call(request);
         }
+        self.carriers.note(&mut request);
         let (parts, body) = request.into_parts();
-        let mut parts = slim(parts);
-        if let Some(uri) = self.carriers.refused(&parts.uri) {
-            parts.uri = uri;
-        } else if parts.headers.contains_key(header::SEC_WEBSOCKET_KEY)
-            && let Some(switch) = parts.extensions.get::<KillSwitch>()
-        {
-            self.carriers.upgraded(&parts.uri, switch);
-        }
-        self.inner.call(Request::from_parts(parts, body))
+        self.inner.call(Request::from_parts(slim(parts), body))
     }
 }
 

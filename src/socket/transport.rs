@@ -1,36 +1,28 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError};
 
+use super::Edge;
 use super::acks::Acks;
-use super::carriers::Carriers;
 use crate::fanout::{Frame, SendError, Transport};
-use crate::listener::KillSwitch;
 use crate::model::Priority;
 
 /// Writes to one socket.
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     socket: SocketRef,
-    // None where the session began with polling, or did not come through our listener.
-    kill: Option<KillSwitch>,
-    carriers: Arc<Carriers>,
+    edge: Weak<Edge>,
     acks: Option<Acks>,
 }
 
 impl SocketTransport {
     /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
-    pub(super) fn new(
-        socket: SocketRef,
-        kill: Option<KillSwitch>,
-        carriers: Arc<Carriers>,
-        acks: bool,
-    ) -> Self {
-        Self { socket, kill, carriers, acks: acks.then(Acks::default) }
+    pub(super) fn new(socket: SocketRef, edge: Weak<Edge>, acks: bool) -> Self {
+        Self { socket, edge, acks: acks.then(Acks::default) }
     }
 }
 
@@ -68,9 +60,9 @@ impl Transport for SocketTransport {
     }
 
     fn kill(&self) {
-        if let Some(switch) = &self.kill {
-            switch.press();
+        // The session as well: the library may notice only after its heartbeat.
+        if let Some(edge) = self.edge.upgrade() {
+            edge.end(self.socket.id);
         }
-        self.carriers.end(&self.socket.id.to_string());
     }
 }

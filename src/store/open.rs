@@ -12,7 +12,8 @@ use crate::config::settings::Synchronous;
 /// Marks the file as ours: "tdng" in ASCII.
 const APPLICATION_ID: i32 = 0x7464_6e67;
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Why the store cannot be opened: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +184,11 @@ fn note_start(conn: &mut Connection, synchronous: Synchronous) -> rusqlite::Resu
         && (last_boot != boot || boot.is_none())
     {
         let channels = tx.execute("UPDATE channel SET epoch = lower(hex(randomblob(6)))", [])?;
+        // What is left of the messages stands where it stood, and so do the notifications that they are.
+        tx.execute(
+            "UPDATE inbox SET epoch = channel.epoch FROM channel WHERE channel.name = inbox.channel",
+            [],
+        )?;
         tracing::warn!(
             channels,
             "the host went down hard and may have lost acknowledged messages: every channel starts a new epoch"
@@ -206,4 +212,64 @@ pub(super) fn mark_clean(conn: &Connection) -> rusqlite::Result<()> {
 /// Names this boot of the host; `None` where the system does not tell.
 fn boot_id() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store as the first version left it: two channels and no inboxes.
+    fn first_version(dir: &Path) {
+        let conn = Connection::open(dir.join("tidings.db")).unwrap();
+        conn.execute_batch(MIGRATIONS[0]).unwrap();
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn.pragma_update(None, "user_version", 1).unwrap();
+        let channel =
+            "INSERT INTO channel (name, epoch, top, oldest, touched_at) VALUES (?1, 'first', 3, 1, 0)";
+        for name in ["user-notifications-ann", "queue-updates"] {
+            conn.execute(channel, [name]).unwrap();
+        }
+    }
+
+    fn reopen(dir: &Path) -> Opened {
+        loop {
+            match open(dir, Synchronous::Normal) {
+                // A process that another test is just starting has the lock for as long as it is its parent's copy.
+                Err(OpenError::InUse { .. }) => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
+    fn epochs(conn: &Connection, table: &str) -> Vec<String> {
+        let mut statement = conn.prepare(&format!("SELECT epoch FROM {table} ORDER BY rowid")).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_gets_inboxes_and_keeps_its_channels() {
+        let dir = tempfile::tempdir().unwrap();
+        first_version(dir.path());
+        let opened = open(dir.path(), Synchronous::Normal).unwrap();
+        assert_eq!(epochs(&opened.conn, "channel"), ["first", "first"]);
+        assert_eq!(epochs(&opened.conn, "inbox"), Vec::<String>::new());
+        let version: i64 = opened.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, i64::try_from(MIGRATIONS.len()).unwrap());
+    }
+
+    #[test]
+    fn when_the_host_went_down_hard_notifications_follow_their_channel_into_its_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        first_version(dir.path());
+        let opened = open(dir.path(), Synchronous::Normal).unwrap();
+        let entry = "INSERT INTO inbox (user, channel, id, epoch, offset, timestamp, body)
+                     VALUES ('ann', 'user-notifications-ann', 'm', 'first', 3, 0, '{')";
+        opened.conn.execute(entry, []).unwrap();
+        opened.conn.execute("UPDATE run SET boot_id = 'another'", []).unwrap();
+        drop(opened);
+        let opened = reopen(dir.path());
+        let channels = epochs(&opened.conn, "channel");
+        assert_ne!(channels[0], "first");
+        assert_eq!(epochs(&opened.conn, "inbox"), channels[..1]);
+    }
 }

@@ -3,6 +3,8 @@
 //! A back end enters by implementing [`Backend`] and by one more module in [`for_each_backend`].
 
 mod broker;
+mod inbox;
+mod presence;
 mod queue;
 mod sync;
 
@@ -14,10 +16,16 @@ use tempfile::TempDir;
 use tidings::broker::Broker;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::config::channels::Rules;
+use tidings::inbox::Inbox;
+use tidings::inbox::embedded::EmbeddedInbox;
+use tidings::presence::Presence;
+use tidings::presence::embedded::EmbeddedPresence;
 use tidings::publish::Publisher;
 use tidings::queue::Queue;
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::store::{OpenError, Store, Synchronous};
+use tidings::tasks::Tasks;
+use tokio_util::sync::DropGuard;
 
 use crate::support::{DEADLINE, Recorder, rules};
 
@@ -31,6 +39,12 @@ pub(crate) trait Backend: Send + Sync {
     async fn start(&self) -> Node {
         self.open(rules(), options()).await
     }
+
+    /// The inboxes of `node`, whose entries are kept for `retention`.
+    fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox>;
+
+    /// Who is connected to `node`; nobody yet.
+    fn presence(&self, node: &Node) -> Arc<dyn Presence>;
 }
 
 /// One process's view of a back end.
@@ -41,11 +55,15 @@ pub(crate) struct Node {
     pub(crate) heard: Arc<Recorder>,
     pub(crate) rules: Arc<Rules>,
     store: Store,
+    tasks: Tasks,
+    // Ends the tasks of a node that is dropped: they would keep its store open.
+    _end: DropGuard,
 }
 
 impl Node {
     /// Leaves in good order. A node that is dropped instead leaves in none.
     pub(crate) async fn stop(self) {
+        assert!(self.tasks.stop(DEADLINE).await, "the node's tasks end");
         self.store.close().await;
     }
 }
@@ -91,7 +109,17 @@ impl Backend for Embedded {
         let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, options);
         let queue = Arc::new(queue.await.expect("the queue opens"));
         let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
-        Node { broker, queue, publisher, heard, rules, store }
+        let tasks = Tasks::new();
+        let _end = tasks.stopping().clone().drop_guard();
+        Node { broker, queue, publisher, heard, rules, store, tasks, _end }
+    }
+
+    fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
+        Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
+    }
+
+    fn presence(&self, node: &Node) -> Arc<dyn Presence> {
+        EmbeddedPresence::start(node.broker.clone(), node.rules.clone(), &node.tasks)
     }
 }
 

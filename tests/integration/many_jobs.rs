@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::broker::{Broker, PageLimit};
 use tidings::config::channels::Rules;
+use tidings::inbox::Inbox;
+use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::model::{ChannelName, JobId, JobState, Message, Priority};
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::queue::{NewJob, Queue};
@@ -59,7 +61,8 @@ async fn two_thousand_jobs_end_in_priority_order_each_with_one_terminal_event() 
 
     let (tasks, noter) = (Tasks::new(), Arc::new(Noter::default()));
     let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), DEADLINE));
-    upkeep::start(&queue, &broker, &sync, &tasks);
+    let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), Duration::from_secs(3600)));
+    upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
     let runners: RunnerSet = [noter.clone() as Arc<dyn Runner>].into_iter().collect();
     let options =
         PoolOptions { concurrency: SLOTS, lease: Duration::from_secs(15), default_timeout: DEADLINE };

@@ -4,6 +4,7 @@ mod chaos;
 mod control;
 mod demo;
 mod devices;
+mod inbox;
 mod join_under_load;
 mod never_reads;
 mod reconnect_storm;

@@ -10,13 +10,14 @@ export class Client {
   log = [];
   #waiting = new Set();
 
-  constructor(server, { transports, auth = {} } = {}) {
+  constructor(server, { transports, auth = {}, reconnection = false } = {}) {
     this.server = server;
     this.socket = io(server.url, {
       ...(transports && { transports }),
       auth,
       forceNew: true,
-      reconnection: false,
+      reconnection,
+      reconnectionDelay: 50,
       timeout: DEADLINE_MS,
     });
     this.socket.onAny((event, data) => this.#add({ event, data }));

@@ -21,8 +21,8 @@ afterEach(() => {
   for (const client of clients.splice(0)) client.close();
 });
 
-const connect = async (transports, auth) => {
-  const client = new Client(server, { transports, auth });
+const connect = async (transports, auth, reconnection) => {
+  const client = new Client(server, { transports, auth, reconnection });
   clients.push(client);
   client.established = await client.connected();
   return client;
@@ -208,6 +208,28 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
       assert.deepEqual(receiver.messages(room).map((m) => m.data.n), [1, 2]);
       receiver.assertContinuous();
       assertRefused(await sender.emit('event:publish', { event: 'custom:note', data: {} }));
+    });
+
+    test('a client that the server ends comes back by itself and gets what waits for its user', async () => {
+      const userId = `user_${process.pid}_${++count}`;
+      const client = await connect(transports, { userId }, true);
+      const { engine } = client.socket.io;
+      if (transports === undefined && engine.transport.name !== 'websocket') {
+        await new Promise((resolve) => engine.once('upgrade', resolve));
+      }
+      const notify = (title) => server.post(`/api/v1/users/${userId}/messages`, { title });
+      const titles = () => client.log.filter((e) => e.event === 'user:notification').map((e) => e.data.data.title);
+      await notify('first');
+      await client.until('the first notification', () => titles().length === 1);
+      const { connectionId } = client.established;
+      const ended = await server.post('/api/v1/connections/cleanup', { connectionIds: [connectionId] });
+      assert.equal(ended.closed, 1);
+      const again = (e) => e.event === 'connection:established' && e.data.connectionId !== connectionId;
+      await client.until('a new connection', () => client.log.some(again));
+      await client.until('what waits', () => titles().length === 2);
+      await notify('second');
+      await client.until('what comes', () => titles().length === 3);
+      assert.deepEqual(titles(), ['first', 'first', 'second']);
     });
   });
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Told;
 use crate::broker::append::{Append, AppendGroup, Fold};
 use crate::broker::{AppendError, Appended};
+use crate::inbox;
 use crate::model::event::test_progress_channel;
 use crate::model::{ChannelName, Epoch, Position, Published, Snapshot, TestId, TestState};
 
@@ -130,9 +131,11 @@ fn append_one(conn: &Connection, row: ChannelRow, append: &Append) -> rusqlite::
     }
     conn.prepare_cached("UPDATE channel SET top = ?2, oldest = ?3, touched_at = ?4 WHERE id = ?1")?
         .execute(params![row.id, offset, oldest, append.timestamp_ms])?;
+    let position = Position { epoch: row.epoch, offset };
+    inbox::embedded::note(conn, append, &position)?;
     Ok(Arc::new(Published::new(
         append.channel.clone(),
-        Position { epoch: row.epoch, offset },
+        position,
         append.event.clone(),
         append.priority,
         append.timestamp_ms,

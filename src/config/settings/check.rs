@@ -23,6 +23,8 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.queue(settings);
     faults.limits(settings);
     faults.within("workers.concurrency", settings.workers.concurrency, 1..=1024);
+    let day = Duration::from_hours(24);
+    faults.lasts("inbox.retention", settings.inbox.retention, Duration::from_secs(1)..=day * 3650);
     // Clients that take longer than an hour to be missed are not being watched.
     let pause = Duration::from_millis(100)..=Duration::from_hours(1);
     faults.lasts("heartbeat.interval", settings.heartbeat.interval, pause.clone());

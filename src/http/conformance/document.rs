@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 29] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
@@ -19,6 +19,19 @@ const ROUTES: [(&str, &str); 16] = [
     ("get", "/api/v1/tests/{testId}"),
     ("post", "/api/v1/events"),
     ("get", "/api/v1/channels/{channel}/messages"),
+    ("get", "/api/v1/channels/{channel}/presence"),
+    ("get", "/api/v1/users/online"),
+    ("post", "/api/v1/users/{userId}/messages"),
+    ("post", "/api/v1/broadcast"),
+    ("get", "/api/v1/connections"),
+    ("delete", "/api/v1/connections/{connectionId}"),
+    ("post", "/api/v1/connections/cleanup"),
+    ("get", "/api/v1/stats"),
+    ("post", "/api/v1/messages/unread"),
+    ("post", "/api/v1/messages/mark-read"),
+    ("post", "/api/v1/messages/{messageId}/recall"),
+    ("get", "/api/v1/messages/offline"),
+    ("post", "/api/v1/messages/offline/confirm"),
     ("get", "/api/v1/channels/{channel}/stream"),
     ("get", "/healthz"),
     ("get", "/readyz"),
@@ -132,6 +145,10 @@ async fn the_shapes_in_the_document_are_those_on_the_wire() {
         (format!("/api/v1/jobs/{id}"), "Job"),
         ("/api/v1/tests/t".to_owned(), "Snapshot"),
         ("/api/v1/channels/queue-updates/messages".to_owned(), "Stretch"),
+        ("/api/v1/stats".to_owned(), "Stats"),
+        ("/api/v1/users/online".to_owned(), "UsersOnline"),
+        ("/api/v1/connections".to_owned(), "Connections"),
+        ("/api/v1/channels/queue-updates/presence".to_owned(), "RoomPresence"),
         ("/api/v1/jobs/none".to_owned(), "Problem"),
     ] {
         let body = server.get(&path).await.json();

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use tidings::client::receiver::{Receiver, Verdict};
 use tidings::client::room::Since;
 use tidings::client::socket::{ConnectOptions, SocketClient};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{DEADLINE, Server, Site};
 
@@ -169,4 +171,39 @@ async fn a_slow_receiver_reads_on_from_history_and_misses_nothing() {
     assert_eq!(take(&mut slow, 1).await, [7]);
     assert!(server.metric("tidings_slow_consumers_total").await > 0.0, "it did fall behind");
     tokio::time::timeout(Duration::from_secs(5), slow.close()).await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_polling_is_gone_once_it_takes_nothing_any_more() {
+    // The heartbeat would find it only after 40 seconds.
+    let site = Site::new("[limits]\nwrite_deadline = \"1s\"\n");
+    let server = site.start();
+    let handshake = server.text("/socket.io/?EIO=4&transport=polling").await;
+    let sid = handshake.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
+    let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    assert_eq!(say(&server, &path, "40{\"userId\":\"ada\"}").await, "ok");
+    // It may speak once it has been told that it is connected.
+    while !server.text(&path).await.contains("connection:established") {}
+    assert_eq!(say(&server, &path, &format!("42[\"room:join\",\"{ROOM}\"]")).await, "ok");
+    let room = "/api/v1/channels/test-progress-devices/presence";
+    super::wait_until("it is in the room", async || server.get(room).await["connections"] == 1).await;
+    let messages: Vec<Value> =
+        (0..300).map(|n| json!({ "channel": ROOM, "event": "custom:n", "data": { "n": n } })).collect();
+    server.post("/api/v1/events", &json!(messages)).await;
+    super::wait_until("it is gone", async || server.get("/api/v1/stats").await["connections"] == 0).await;
+    assert_eq!(server.get(room).await["connections"], 0);
+    assert!(server.text(&path).await.contains("Session ID unknown"), "its next poll is answered at once");
+}
+
+/// Posts `packet`; the answer.
+async fn say(server: &Server, path: &str, packet: &str) -> String {
+    let mut socket = TcpStream::connect(server.address()).await.expect("connected");
+    let length = packet.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{packet}"
+    );
+    socket.write_all(request.as_bytes()).await.expect("asked");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("answered");
+    answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
 }

@@ -1,0 +1,57 @@
+//! Statistics: what the server has at this moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::HttpState;
+use super::problem::{Problem, ReadErrors};
+use crate::metrics;
+use crate::presence::Counts;
+
+/// What the server has now.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Stats {
+    /// Open connections.
+    connections: usize,
+    /// Users that are online.
+    users: usize,
+    /// Rooms with somebody in them.
+    rooms: usize,
+    /// Jobs, by state.
+    jobs: BTreeMap<&'static str, u64>,
+    /// Inboxes.
+    inbox: InboxStats,
+    /// Messages that were appended since the process began.
+    publications: u64,
+    /// Messages that were handed to sockets since the process began.
+    deliveries: u64,
+}
+
+/// What is in all inboxes together.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct InboxStats {
+    /// Notifications that are unread.
+    unread: u64,
+}
+
+/// Count what there is.
+#[utoipa::path(
+    get,
+    path = "/api/v1/stats",
+    operation_id = "getStats",
+    tag = "server",
+    responses((status = 200, description = "The counts of this moment", body = Stats), ReadErrors)
+)]
+pub(super) async fn stats(State(state): State<Arc<HttpState>>) -> Result<Json<Stats>, Problem> {
+    let jobs = state.queue.counts().await?;
+    let unread = state.notifier.inbox().unread_in_all().await?;
+    let Counts { connections, users, rooms } = state.presence.counts().await;
+    let (publications, deliveries) = metrics::totals();
+    let jobs = jobs.into_iter().collect();
+    let inbox = InboxStats { unread };
+    Ok(Json(Stats { connections, users, rooms, jobs, inbox, publications, deliveries }))
+}

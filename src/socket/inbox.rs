@@ -1,0 +1,171 @@
+//! The inbox of a connected user: its channels are joined by themselves, and what is written is noted.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::transport::SocketTransport;
+use crate::fanout::{Frame, SendError, Transport};
+use crate::inbox::{NOTIFICATION, Receipt};
+use crate::model::{ChannelName, Epoch, Position, UserId};
+use crate::notify::receipts::Receipts;
+
+/// So many of the newest notifications may be taken back when their connection breaks: as many as its socket's
+/// own queue holds, from which a peer that does not read takes nothing.
+const RECENT: usize = super::SOCKET_QUEUE;
+
+/// Sees which notifications are written to one connection of their user.
+#[derive(Debug)]
+pub(super) struct Tap {
+    user_id: UserId,
+    channels: Vec<ChannelName>,
+    receipts: Receipts,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    // Everything after these positions was appended while the connection listened.
+    live_after: HashMap<ChannelName, Position>,
+    recent: VecDeque<(Instant, Receipt)>,
+}
+
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    epoch: Cow<'a, str>,
+    offset: u64,
+}
+
+impl Tap {
+    pub(super) fn new(user_id: UserId, channels: Vec<ChannelName>, receipts: Receipts) -> Self {
+        Self { user_id, channels, receipts, seen: Mutex::default() }
+    }
+
+    /// The user's own channels.
+    pub(super) fn channels(&self) -> &[ChannelName] {
+        &self.channels
+    }
+
+    /// The connection joined `channel`, whose top was `top` then: up to there comes history.
+    pub(super) fn joined(&self, channel: &ChannelName, top: &Position) {
+        if !self.channels.contains(channel) {
+            return;
+        }
+        let mut seen = self.lock();
+        let known = seen.live_after.get(channel);
+        // A second join does not make history of what was seen live before.
+        if known.is_none_or(|known| known.epoch != top.epoch || known.offset < top.offset) {
+            seen.live_after.insert(channel.clone(), top.clone());
+        }
+    }
+
+    fn written(&self, json: &RawValue) {
+        // Looked for before it is parsed: most of what is written is something else.
+        if !json.get().contains(NOTIFICATION) {
+            return;
+        }
+        let Ok(Written { event, channel, epoch, offset }) = serde_json::from_str(json.get()) else { return };
+        let channel = self.channels.iter().find(|own| own.as_str() == channel);
+        let (Some(channel), true) = (channel, event == NOTIFICATION) else { return };
+        let position = Position { epoch: Epoch::new(&epoch), offset };
+        let mut seen = self.lock();
+        let live = seen
+            .live_after
+            .get(channel)
+            .is_some_and(|known| known.epoch != position.epoch || known.offset < position.offset);
+        let receipt = Receipt { user_id: self.user_id.clone(), position: position.clone(), live };
+        if live {
+            seen.live_after.insert(channel.clone(), position);
+            seen.recent.push_back((Instant::now(), receipt.clone()));
+            if seen.recent.len() > RECENT {
+                seen.recent.pop_front();
+            }
+        }
+        drop(seen);
+        self.receipts.delivered(receipt);
+    }
+
+    /// The connection broke: what was written in the last `window` may never have arrived.
+    pub(super) async fn broke(&self, window: Duration) {
+        let recent = std::mem::take(&mut self.lock().recent);
+        let lost = recent.into_iter().filter(|(at, _)| at.elapsed() <= window).map(|(_, receipt)| receipt);
+        self.receipts.failed(lost.collect()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transport whose notifications are noted once they are written.
+#[derive(Debug)]
+pub(super) struct TappedTransport {
+    pub(super) inner: SocketTransport,
+    pub(super) tap: Arc<Tap>,
+}
+
+impl Transport for TappedTransport {
+    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.inner.send(frame)?;
+        match frame {
+            Frame::Message { json, .. } => self.tap.written(json),
+            Frame::Batch(messages) => messages.iter().for_each(|json| self.tap.written(json)),
+            Frame::Reset(_) => {}
+        }
+        Ok(())
+    }
+
+    fn kill(&self) {
+        self.inner.kill();
+    }
+
+    fn acknowledges(&self) -> bool {
+        self.inner.acknowledges()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::PoisonError;
+
+    use super::*;
+    use crate::inbox::embedded::EmbeddedInbox;
+    use crate::store::{Store, Synchronous};
+    use crate::tasks::Tasks;
+
+    fn message(event: &str, channel: &str, offset: u64) -> Box<RawValue> {
+        let json = serde_json::json!({"event": event, "channel": channel, "data": {}, "epoch": "e", "offset": offset});
+        RawValue::from_string(json.to_string()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_users_own_notifications_are_noted_and_history_is_told_from_what_is_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Synchronous::Normal).unwrap();
+        let inbox = Arc::new(EmbeddedInbox::new(store, Duration::from_secs(60)));
+        let receipts = Receipts::start(inbox, &Tasks::new());
+        let own = ChannelName::parse("user-notifications-ann").unwrap();
+        let tap = Tap::new(UserId::parse("ann").unwrap(), vec![own.clone()], receipts);
+        tap.joined(&own, &Position { epoch: Epoch::new("e"), offset: 2 });
+        tap.written(&message(NOTIFICATION, "user-notifications-ann", 2));
+        tap.written(&message(NOTIFICATION, "user-notifications-bob", 3));
+        tap.written(&message("custom:user:notification", "user-notifications-ann", 3));
+        tap.written(&message(NOTIFICATION, "user-notifications-ann", 4));
+        // A second join from the start: what was live is history now, and is not counted twice.
+        tap.joined(&own, &Position { epoch: Epoch::new("e"), offset: 3 });
+        tap.written(&message(NOTIFICATION, "user-notifications-ann", 4));
+        let seen = tap.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent: Vec<_> = seen.recent.iter().map(|(_, receipt)| receipt.position.offset).collect();
+        assert_eq!(recent, [4]);
+    }
+}
