@@ -16,6 +16,8 @@ use crate::model::id::{MAX_ID_LEN, check};
 use crate::model::{JobId, JobState, Priority, TestId, now_ms};
 use crate::queue::{NewJob, Submitted};
 
+/// The longest config, as JSON: it comes back with every list of jobs.
+const MAX_CONFIG_BYTES: usize = 64 * 1024;
 /// The most attempts that a job may ask for.
 const MAX_ATTEMPTS: u32 = 100;
 /// The longest time that a job may give an attempt: 7 days.
@@ -134,6 +136,12 @@ impl SubmitJob {
             && !(1..=MAX_TIMEOUT_MS).contains(&ms)
         {
             return Err(format!("timeoutMs is from 1 to {MAX_TIMEOUT_MS} (7 days), not {ms}"));
+        }
+        let bytes = serde_json::to_string(&self.config).map_or(0, |text| text.len());
+        if bytes > MAX_CONFIG_BYTES {
+            return Err(format!(
+                "config has {bytes} bytes, more than the {MAX_CONFIG_BYTES} that are allowed"
+            ));
         }
         if let Some(key) = &self.dedupe_key
             && !(1..=MAX_DEDUPE_KEY).contains(&key.chars().count())

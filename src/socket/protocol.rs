@@ -127,18 +127,11 @@ pub(super) struct Join {
 struct JoinObject {
     room: String,
     #[serde(default)]
-    since: Option<SinceWire>,
+    since: Option<Value>,
     #[serde(default)]
     batch: Option<bool>,
     #[serde(default)]
     snapshot: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SinceWire {
-    Word(String),
-    At { epoch: String, offset: u64 },
 }
 
 impl Request {
@@ -185,23 +178,25 @@ fn parse_join(data: Option<Value>) -> Result<Join, Refusal> {
         })?,
         _ => return Err(Refusal::invalid("room:join takes a room's name or an object with `room`")),
     };
-    let since = match object.since {
-        None => None,
-        Some(SinceWire::Word(word)) if word == "now" => Some(Since::Now),
-        Some(SinceWire::Word(word)) if word == "start" => Some(Since::Start),
-        Some(SinceWire::At { epoch, offset }) if epoch.len() <= Epoch::MAX_LEN => {
-            Some(Since::At(Position { epoch: Epoch::new(&epoch), offset }))
-        }
-        Some(_) => {
-            return Err(Refusal::invalid("`since` is {epoch, offset}, \"start\" or \"now\""));
-        }
-    };
+    let since = object.since.map(parse_since).transpose()?;
     Ok(Join {
         room: room_name(&object.room)?,
         since,
         batch: object.batch,
         snapshot: object.snapshot.unwrap_or(false),
     })
+}
+
+fn parse_since(since: Value) -> Result<Since, Refusal> {
+    match since.as_str() {
+        Some("now") => return Ok(Since::Now),
+        Some("start") => return Ok(Since::Start),
+        _ => {}
+    }
+    let position: Option<Position> = serde_json::from_value(since).ok();
+    let position = position.filter(|position| position.epoch.as_str().len() <= Epoch::MAX_LEN);
+    let text = "`since` is {epoch, offset} with a whole offset from 0, \"start\" or \"now\"";
+    position.map(Since::At).ok_or_else(|| Refusal::invalid(text))
 }
 
 fn room_name(room: &str) -> Result<ChannelName, Refusal> {

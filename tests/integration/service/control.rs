@@ -70,3 +70,13 @@ async fn a_job_ends_its_test_whatever_others_say_of_later_attempts() {
     assert_eq!(server.get("/api/v1/tests/owned").await["state"], "completed");
     assert_eq!(server.history("test-progress-owned").await.count("test:completed"), 1);
 }
+
+#[tokio::test]
+async fn a_config_that_would_swell_every_list_of_jobs_is_refused() {
+    let site = Site::new("");
+    let server = site.start();
+    let job = json!({ "testType": "mine", "config": { "text": "x".repeat(70_000) } });
+    let refused = server.http.post::<_, serde_json::Value>("/api/v1/jobs", &job).await;
+    let said = refused.expect_err("it is too large").to_string();
+    assert!(said.contains("config has 70011 bytes"), "{said}");
+}
