@@ -3,7 +3,8 @@
 //! The same way for a receiver that returns and for one that fell behind: history is read page by page, as
 //! its outbox drains, up to a top; then the owner lets it go live, adding what it remembers of the meantime. If
 //! more has happened than the owner remembers, the next round begins. Superseded messages are left out, and
-//! counted for the receiver.
+//! counted for the receiver. Where history was trimmed before it was read, the connection ends: its client
+//! comes back and is told to start over by the answer to its join.
 
 use std::sync::Arc;
 
@@ -41,8 +42,10 @@ pub(super) struct Reset {
 /// Why a stretch of history cannot be sent.
 enum Broken {
     Broker(BrokerError),
-    /// History does not reach back to the cursor, or is another one.
-    Lost(&'static str),
+    /// History does not reach back to the cursor any more.
+    Trimmed,
+    /// The channel's past is another one.
+    OtherEpoch,
     /// The membership or the connection has ended.
     Gone,
 }
@@ -86,7 +89,7 @@ impl Fanout {
                 None => {
                     let top = self.broker.top(&member.channel).await?.position;
                     if top.epoch != member.cursor.epoch {
-                        self.start_over(&mut member, "epoch_changed").await?;
+                        self.start_over(&mut member).await?;
                         continue;
                     }
                     let survey =
@@ -98,7 +101,15 @@ impl Fanout {
                 Ok(()) => {}
                 Err(Broken::Gone) => return Ok(()),
                 Err(Broken::Broker(error)) => return Err(error),
-                Err(Broken::Lost(reason)) => self.start_over(&mut member, reason).await?,
+                Err(Broken::OtherEpoch) => self.start_over(&mut member).await?,
+                Err(Broken::Trimmed) if self.is_lossy(&member.channel) => {
+                    // The gap in the offsets is all that is told.
+                    member.cursor = self.broker.top(&member.channel).await?.position;
+                }
+                Err(Broken::Trimmed) => {
+                    member.connection.give_up("history was trimmed before it was read");
+                    return Ok(());
+                }
             }
             let Member { connection, channel, membership, cursor } = &member;
             // What is left of the replay has waited long enough.
@@ -121,10 +132,10 @@ impl Fanout {
             let Some(_room) = room else { return Err(Broken::Gone) };
             let page = self.history.page(&member.channel, &member.cursor, upto).await?;
             if page.epoch != member.cursor.epoch {
-                return Err(Broken::Lost("epoch_changed"));
+                return Err(Broken::OtherEpoch);
             }
             if !continues(&page, &member.cursor) {
-                return Err(Broken::Lost("trimmed"));
+                return Err(Broken::Trimmed);
             }
             for message in &page.messages {
                 member.cursor.offset = message.position.offset;
@@ -141,21 +152,19 @@ impl Fanout {
         Ok(())
     }
 
-    /// Tells the member to start over at the top. A channel without history is lossy by declaration: there the
-    /// gap in the offsets is all that is told.
-    async fn start_over(&self, member: &mut Member, reason: &'static str) -> Result<(), BrokerError> {
+    /// Tells the member to start over at the top, because its epoch has ended.
+    async fn start_over(&self, member: &mut Member) -> Result<(), BrokerError> {
         let Top { position, snapshot } = self.broker.top(&member.channel).await?;
-        let lossy =
-            self.rules.resolve(member.channel.as_str()).is_some_and(|r| r.namespace.history.size == 0);
-        if !lossy || position.epoch != member.cursor.epoch {
-            let Position { epoch, offset } = position.clone();
-            send_reset(
-                &member.connection,
-                &Reset { room: member.channel.clone(), reason, epoch, offset, snapshot },
-            );
-        }
+        let Position { epoch, offset } = position.clone();
+        let room = member.channel.clone();
+        send_reset(&member.connection, &Reset { room, reason: "epoch_changed", epoch, offset, snapshot });
         member.cursor = position;
         Ok(())
+    }
+
+    /// Whether the channel keeps no history, and so is lossy by declaration.
+    fn is_lossy(&self, channel: &ChannelName) -> bool {
+        self.rules.resolve(channel.as_str()).is_some_and(|r| r.namespace.history.size == 0)
     }
 
     pub(super) fn window(&self, channel: &ChannelName) -> Batch {

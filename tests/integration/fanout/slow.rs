@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tidings::broker::Broker as _;
 use tidings::fanout::Since;
+use tidings::model::Position;
 
 use super::node;
 use crate::support::{in_time, wait_until};
@@ -73,4 +75,55 @@ async fn a_receiver_that_never_reads_is_ended_and_nobody_else_notices() {
     well_wire.got("plain-1", 0, 210).await;
     assert!(!well_wire.killed.load(Ordering::Acquire));
     assert!(stuck_wire.offsets("plain-1").is_empty());
+}
+
+/// A receiver of `name` that fell behind while its transport took nothing, and whose history was trimmed since.
+async fn left_behind(node: &super::Node, name: &str) -> (Arc<tidings::fanout::Connection>, Arc<super::Wire>) {
+    let (connection, wire) = node.connect();
+    node.join(&connection, name, Since::Now).await;
+    node.publish(name, 3, 20).await;
+    wire.got(name, 0, 3).await;
+    wire.set_capacity(0);
+    // More than an outbox holds.
+    node.publish(name, 100, 10_000).await;
+    while node.broker.retain().await.expect("retention works") {}
+    (connection, wire)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_lags_past_history_is_ended_and_told_to_start_over_on_return() {
+    let node = node();
+    let (connection, wire) = left_behind(&node, "short-1").await;
+    let known = node.top("short-1").await;
+    wire.set_capacity(usize::MAX);
+    wait_until("it is ended", async || wire.killed.load(Ordering::Acquire)).await;
+    assert!(connection.is_closed());
+    assert_eq!(wire.resets(), [], "an open connection is not told of a gap that its client can ask about");
+    let offsets = wire.offsets("short-1");
+    assert!(offsets.iter().copied().eq(1..=offsets.len() as u64), "nothing after the gap: {offsets:?}");
+
+    let (again, wire) = node.connect();
+    let last = Position { epoch: known.epoch, offset: offsets.len() as u64 };
+    let ack = node.join(&again, "short-1", Since::At(last)).await;
+    assert!(!ack.recovered);
+    wait_until("it is told", async || wire.resets() == [("trimmed".to_owned(), 103)]).await;
+    node.publish("short-1", 1, 20).await;
+    wire.got("short-1", 103, 104).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_lags_in_a_lossy_channel_goes_on_at_the_top() {
+    let node = node();
+    let (connection, wire) = left_behind(&node, "lossy-1").await;
+    wire.set_capacity(usize::MAX);
+    let after = wire.offsets("lossy-1").len();
+    wait_until("it is live again", async || {
+        node.publish("lossy-1", 1, 20).await;
+        wire.offsets("lossy-1").len() > after
+    })
+    .await;
+    assert!(!connection.is_closed());
+    assert!(!wire.killed.load(Ordering::Acquire));
+    assert_eq!(wire.resets(), []);
+    assert!(wire.offsets("lossy-1").is_sorted());
 }
