@@ -3,6 +3,7 @@
 mod join;
 mod member;
 mod slow;
+mod urgent;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,6 +129,13 @@ impl Wire {
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let own = messages.iter().filter(|m| m["channel"] == name);
         own.map(|m| m["offset"].as_u64().expect("an offset")).collect()
+    }
+
+    /// Everything that arrived, in its order: channel and offset.
+    fn places(&self) -> Vec<(String, u64)> {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |m: &Value| (m["channel"].as_str().map(str::to_owned), m["offset"].as_u64());
+        messages.iter().map(place).map(|(name, at)| (name.expect("one"), at.expect("one"))).collect()
     }
 
     /// The notices that arrived: reason and offset.
