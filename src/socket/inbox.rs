@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::transport::SocketTransport;
-use crate::fanout::{Frame, SendError, Transport};
 use crate::inbox::{NOTIFICATION, Receipt};
 use crate::model::{ChannelName, Epoch, Position, UserId};
 use crate::notify::receipts::Receipts;
@@ -69,15 +67,9 @@ impl Tap {
         }
     }
 
-    fn written(&self, json: &RawValue) {
-        // Looked for before it is parsed: most of what is written is something else.
-        if !json.get().contains(NOTIFICATION) {
-            return;
-        }
-        let Ok(Written { event, channel, epoch, offset }) = serde_json::from_str(json.get()) else { return };
-        let channel = self.channels.iter().find(|own| own.as_str() == channel);
-        let (Some(channel), true) = (channel, event == NOTIFICATION) else { return };
-        let position = Position { epoch: Epoch::new(&epoch), offset };
+    /// A frame's message was written to the device.
+    pub(super) fn written(&self, json: &RawValue) {
+        let Some((channel, position)) = self.notification(json) else { return };
         let mut seen = self.lock();
         let live = seen
             .live_after
@@ -95,6 +87,25 @@ impl Tap {
         self.receipts.delivered(receipt);
     }
 
+    /// What to do once the device has acknowledged this message; nothing if it is no notification of its user.
+    /// Unlike one that was merely written, it counts as taken for good, whenever it was sent.
+    pub(super) fn acknowledgement(&self, json: &RawValue) -> Option<impl FnOnce() + Send + 'static> {
+        let (_, position) = self.notification(json)?;
+        let (receipts, user_id) = (self.receipts.clone(), self.user_id.clone());
+        Some(move || receipts.delivered(Receipt { user_id, position, live: true }))
+    }
+
+    /// The place of a notification of the user.
+    fn notification(&self, json: &RawValue) -> Option<(&ChannelName, Position)> {
+        // Looked for before it is parsed: most of what is written is something else.
+        if !json.get().contains(NOTIFICATION) {
+            return None;
+        }
+        let Written { event, channel, epoch, offset } = serde_json::from_str(json.get()).ok()?;
+        let channel = self.channels.iter().find(|own| own.as_str() == channel)?;
+        (event == NOTIFICATION).then(|| (channel, Position { epoch: Epoch::new(&epoch), offset }))
+    }
+
     /// The connection broke: what was written in the last `window` may never have arrived.
     pub(super) async fn broke(&self, window: Duration) {
         let recent = std::mem::take(&mut self.lock().recent);
@@ -107,36 +118,9 @@ impl Tap {
     }
 }
 
-/// A transport whose notifications are noted once they are written.
-#[derive(Debug)]
-pub(super) struct TappedTransport {
-    pub(super) inner: SocketTransport,
-    pub(super) tap: Arc<Tap>,
-}
-
-impl Transport for TappedTransport {
-    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
-        self.inner.send(frame)?;
-        match frame {
-            Frame::Message { json, .. } => self.tap.written(json),
-            Frame::Batch(messages) => messages.iter().for_each(|json| self.tap.written(json)),
-            Frame::Reset(_) => {}
-        }
-        Ok(())
-    }
-
-    fn kill(&self) {
-        self.inner.kill();
-    }
-
-    fn acknowledges(&self) -> bool {
-        self.inner.acknowledges()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::PoisonError;
+    use std::sync::{Arc, PoisonError};
 
     use super::*;
     use crate::inbox::embedded::EmbeddedInbox;

@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::carriers::SessionLine;
-use super::inbox::{Tap, TappedTransport};
+use super::inbox::Tap;
 use super::places::Places;
 use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::{Edge, SocketOptions};
+use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
-use crate::fanout::{Connection, Transport};
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
@@ -67,15 +67,12 @@ struct State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let transport = SocketTransport::new(socket.clone(), Arc::downgrade(edge), handshake.acks);
         let tap = handshake.user_id.clone().map(|user| {
             let channels = edge.parts.notifier.channels_of(&user);
             Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))
         });
-        let transport: Box<dyn Transport> = match &tap {
-            Some(tap) => Box::new(TappedTransport { inner: transport, tap: tap.clone() }),
-            None => Box::new(transport),
-        };
+        let transport =
+            SocketTransport::new(socket.clone(), Arc::downgrade(edge), handshake.acks, tap.clone());
         let sid = socket.id.to_string();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
@@ -89,7 +86,7 @@ impl Session {
             batch: handshake.batch,
             tap,
             inbox: handshake.inbox,
-            connection: edge.parts.fanout.connect(transport, limits),
+            connection: edge.parts.fanout.connect(Box::new(transport), limits),
             state: Mutex::default(),
         });
         edge.parts.presence.arrive(Arrival {

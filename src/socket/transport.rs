@@ -1,6 +1,6 @@
 //! The transport of a connection: frames become Socket.IO events in the socket's queue.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
@@ -8,8 +8,9 @@ use socketioxide::{SendError as SocketSendError, SocketError};
 
 use super::Edge;
 use super::acks::Acks;
+use super::inbox::Tap;
 use crate::fanout::{Frame, SendError, Transport};
-use crate::model::Priority;
+use crate::model::{EventName, Priority};
 
 /// Writes to one socket.
 #[derive(Debug)]
@@ -17,12 +18,35 @@ pub(super) struct SocketTransport {
     socket: SocketRef,
     edge: Weak<Edge>,
     acks: Option<Acks>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl SocketTransport {
-    /// Writes to `socket`; critical messages ask for an acknowledgement if `acks`.
-    pub(super) fn new(socket: SocketRef, edge: Weak<Edge>, acks: bool) -> Self {
-        Self { socket, edge, acks: acks.then(Acks::default) }
+    /// Writes to `socket`, and tells `tap`; critical messages ask for an acknowledgement if `acks`.
+    pub(super) fn new(socket: SocketRef, edge: Weak<Edge>, acks: bool, tap: Option<Arc<Tap>>) -> Self {
+        Self { socket, edge, acks: acks.then(Acks::default), tap }
+    }
+
+    /// Sends one message; a notification is noted when it was written, or once it was acknowledged.
+    fn send_message(
+        &self,
+        event: &EventName,
+        priority: Priority,
+        json: &Arc<RawValue>,
+    ) -> Result<(), SocketSendError> {
+        if let Some(acks) = self.acks.as_ref().filter(|_| priority == Priority::Critical) {
+            let noted = self.tap.as_ref().and_then(|tap| tap.acknowledgement(json));
+            return acks.send(&self.socket, event, json, noted);
+        }
+        self.socket.emit(event.as_str(), &**json)?;
+        self.note(json);
+        Ok(())
+    }
+
+    fn note(&self, json: &RawValue) {
+        if let Some(tap) = &self.tap {
+            tap.written(json);
+        }
     }
 }
 
@@ -33,19 +57,17 @@ impl Transport for SocketTransport {
 
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let sent = match frame {
-            Frame::Message { event, priority, json } => match &self.acks {
-                Some(acks) if priority == Priority::Critical => {
-                    if !acks.has_room() {
-                        return Err(SendError::Full);
-                    }
-                    acks.send(&self.socket, event, json)
-                }
-                _ => self.socket.emit(event.as_str(), &**json),
-            },
+            Frame::Message { priority: Priority::Critical, .. }
+                if self.acks.as_ref().is_some_and(Acks::is_full) =>
+            {
+                return Err(SendError::Full);
+            }
+            Frame::Message { event, priority, json } => self.send_message(event, priority, json),
             Frame::Batch(messages) => {
-                let messages: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
+                let array: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
                 // In a tuple, so that the array is one argument and not many.
-                self.socket.emit("message:batch", &(messages,))
+                let sent = self.socket.emit("message:batch", &(array,));
+                sent.inspect(|()| messages.iter().for_each(|json| self.note(json)))
             }
             Frame::Reset(notice) => self.socket.emit("room:reset", notice),
         };

@@ -122,6 +122,14 @@ impl Server {
         self.child.wait().expect("the server is reaped");
     }
 
+    /// SIGTERM: it stops in order.
+    fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        let status = self.child.wait().expect("the server is reaped");
+        assert!(status.success(), "{status}");
+    }
+
     async fn get(&self, path: &str) -> Value {
         self.http.get(path).await.unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
