@@ -7,12 +7,14 @@ mod acks;
 mod carriers;
 mod inbox;
 mod intake;
+mod packet;
 mod places;
 mod protocol;
 mod reply;
 mod session;
 mod slim;
 mod transport;
+mod voice;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -174,7 +176,7 @@ impl Edge {
             async {}
         });
         // Who went away before the handler of that was there is told of by nobody else.
-        if !session.greet(socket) {
+        if !session.greet() {
             return self.disconnected(socket.id, true);
         }
         session.open_inbox();

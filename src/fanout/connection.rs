@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Fanout;
-use super::outbox::{Flush, Limits, Membership, Outbox, Outgoing, Scope};
+use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Scope};
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
-use crate::model::{ChannelName, EventName, Position, Priority, Published};
+use crate::model::{ChannelName, Position, Published};
 use crate::{metrics, model};
 
 /// Names a connection within this process.
@@ -29,19 +29,23 @@ impl ConnectionId {
 /// What is handed to a transport.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
-    /// One message under its event's name.
-    Message {
-        /// The event.
-        event: &'a EventName,
-        /// How urgent it is.
-        priority: Priority,
-        /// The encoded message.
-        json: &'a Arc<RawValue>,
-    },
-    /// `message:batch`: several messages, oldest of each channel first.
-    Batch(&'a [Arc<RawValue>]),
+    /// One message, under its event's name, and how many the receiver was spared right before it.
+    Message(&'a Arc<Published>, u64),
+    /// `message:batch`: several of them, oldest of each channel first.
+    Batch(&'a [(Arc<Published>, u64)]),
     /// `room:reset`: what follows does not continue what the receiver had.
     Reset(&'a RawValue),
+}
+
+impl Frame<'_> {
+    fn messages(&self) -> impl Iterator<Item = &Arc<Published>> {
+        let (one, many) = match self {
+            Self::Message(message, _) => (Some(*message), [].as_slice()),
+            Self::Batch(messages) => (None, *messages),
+            Self::Reset(_) => (None, [].as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|(message, _)| message))
+    }
 }
 
 /// Why a frame was not taken.
@@ -55,8 +59,12 @@ pub enum SendError {
 
 /// Takes frames in order, without waiting.
 pub trait Transport: Send + Sync + 'static {
-    /// Queues the frame for writing, whole or not at all.
+    /// Takes the frame for writing, whole or not at all; it may wait for [`Transport::flush`].
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
+    /// Writes what was taken. After [`SendError::Full`] some of it still waits: flush again later.
+    fn flush(&self) -> Result<(), SendError> {
+        Ok(())
+    }
     /// Ends the transport: its peer is beyond help.
     fn kill(&self);
     /// Whether its peer acknowledges critical messages, which then never ride in a batch.
@@ -275,17 +283,11 @@ impl Connection {
 
     /// Writes what `scope` says; when to look again, if something is left.
     fn write(&self, outbox: &mut Outbox, scope: &Scope) -> Option<Instant> {
-        let (now, now_ms, mut written) = (Instant::now(), model::now_ms(), 0);
-        let result = outbox.drain(scope, now, |outgoing| {
-            self.send(outgoing)?;
-            for (message, _) in outgoing.messages() {
-                metrics::delivered(message.priority, now_ms - message.timestamp_ms);
-                written += 1;
-            }
-            Ok(())
-        });
-        if written > 0 {
-            metrics::flushed(written);
+        let now = Instant::now();
+        let mut exit = Counted { transport: &*self.transport, now_ms: model::now_ms(), written: 0 };
+        let result = outbox.drain(scope, now, &mut exit);
+        if exit.written > 0 {
+            metrics::flushed(exit.written);
         }
         if result == Err(SendError::Closed) {
             outbox.clear();
@@ -297,22 +299,6 @@ impl Connection {
         outbox.next_due(now, result.is_err())
     }
 
-    fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), SendError> {
-        match outgoing {
-            Outgoing::One(message, conflated) => {
-                let json = message.json_conflated(*conflated);
-                let (event, priority) = (&message.event, message.priority);
-                self.transport.send(Frame::Message { event, priority, json: &json })
-            }
-            Outgoing::Batch(messages) => {
-                let encoded: Vec<_> =
-                    messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
-                self.transport.send(Frame::Batch(&encoded))
-            }
-            Outgoing::Reset(notice) => self.transport.send(Frame::Reset(notice)),
-        }
-    }
-
     /// Ends a connection that is beyond help; its client resumes on return.
     pub(super) fn give_up(&self, why: &'static str) {
         tracing::warn!(connection = self.id.0, why, "a connection was ended; it resumes on return");
@@ -322,6 +308,28 @@ impl Connection {
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transport whose deliveries are counted.
+struct Counted<'a> {
+    transport: &'a dyn Transport,
+    now_ms: i64,
+    written: usize,
+}
+
+impl Exit for Counted<'_> {
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.transport.send(frame)?;
+        for message in frame.messages() {
+            metrics::delivered(message.priority, self.now_ms - message.timestamp_ms);
+            self.written += 1;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.transport.flush()
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::SendError;
+use super::{Frame, SendError};
 use crate::config::channels::Batch;
 use crate::model::{ChannelName, Position, Published};
 use lane::{BatchRules, Lane, Pending, drain_lanes};
@@ -63,26 +63,12 @@ pub(super) enum Scope {
     Channel(ChannelName),
 }
 
-/// What leaves as one frame.
-#[derive(Debug)]
-pub(super) enum Outgoing<'a> {
-    /// A message, and how many the receiver was spared right before it.
-    One(&'a Arc<Published>, u64),
-    /// Several of them.
-    Batch(&'a [(Arc<Published>, u64)]),
-    /// `room:reset`.
-    Reset(&'a RawValue),
-}
-
-impl Outgoing<'_> {
-    pub(super) fn messages(&self) -> impl Iterator<Item = (&Arc<Published>, u64)> {
-        let (one, many) = match self {
-            Self::One(message, conflated) => (Some((*message, *conflated)), [].as_slice()),
-            Self::Batch(messages) => (None, *messages),
-            Self::Reset(_) => (None, [].as_slice()),
-        };
-        one.into_iter().chain(many.iter().map(|(message, conflated)| (message, *conflated)))
-    }
+/// Where frames leave.
+pub(super) trait Exit {
+    /// As [`super::Transport::send`].
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError>;
+    /// As [`super::Transport::flush`].
+    fn flush(&mut self) -> Result<(), SendError>;
 }
 
 /// Tells one membership of a channel from the next: what was begun for an earlier one counts for nothing.
@@ -287,21 +273,22 @@ impl Outbox {
         match self.due {
             Some(due) if due <= now => {
                 self.due = None;
-                self.full = false;
-                if self.count > 0 { Flush::Now(Scope::All) } else { Flush::Nothing }
+                // A full transport may itself have kept something that waits to be written.
+                let was_full = std::mem::replace(&mut self.full, false);
+                if self.count > 0 || was_full { Flush::Now(Scope::All) } else { Flush::Nothing }
             }
             Some(due) => Flush::At(due),
             None => Flush::Nothing,
         }
     }
 
-    /// Offers what `scope` says, most urgent channel first, frame by frame, until all has left or one is not
-    /// taken.
+    /// Offers what `scope` says to `exit`, most urgent channel first, frame by frame, until all has left or one is
+    /// not taken.
     pub(super) fn drain(
         &mut self,
         scope: &Scope,
         now: Instant,
-        mut send: impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
+        exit: &mut impl Exit,
     ) -> Result<(), SendError> {
         let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
         let before = self.count;
@@ -310,13 +297,16 @@ impl Outbox {
                 .lanes
                 .iter_mut()
                 .filter(|lane| lane.channel == *channel)
-                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, &mut send)),
+                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, exit)),
             Scope::All => {
                 self.last_flush = Some(now);
                 self.lanes.sort_by_key(|lane| (std::cmp::Reverse(lane.urgency()), lane.turn));
-                drain_lanes(&mut self.lanes, rules, &mut send)
+                drain_lanes(&mut self.lanes, rules, exit)
             }
         };
+        // Also after a refusal: what was taken before it leaves.
+        let flushed = exit.flush();
+        let result = result.and(flushed);
         self.recount();
         self.full = result == Err(SendError::Full);
         self.stuck_since = match self.stuck_since {

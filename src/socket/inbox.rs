@@ -1,16 +1,13 @@
 //! The inbox of a connected user: its channels are joined by themselves, and what is written is noted.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::inbox::{NOTIFICATION, Receipt};
-use crate::model::{ChannelName, Epoch, Position, UserId};
+use crate::model::{ChannelName, Position, Published, UserId};
 use crate::notify::receipts::Receipts;
 
 /// So many of the newest notifications may be taken back when their connection breaks: as many as its socket's
@@ -31,17 +28,6 @@ struct Seen {
     // Everything after these positions was appended while the connection listened.
     live_after: HashMap<ChannelName, Position>,
     recent: VecDeque<(Instant, Receipt)>,
-}
-
-#[derive(Deserialize)]
-struct Written<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow)]
-    epoch: Cow<'a, str>,
-    offset: u64,
 }
 
 impl Tap {
@@ -67,9 +53,9 @@ impl Tap {
         }
     }
 
-    /// A frame's message was written to the device.
-    pub(super) fn written(&self, json: &RawValue) {
-        let Some((channel, position)) = self.notification(json) else { return };
+    /// A message was written to the device.
+    pub(super) fn written(&self, message: &Published) {
+        let Some((channel, position)) = self.notification(message) else { return };
         let mut seen = self.lock();
         let live = seen
             .live_after
@@ -77,7 +63,7 @@ impl Tap {
             .is_some_and(|known| known.epoch != position.epoch || known.offset < position.offset);
         let receipt = Receipt { user_id: self.user_id.clone(), position: position.clone(), live };
         if live {
-            seen.live_after.insert(channel.clone(), position);
+            seen.live_after.insert(channel.clone(), position.clone());
             seen.recent.push_back((Instant::now(), receipt.clone()));
             if seen.recent.len() > RECENT {
                 seen.recent.pop_front();
@@ -89,21 +75,17 @@ impl Tap {
 
     /// What to do once the device has acknowledged this message; nothing if it is no notification of its user.
     /// Unlike one that was merely written, it counts as taken for good, whenever it was sent.
-    pub(super) fn acknowledgement(&self, json: &RawValue) -> Option<impl FnOnce() + Send + 'static> {
-        let (_, position) = self.notification(json)?;
+    pub(super) fn acknowledgement(&self, message: &Published) -> Option<impl FnOnce() + Send + 'static> {
+        let (_, position) = self.notification(message)?;
+        let position = position.clone();
         let (receipts, user_id) = (self.receipts.clone(), self.user_id.clone());
         Some(move || receipts.delivered(Receipt { user_id, position, live: true }))
     }
 
     /// The place of a notification of the user.
-    fn notification(&self, json: &RawValue) -> Option<(&ChannelName, Position)> {
-        // Looked for before it is parsed: most of what is written is something else.
-        if !json.get().contains(NOTIFICATION) {
-            return None;
-        }
-        let Written { event, channel, epoch, offset } = serde_json::from_str(json.get()).ok()?;
-        let channel = self.channels.iter().find(|own| own.as_str() == channel)?;
-        (event == NOTIFICATION).then(|| (channel, Position { epoch: Epoch::new(&epoch), offset }))
+    fn notification<'a>(&self, message: &'a Published) -> Option<(&'a ChannelName, &'a Position)> {
+        let own = message.event.as_str() == NOTIFICATION && self.channels.contains(&message.channel);
+        own.then_some((&message.channel, &message.position))
     }
 
     /// The connection broke: what was written in the last `window` may never have arrived.
@@ -124,12 +106,13 @@ mod tests {
 
     use super::*;
     use crate::inbox::embedded::EmbeddedInbox;
+    use crate::model::message::sample;
+    use crate::model::{Epoch, Priority};
     use crate::store::{Store, Synchronous};
     use crate::tasks::Tasks;
 
-    fn message(event: &str, channel: &str, offset: u64) -> Box<RawValue> {
-        let json = serde_json::json!({"event": event, "channel": channel, "data": {}, "epoch": "e", "offset": offset});
-        RawValue::from_string(json.to_string()).unwrap()
+    fn message(event: &str, channel: &str, offset: u64) -> Arc<Published> {
+        sample(channel, event, Priority::High, offset, None, "{}")
     }
 
     #[tokio::test]

@@ -4,11 +4,10 @@ mod accounting;
 
 use std::collections::HashMap;
 
-use serde_json::value::RawValue;
 
 use super::*;
-use crate::model::message::{EnvelopeRest, OpenEnvelope};
-use crate::model::{Epoch, EventName, MessageId, Priority};
+use crate::model::message::sample;
+use crate::model::{Epoch, Priority};
 
 const WINDOW: Batch = Batch { max: 4, interval: Duration::from_millis(100) };
 const LIMITS: Limits = Limits { bytes: 100_000, room: 10_000, stuck: Duration::from_secs(30) };
@@ -16,12 +15,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// A message of channel `name`; `bytes` of data.
 fn message(name: &str, offset: u64, priority: Priority, key: Option<&str>, bytes: usize) -> Arc<Published> {
-    let (channel, event) = (ChannelName::parse(name).unwrap(), EventName::parse("custom:x").unwrap());
-    let data = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap();
-    let rest = EnvelopeRest { user_id: None, data: &data, extra: &[] };
-    let open = OpenEnvelope::write(&MessageId::generate(), &event, &channel, priority, 0, rest);
-    let position = Position { epoch: Epoch::new("e"), offset };
-    Arc::new(Published::new(channel, position, event, priority, 0, key.map(Arc::from), open))
+    sample(name, "custom:x", priority, offset, key, &format!("\"{}\"", "x".repeat(bytes)))
 }
 
 /// What left: channel, offset, and how many were spared.
@@ -37,6 +31,31 @@ struct Desk {
     offsets: HashMap<String, u64>,
     fallen: Vec<String>,
     was_full: bool,
+}
+
+/// Where a desk's frames leave.
+struct Door<'a> {
+    frames: &'a mut Vec<Vec<Left>>,
+    capacity: &'a mut usize,
+}
+
+impl Exit for Door<'_> {
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
+        *self.capacity = self.capacity.checked_sub(1).ok_or(SendError::Full)?;
+        let left = |(m, n): (&Arc<Published>, u64)| (m.channel.to_string(), m.position.offset, n);
+        self.frames.push(match frame {
+            Frame::Message(message, spared) => vec![left((message, spared))],
+            Frame::Batch(messages) => {
+                messages.iter().map(|(message, spared)| left((message, *spared))).collect()
+            }
+            Frame::Reset(_) => Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        Ok(())
+    }
 }
 
 impl Desk {
@@ -88,13 +107,8 @@ impl Desk {
             Flush::Nothing => {}
             Flush::At(due) => self.looks.push(due),
             Flush::Now(scope) => {
-                let (frames, capacity) = (&mut self.frames, &mut self.capacity);
-                let result = self.outbox.drain(&scope, Instant::now(), |outgoing| {
-                    *capacity = capacity.checked_sub(1).ok_or(SendError::Full)?;
-                    let left = outgoing.messages();
-                    frames.push(left.map(|(m, n)| (m.channel.to_string(), m.position.offset, n)).collect());
-                    Ok(())
-                });
+                let mut exit = Door { frames: &mut self.frames, capacity: &mut self.capacity };
+                let result = self.outbox.drain(&scope, Instant::now(), &mut exit);
                 self.was_full |= result.is_err();
                 self.looks.extend(self.outbox.next_due(Instant::now(), result.is_err()));
             }
