@@ -75,6 +75,9 @@ impl Wire {
     /// The connection is gone, or is no WebSocket.
     pub fn write(&self, frames: &mut Vec<Bytes>) -> io::Result<bool> {
         let mut state = self.lock();
+        if !matches!(state.phase, Phase::Frames(_)) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         state.rest.extend(frames.drain(..));
         state.flush()
     }
@@ -200,3 +203,6 @@ fn poll_stream(stream: &TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

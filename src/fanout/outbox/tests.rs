@@ -4,7 +4,6 @@ mod accounting;
 
 use std::collections::HashMap;
 
-
 use super::*;
 use crate::model::message::sample;
 use crate::model::{Epoch, Priority};
