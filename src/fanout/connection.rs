@@ -12,7 +12,7 @@ use super::Fanout;
 use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Scope};
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
-use crate::model::{ChannelName, Position, Published};
+use crate::model::{ChannelName, Position, Priority, Published};
 use crate::{metrics, model};
 
 /// Names a connection within this process.
@@ -171,14 +171,18 @@ impl Connection {
         self.lock().go_live(channel, membership)
     }
 
-    /// Hands over a live message. It leaves now or later, as its urgency and the batch window say.
-    pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, window: Batch) {
+    /// Hands over live messages of one channel, oldest first. They leave now or later, as their urgency and the
+    /// batch window say.
+    pub(super) fn push(self: &Arc<Self>, mut messages: &[Arc<Published>], window: Batch, now: Instant) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
-        let flush = outbox.push(message, window, Instant::now());
-        self.act(&mut outbox, flush);
+        while !messages.is_empty() {
+            let (taken, flush) = outbox.push(messages, window, now);
+            self.act(&mut outbox, flush);
+            messages = &messages[taken..];
+        }
     }
 
     /// Hands over a message from history; whether the membership still exists.
@@ -284,11 +288,9 @@ impl Connection {
     /// Writes what `scope` says; when to look again, if something is left.
     fn write(&self, outbox: &mut Outbox, scope: &Scope) -> Option<Instant> {
         let now = Instant::now();
-        let mut exit = Counted { transport: &*self.transport, now_ms: model::now_ms(), written: 0 };
+        let mut exit = Counted::new(&*self.transport);
         let result = outbox.drain(scope, now, &mut exit);
-        if exit.written > 0 {
-            metrics::flushed(exit.written);
-        }
+        exit.count();
         if result == Err(SendError::Closed) {
             outbox.clear();
             return None;
@@ -311,20 +313,48 @@ impl Connection {
     }
 }
 
-/// A transport whose deliveries are counted.
+/// A transport whose deliveries are counted. Neighbours are mostly of one time and priority, and counted together.
 struct Counted<'a> {
     transport: &'a dyn Transport,
     now_ms: i64,
     written: usize,
+    alike: Option<(Priority, i64)>,
+    n: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(transport: &'a dyn Transport) -> Self {
+        Self { transport, now_ms: model::now_ms(), written: 0, alike: None, n: 0 }
+    }
+
+    fn note(&mut self, message: &Published) {
+        let alike = Some((message.priority, message.timestamp_ms));
+        if self.alike != alike {
+            self.tell();
+            self.alike = alike;
+        }
+        self.n += 1;
+        self.written += 1;
+    }
+
+    fn tell(&mut self) {
+        if let Some((priority, accepted_ms)) = self.alike.take() {
+            metrics::delivered(priority, self.now_ms - accepted_ms, std::mem::take(&mut self.n));
+        }
+    }
+
+    fn count(mut self) {
+        self.tell();
+        if self.written > 0 {
+            metrics::flushed(self.written);
+        }
+    }
 }
 
 impl Exit for Counted<'_> {
     fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
         self.transport.send(frame)?;
-        for message in frame.messages() {
-            metrics::delivered(message.priority, self.now_ms - message.timestamp_ms);
-            self.written += 1;
-        }
+        frame.messages().for_each(|message| self.note(message));
         Ok(())
     }
 

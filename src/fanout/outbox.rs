@@ -54,6 +54,19 @@ pub(super) enum Flush {
     At(Instant),
 }
 
+impl Flush {
+    /// Both of them.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, flush) | (flush, Self::Nothing) => flush,
+            (Self::At(one), Self::At(other)) => Self::At(one.min(other)),
+            (Self::Now(scope), Self::At(_)) | (Self::At(_), Self::Now(scope)) => Self::Now(scope),
+            (Self::Now(one), Self::Now(other)) if one == other => Self::Now(one),
+            (Self::Now(_), Self::Now(_)) => Self::Now(Scope::All),
+        }
+    }
+}
+
 /// How much leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -156,15 +169,34 @@ impl Outbox {
         true
     }
 
-    /// Takes a live message; what to do about it. A channel that is not live takes none: history has it.
-    pub(super) fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
-            return Flush::Nothing;
-        };
-        if !lane.live {
-            return Flush::Nothing;
+    /// Takes live messages of one channel, oldest first; how many of them, and what to do about it before the
+    /// rest. A channel that is not live takes none: history has them.
+    pub(super) fn push(
+        &mut self,
+        messages: &[Arc<Published>],
+        window: Batch,
+        now: Instant,
+    ) -> (usize, Flush) {
+        let lane =
+            messages.first().and_then(|first| self.lanes.iter().position(|l| l.channel == first.channel));
+        let Some(lane) = lane else { return (messages.len(), Flush::Nothing) };
+        let (mut taken, mut flush, due) = (0, Flush::Nothing, self.due);
+        for message in messages {
+            taken += 1;
+            if !self.lanes[lane].live {
+                taken = messages.len();
+                break;
+            }
+            flush = flush.and(self.add(lane, message, 0, false, window, now));
+            if self.bytes > self.limits.bytes && !self.full {
+                break;
+            }
         }
-        self.add(message, 0, false, window, now)
+        if matches!(flush, Flush::Now(_)) {
+            // What was to wait for its window leaves with the rest, and nobody need look again for it.
+            self.due = due;
+        }
+        (taken, flush)
     }
 
     /// Takes a message from history, right before which the receiver was spared `conflated`; `None` if the
@@ -177,8 +209,8 @@ impl Outbox {
         window: Batch,
         now: Instant,
     ) -> Option<Flush> {
-        self.member(&message.channel, membership)?;
-        Some(self.add(message, conflated, true, window, now))
+        let lane = self.lanes.iter().position(|lane| lane.membership == membership)?;
+        Some(self.add(lane, message, conflated, true, window, now))
     }
 
     /// Takes a notice that what follows in the channel does not continue what came before `position`.
@@ -206,6 +238,7 @@ impl Outbox {
 
     fn add(
         &mut self,
+        lane: usize,
         message: &Arc<Published>,
         conflated: u64,
         promised: bool,
@@ -214,9 +247,7 @@ impl Outbox {
     ) -> Flush {
         let (urgent, full, turn) = (message.priority.is_urgent(), self.full, self.next_turn());
         self.batch_max = self.batch_max.min(window.max.max(1));
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
-            return Flush::Nothing;
-        };
+        let lane = &mut self.lanes[lane];
         let before = (lane.len(), lane.bytes());
         lane.add(Pending::Message { message: message.clone(), conflated, promised }, turn, full);
         self.count = self.count + lane.len() - before.0;

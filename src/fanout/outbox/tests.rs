@@ -91,7 +91,7 @@ impl Desk {
         let offset = self.offsets.entry(name.to_owned()).or_default();
         *offset += 1;
         let message = message(name, *offset, priority, key, bytes);
-        let flush = self.outbox.push(&message, WINDOW, Instant::now());
+        let (_, flush) = self.outbox.push(&[message], WINDOW, Instant::now());
         self.act(flush);
         let fallen = self.outbox.take_fallen();
         self.fallen.extend(fallen.into_iter().map(|(channel, _)| channel.to_string()));
