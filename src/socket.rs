@@ -7,7 +7,6 @@ mod acks;
 mod carriers;
 mod inbox;
 mod intake;
-mod places;
 mod protocol;
 mod reply;
 mod session;

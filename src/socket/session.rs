@@ -14,7 +14,6 @@ use socketioxide::extract::SocketRef;
 
 use super::carriers::SessionLine;
 use super::inbox::{Tap, TappedTransport};
-use super::places::Places;
 use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
@@ -25,6 +24,7 @@ use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
 use crate::sync::Device;
+use crate::sync::places::Places;
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;
