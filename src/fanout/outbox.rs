@@ -170,6 +170,12 @@ impl Outbox {
         true
     }
 
+    /// Whether the membership takes live messages.
+    pub(super) fn is_live(&self, channel: &ChannelName, membership: Membership) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.live && lane.membership == membership && lane.channel == *channel)
+    }
+
     /// Takes a live message; what to do about it. A channel that is not live takes none: history has it.
     pub(super) fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
@@ -195,17 +201,17 @@ impl Outbox {
         Some(self.add(message, conflated, true, window, now))
     }
 
-    /// Takes a notice that what follows in the channel does not continue what came before `position`.
+    /// Takes a notice that what follows in the channel does not continue what came before `position`. Of a
+    /// membership that has ended it is nobody's concern: what waits belongs to the next one.
     pub(super) fn reset(
         &mut self,
         channel: &ChannelName,
+        membership: Membership,
         notice: Box<RawValue>,
         position: Position,
     ) -> Flush {
         let turn = self.next_turn();
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == *channel) else {
-            return Flush::Nothing;
-        };
+        let Some(lane) = self.member(channel, membership) else { return Flush::Nothing };
         // Whatever still waits belongs to a past that is not vouched for any more.
         lane.clear();
         lane.add(Pending::Reset { notice, position }, turn, false);

@@ -103,7 +103,6 @@ async fn a_second_join_in_the_middle_of_a_replay_ends_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails: it takes the messages of the second join with it"]
 async fn the_reset_of_a_join_that_was_replaced_is_not_told() {
     let node = node();
     node.publish("plain-1", 20, 20).await;
