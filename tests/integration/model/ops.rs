@@ -230,7 +230,6 @@ fn op() -> impl Strategy<Value = Op> {
     let device = || 0..DEVICES.len();
     let room = || select(Room::ALL.to_vec());
     let frames = prop_oneof![2 => Just(None), 3 => Just(Some(0)), 2 => (1..20_u8).prop_map(Some)];
-    let forgotten = select(vec![Room::Plain, Room::Short, Room::Keyed, Room::Test]);
     prop_oneof![
         20 => publish(),
         16 => join(),
@@ -242,9 +241,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (device(), any::<bool>()).prop_map(|(device, read)| Op::Break { device, read }),
         2 => device().prop_map(|device| Op::Return { device }),
         2 => device().prop_map(|device| Op::Late { device }),
-        3 => (forgotten.clone(), 0..12_u8).prop_map(|(room, keep)| Op::Age { room, keep }),
+        3 => (room(), 0..12_u8).prop_map(|(room, keep)| Op::Age { room, keep }),
         2 => Just(Op::Retain),
-        1 => (forgotten, 1..5_u8).prop_map(|(room, n)| Op::Forget { room, n }),
+        1 => (room(), 1..5_u8).prop_map(|(room, n)| Op::Forget { room, n }),
         1 => end().prop_map(Op::Restart),
         3 => Just(Op::Settle),
     ]

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::node::Node;
 use super::ops::{DEVICES, Room};
-use super::past::Span;
+use super::past::{Span, Tick};
 use super::world::{Checked, World};
 use crate::support::channel;
 
@@ -33,6 +33,10 @@ pub(super) enum Entry {
     Joined { room: Room, since: Since, stored: bool, wants_snapshot: bool, ack: Box<JoinAck>, span: Span },
     /// A leave is acknowledged.
     Left(Room),
+    /// The server ends the connection.
+    Killed(Tick),
+    /// Its end, whoever wanted it.
+    Ended,
     /// A frame was taken by the transport.
     Frame { event: String, data: Box<RawValue> },
     /// An acknowledgement was taken or refused. The log was this long when it came.
@@ -44,8 +48,9 @@ pub(super) enum Entry {
 }
 
 /// The transport and what it took.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wire {
+    world: Arc<World>,
     log: Mutex<Vec<Entry>>,
     /// How many more frames are taken.
     capacity: AtomicUsize,
@@ -54,6 +59,16 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    fn new(world: &Arc<World>) -> Arc<Self> {
+        Arc::new(Self {
+            world: world.clone(),
+            log: Mutex::default(),
+            capacity: AtomicUsize::new(usize::MAX),
+            killed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        })
+    }
+
     pub(super) fn log(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +106,7 @@ impl Transport for Far {
     }
 
     fn kill(&self) {
+        self.0.note(Entry::Killed(self.0.world.tick()));
         self.0.killed.store(true, Ordering::Release);
     }
 }
@@ -141,8 +157,7 @@ struct Desk {
 
 impl Session {
     pub(super) fn start(node: &Node, world: &Arc<World>, sessions: &Sessions, device: usize) -> Arc<Self> {
-        let wire = Arc::new(Wire::default());
-        wire.set_capacity(None);
+        let wire = Wire::new(world);
         let (work, queue) = mpsc::unbounded_channel();
         let session = Arc::new(Self {
             device,
@@ -172,6 +187,7 @@ impl Session {
     /// Ends it as the edge does: at once for the fan-out, and in order for what is saved. Nothing is taken by
     /// its transport any more.
     pub(super) async fn end(&self, save: bool) {
+        self.wire.note(Entry::Ended);
         self.wire.broken.store(true, Ordering::Release);
         self.connection.close();
         self.ended.store(true, Ordering::Release);
