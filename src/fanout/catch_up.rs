@@ -66,7 +66,7 @@ impl Fanout {
     ) {
         let fanout = self.clone();
         self.tasks.spawn("catch-up", async move {
-            let Some(cursor) = connection.written_of(&channel) else { return };
+            let Some(cursor) = connection.known_of(&channel, membership) else { return };
             tracing::debug!(connection = ?connection.id(), %channel, %cursor, "a slow receiver reads on from history");
             let member = Member { connection: connection.clone(), channel, membership, cursor };
             if let Err(error) = fanout.bring_live(member, None).await {

@@ -139,6 +139,11 @@ impl Connection {
         self.lock().written_of(channel).cloned()
     }
 
+    /// Up to where a receiver that fell behind knows the channel once all that waits has left.
+    pub(super) fn known_of(&self, channel: &ChannelName, membership: Membership) -> Option<Position> {
+        self.lock().known_of(channel, membership)
+    }
+
     /// Begins a membership; an earlier one of the same channel ends.
     pub(super) fn enter(&self, channel: &ChannelName, batch: bool) -> Membership {
         let membership = self.lock().enter(channel, batch);

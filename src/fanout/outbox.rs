@@ -6,9 +6,9 @@
 //! - Priority orders channels; within a channel the order is never changed.
 //! - While the transport is full, a newer message takes the place of a pending one with the same conflation
 //!   key; the receiver learns how many it was spared.
-//! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. What waits of them is
-//!   dropped, only the place up to which they were written is kept, and somebody has to read on from history
-//!   (`Outbox::resume`) until they are live again.
+//! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. The live messages that
+//!   wait of them are dropped, only the place after which they are missing is kept, and somebody has to read on
+//!   from history (`Outbox::resume`) until they are live again.
 
 mod lane;
 
@@ -163,6 +163,11 @@ impl Outbox {
         self.lanes.iter().find(|lane| lane.channel == *channel)?.written.as_ref()
     }
 
+    /// Up to where the receiver knows the channel once all that waits has left.
+    pub(super) fn known_of(&mut self, channel: &ChannelName, membership: Membership) -> Option<Position> {
+        self.member(channel, membership)?.known().cloned()
+    }
+
     /// From now on live messages of the channel are taken; whether the membership still exists.
     pub(super) fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
         let Some(lane) = self.member(channel, membership) else { return false };
@@ -276,8 +281,7 @@ impl Outbox {
             let victim = self.lanes.iter_mut().filter(|lane| lane.can_fall_behind());
             let victim = victim.min_by_key(|lane| (lane.urgency(), std::cmp::Reverse(lane.bytes())));
             let Some(lane) = victim else { return };
-            lane.clear();
-            lane.live = false;
+            lane.fall_behind();
             self.fallen.push((lane.channel.clone(), lane.membership));
             self.recount();
         }

@@ -2,18 +2,18 @@
 //! again on the same files.
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use tidings::broker::append::{Append, Draft, Fold};
 use tidings::broker::embedded::{EmbeddedBroker, Live};
-use tidings::broker::{AppendGroup, Broker};
+use tidings::broker::{AppendGroup, Broker, LiveSink};
 use tidings::config::channels::Rules;
 use tidings::fanout::Fanout;
 use tidings::model::event::TestEvent;
 use tidings::model::test::TestData;
-use tidings::model::{EventName, MessageId, Priority, TestId, now_ms};
+use tidings::model::{EventName, MessageId, Priority, Published, TestId, now_ms};
 use tidings::store::{Store, Synchronous};
 use tidings::sync::embedded::EmbeddedSync;
 use tidings::tasks::Tasks;
@@ -72,6 +72,17 @@ pub(super) fn rules() -> Arc<Rules> {
     RULES.clone()
 }
 
+/// Lets go of a fan-out that has ended: its broker and it would hold each other, and the store's files with them.
+struct Ear(Weak<Fanout>);
+
+impl LiveSink for Ear {
+    fn published(&self, messages: Vec<Arc<Published>>) {
+        if let Some(fanout) = self.0.upgrade() {
+            fanout.published(messages);
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) store: Store,
@@ -94,7 +105,7 @@ impl Node {
         let (tasks, live) = (Tasks::new(), Live::default());
         let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules(), live.clone()));
         let fanout = Fanout::start(broker.clone(), rules(), 2, &tasks);
-        live.connect(fanout.clone());
+        live.connect(Arc::new(Ear(Arc::downgrade(&fanout))));
         let sync = Arc::new(EmbeddedSync::new(store.clone(), Duration::from_secs(3600)));
         Self { store, broker, fanout, sync, tasks }
     }
