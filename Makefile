@@ -26,7 +26,7 @@ test: ## everything that CI checks; stops at the first failure
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
-		service::chaos service::never_reads service::reconnect_storm service::join_under_load
+		model service::chaos service::never_reads service::reconnect_storm service::join_under_load
 
 check: ## formatting and lints only
 	@echo '== formatting'

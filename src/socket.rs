@@ -8,7 +8,6 @@ mod carriers;
 mod inbox;
 mod intake;
 mod packet;
-mod places;
 mod protocol;
 mod reply;
 mod session;

@@ -66,7 +66,7 @@ impl Fanout {
     ) {
         let fanout = self.clone();
         self.tasks.spawn("catch-up", async move {
-            let Some(cursor) = connection.written_of(&channel) else { return };
+            let Some(cursor) = connection.known_of(&channel, membership) else { return };
             tracing::debug!(connection = ?connection.id(), %channel, %cursor, "a slow receiver reads on from history");
             let member = Member { connection: connection.clone(), channel, membership, cursor };
             if let Err(error) = fanout.bring_live(member, None).await {
@@ -104,10 +104,18 @@ impl Fanout {
                 Err(Broken::OtherEpoch) => self.start_over(&mut member).await?,
                 Err(Broken::Trimmed) if self.is_lossy(&member.channel) => {
                     // The gap in the offsets is all that is told.
-                    member.cursor = self.broker.top(&member.channel).await?.position;
+                    let top = self.broker.top(&member.channel).await?.position;
+                    if top.epoch == member.cursor.epoch {
+                        member.cursor = top;
+                    } else {
+                        self.start_over(&mut member).await?;
+                    }
                 }
                 Err(Broken::Trimmed) => {
-                    member.connection.give_up("history was trimmed before it was read");
+                    // Not where it was left, or joined anew, while the page was read.
+                    if member.connection.is_member(&member.channel, member.membership) {
+                        member.connection.give_up("history was trimmed before it was read");
+                    }
                     return Ok(());
                 }
             }
@@ -157,7 +165,8 @@ impl Fanout {
         let Top { position, snapshot } = self.broker.top(&member.channel).await?;
         let Position { epoch, offset } = position.clone();
         let room = member.channel.clone();
-        send_reset(&member.connection, &Reset { room, reason: "epoch_changed", epoch, offset, snapshot });
+        let reset = Reset { room, reason: "epoch_changed", epoch, offset, snapshot };
+        send_reset(&member.connection, member.membership, &reset);
         member.cursor = position;
         Ok(())
     }
@@ -173,11 +182,11 @@ impl Fanout {
     }
 }
 
-pub(super) fn send_reset(connection: &Arc<Connection>, reset: &Reset) {
+pub(super) fn send_reset(connection: &Arc<Connection>, membership: Membership, reset: &Reset) {
     // A struct of strings and numbers always serialises.
     if let Ok(notice) = to_raw_value(reset) {
         let position = Position { epoch: reset.epoch.clone(), offset: reset.offset };
-        connection.reset(&reset.room, notice, position);
+        connection.reset(&reset.room, membership, notice, position);
     }
 }
 

@@ -190,7 +190,8 @@ impl Channel {
         let Ok(notice) = to_raw_value(&notice) else { return };
         for subscriber in &mut self.subscribers {
             if subscriber.live_after.is_some() {
-                subscriber.connection.reset(&self.name, notice.clone(), from.clone());
+                let Subscriber { connection, membership, .. } = subscriber;
+                connection.reset_live(&self.name, *membership, notice.clone(), from.clone());
                 subscriber.live_after = Some(before);
             }
         }

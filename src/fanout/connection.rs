@@ -147,6 +147,11 @@ impl Connection {
         self.lock().written_of(channel).cloned()
     }
 
+    /// Up to where a receiver that fell behind knows the channel once all that waits has left.
+    pub(super) fn known_of(&self, channel: &ChannelName, membership: Membership) -> Option<Position> {
+        self.lock().known_of(channel, membership)
+    }
+
     /// Begins a membership; an earlier one of the same channel ends.
     pub(super) fn enter(&self, channel: &ChannelName, batch: bool) -> Membership {
         let membership = self.lock().enter(channel, batch);
@@ -205,10 +210,36 @@ impl Connection {
     }
 
     /// Tells the receiver that what follows does not continue what it had before `position`.
-    pub(super) fn reset(self: &Arc<Self>, channel: &ChannelName, notice: Box<RawValue>, position: Position) {
+    pub(super) fn reset(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        membership: Membership,
+        notice: Box<RawValue>,
+        position: Position,
+    ) {
         let mut outbox = self.lock();
-        let flush = outbox.reset(channel, notice, position);
+        let flush = outbox.reset(channel, membership, notice, position);
         self.act(&mut outbox, flush);
+    }
+
+    /// The same for one that listens. One that reads history finds out by itself, and may be further already.
+    pub(super) fn reset_live(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        membership: Membership,
+        notice: Box<RawValue>,
+        position: Position,
+    ) {
+        let mut outbox = self.lock();
+        if outbox.is_live(channel, membership) {
+            let flush = outbox.reset(channel, membership, notice, position);
+            self.act(&mut outbox, flush);
+        }
+    }
+
+    /// Whether the membership still exists.
+    pub(super) fn is_member(&self, channel: &ChannelName, membership: Membership) -> bool {
+        !self.is_closed() && self.lock().is_member(channel, membership)
     }
 
     /// Waits until the outbox has room again for a page of history, and keeps that room for the caller until
@@ -222,7 +253,7 @@ impl Connection {
         let turn = self.replay.lock().await;
         loop {
             let drained = self.drained.notified();
-            if self.is_closed() || !self.lock().is_member(channel, membership) {
+            if !self.is_member(channel, membership) {
                 return None;
             }
             if self.make_room() {

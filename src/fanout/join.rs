@@ -192,7 +192,7 @@ impl Fanout {
     pub async fn complete_join(&self, connection: &Arc<Connection>, joined: Joined) -> Result<(), JoinError> {
         let Joined { ack, channel, membership, cursor, survey, reset } = joined;
         if let Some(reset) = reset {
-            send_reset(connection, &reset);
+            send_reset(connection, membership, &reset);
         }
         let connection = connection.clone();
         let member = Member { connection, channel, membership, cursor };

@@ -6,9 +6,9 @@
 //! - Priority orders channels; within a channel the order is never changed.
 //! - While the transport is full, a newer message takes the place of a pending one with the same conflation
 //!   key; the receiver learns how many it was spared.
-//! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. What waits of them is
-//!   dropped, only the place up to which they were written is kept, and somebody has to read on from history
-//!   (`Outbox::resume`) until they are live again.
+//! - Bounded in bytes: at the bound the least urgent and largest channels *fall behind*. The live messages that
+//!   wait of them are dropped, only the place after which they are missing is kept, and somebody has to read on
+//!   from history (`Outbox::resume`) until they are live again.
 
 mod lane;
 
@@ -162,11 +162,22 @@ impl Outbox {
         self.lanes.iter().find(|lane| lane.channel == *channel)?.written.as_ref()
     }
 
+    /// Up to where the receiver knows the channel once all that waits has left.
+    pub(super) fn known_of(&mut self, channel: &ChannelName, membership: Membership) -> Option<Position> {
+        self.member(channel, membership)?.known().cloned()
+    }
+
     /// From now on live messages of the channel are taken; whether the membership still exists.
     pub(super) fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
         let Some(lane) = self.member(channel, membership) else { return false };
         lane.live = true;
         true
+    }
+
+    /// Whether the membership takes live messages.
+    pub(super) fn is_live(&self, channel: &ChannelName, membership: Membership) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.live && lane.membership == membership && lane.channel == *channel)
     }
 
     /// Takes live messages of one channel, oldest first; how many of them, and what to do about it before the
@@ -213,17 +224,17 @@ impl Outbox {
         Some(self.add(lane, message, conflated, true, window, now))
     }
 
-    /// Takes a notice that what follows in the channel does not continue what came before `position`.
+    /// Takes a notice that what follows in the channel does not continue what came before `position`. Of a
+    /// membership that has ended it is nobody's concern: what waits belongs to the next one.
     pub(super) fn reset(
         &mut self,
         channel: &ChannelName,
+        membership: Membership,
         notice: Box<RawValue>,
         position: Position,
     ) -> Flush {
         let turn = self.next_turn();
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == *channel) else {
-            return Flush::Nothing;
-        };
+        let Some(lane) = self.member(channel, membership) else { return Flush::Nothing };
         // Whatever still waits belongs to a past that is not vouched for any more.
         lane.clear();
         lane.add(Pending::Reset { notice, position }, turn, false);
@@ -287,8 +298,7 @@ impl Outbox {
             let victim = self.lanes.iter_mut().filter(|lane| lane.can_fall_behind());
             let victim = victim.min_by_key(|lane| (lane.urgency(), std::cmp::Reverse(lane.bytes())));
             let Some(lane) = victim else { return };
-            lane.clear();
-            lane.live = false;
+            lane.fall_behind();
             self.fallen.push((lane.channel.clone(), lane.membership));
             self.recount();
         }

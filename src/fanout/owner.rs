@@ -106,8 +106,13 @@ impl Owner {
     fn publish(&mut self, mut messages: Vec<Arc<Published>>) {
         // A channel without subscribers is nobody's concern here: history has the message.
         messages.retain(|message| self.channels.contains_key(&message.channel));
-        // Stable, so that the messages of a channel keep their order.
-        messages.sort_by(|one, other| one.channel.cmp(&other.channel));
+        // Channels come in the order of their first messages, and the sort is stable.
+        let mut turns = HashMap::new();
+        for message in &messages {
+            let turn = turns.len();
+            turns.entry(message.channel.clone()).or_insert(turn);
+        }
+        messages.sort_by_key(|message| turns.get(&message.channel).copied());
         for run in messages.chunk_by(|one, other| one.channel == other.channel) {
             if let Some(channel) = self.channels.get_mut(&run[0].channel) {
                 channel.publish(run);

@@ -15,7 +15,6 @@ use socketioxide::extract::SocketRef;
 use super::acks::Acks;
 use super::carriers::SessionLine;
 use super::inbox::Tap;
-use super::places::Places;
 use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
@@ -27,6 +26,7 @@ use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
 use crate::sync::Device;
+use crate::sync::places::Places;
 
 /// How many requests of one client may wait; more are refused.
 const PENDING_REQUESTS: usize = 128;

@@ -4,6 +4,7 @@ mod conformance;
 mod fanout;
 mod layers;
 mod many_jobs;
+mod model;
 mod retention;
 mod runner_command;
 mod service;

@@ -35,6 +35,11 @@ impl Pending {
         }
     }
 
+    /// Whether its receiver was told that it comes, or has to be told of it: it is not left to history.
+    fn is_owed(&self) -> bool {
+        !matches!(self, Self::Message { promised: false, .. })
+    }
+
     fn position(&self) -> &Position {
         match self {
             Self::Message { message, .. } => &message.position,
@@ -78,10 +83,24 @@ impl Lane {
         self.pending.iter().map(Pending::priority).max().unwrap_or(Priority::Low)
     }
 
-    /// Whether dropping what waits loses nothing: history goes on after `written`. A reset has to be told.
+    /// Up to where the receiver knows the channel once all that waits has left.
+    pub(super) fn known(&self) -> Option<&Position> {
+        self.pending.back().map(Pending::position).or(self.written.as_ref())
+    }
+
+    /// Whether anything waits that history has as well.
     pub(super) fn can_fall_behind(&self) -> bool {
-        let is_reset = |pending: &Pending| matches!(pending, Pending::Reset { .. });
-        self.live && self.written.is_some() && !self.pending.is_empty() && !self.pending.iter().any(is_reset)
+        self.live && self.known().is_some() && self.pending.back().is_some_and(|last| !last.is_owed())
+    }
+
+    /// Drops the live messages that wait: history goes on after what is left, at [`Lane::known`]. What is owed
+    /// came before them; it is no more than was read from history at once.
+    pub(super) fn fall_behind(&mut self) {
+        self.live = false;
+        while let Some(dropped) = self.pending.pop_back_if(|last| !last.is_owed()) {
+            self.bytes -= dropped.bytes();
+        }
+        self.pending.shrink_to_fit();
     }
 
     /// Adds at the end. If `conflate`, an earlier message with the same key is left out, and its successor

@@ -316,6 +316,47 @@ async fn a_replay_was_promised_and_is_not_conflated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_falls_behind_in_the_middle_of_a_replay_still_gets_what_was_promised() {
+    let mut desk = Desk::new();
+    let channel = ChannelName::parse("a").unwrap();
+    let membership = desk.outbox.enter(&channel, false);
+    desk.offsets.insert("a".to_owned(), 2);
+    desk.capacity = 0;
+    for offset in 1..=2 {
+        let message = message("a", offset, Priority::Normal, Some("k"), 10);
+        let flush = desk.outbox.resume(membership, &message, 0, WINDOW, Instant::now()).expect("a member");
+        desk.act(flush);
+    }
+    assert!(desk.outbox.go_live(&channel, membership));
+    for key in ["k", "l", "m"] {
+        desk.push_bytes("a", Priority::Normal, Some(key), false, 60_000);
+    }
+    assert_eq!(desk.fallen, ["a"]);
+    let known = desk.outbox.known_of(&channel, membership);
+    assert_eq!(known.map(|p| p.offset), Some(2), "history goes on after the promised ones");
+    desk.capacity = usize::MAX;
+    desk.wait(10).await;
+    assert_eq!(desk.left(), "a1 | a2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_waits_does_not_keep_its_channel_from_falling_behind() {
+    let mut desk = Desk::new();
+    desk.normal(&["a"]);
+    desk.capacity = 0;
+    let (channel, membership) = (ChannelName::parse("a").unwrap(), Membership(1));
+    let position = Position { epoch: Epoch::new("f"), offset: 7 };
+    let flush = desk.outbox.reset(&channel, membership, RawValue::NULL.to_owned(), position.clone());
+    desk.act(flush);
+    for _ in 0..3 {
+        desk.push_bytes("a", Priority::Normal, None, false, 60_000);
+    }
+    assert_eq!(desk.fallen, ["a"]);
+    assert_eq!(desk.outbox.known_of(&channel, membership), Some(position));
+    assert!(desk.outbox.has_room(), "what waited was dropped");
+}
+
+#[tokio::test(start_paused = true)]
 async fn critical_messages_that_are_acknowledged_ride_alone() {
     let mut desk = Desk::new();
     desk.outbox = Outbox::new(LIMITS, true);

@@ -78,8 +78,9 @@ async fn before_the_answer_to_the_upgrade_nothing_is_taken() {
 
 /// What one side writes: its name and the numbers from 0, each in a frame of some size.
 fn story(side: char, n: usize, random: &mut fastrand::Rng) -> Vec<String> {
-    let payload =
-        |n: usize| format!("{side}{n} {}", "x".repeat(random.usize(0..3000) * usize::from(n % 7 == 0)));
+    let payload = |n: usize| {
+        format!("{side}{n} {}", "x".repeat(random.usize(0..3000) * usize::from(n.is_multiple_of(7))))
+    };
     (0..n).map(payload).collect()
 }
 

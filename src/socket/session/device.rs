@@ -4,6 +4,7 @@ use super::super::Edge;
 use super::super::protocol::Refusal;
 use super::Session;
 use crate::model::{ChannelName, Position};
+use crate::sync::places::Places;
 use crate::sync::{Device, Saved};
 
 impl Session {
@@ -33,7 +34,7 @@ impl Session {
         let Some(written) = written else {
             return Err(Refusal::new("not_joined", format!("this connection is not in `{room}`")));
         };
-        if position.epoch != written.epoch || position.offset > written.offset {
+        if !Places::may_acknowledge(&written, &position) {
             let text = format!("`{room}` was sent up to {written}, and {position} lies beyond that");
             return Err(Refusal::new("never_sent", text));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tidings::fanout::Since;
+use tidings::model::{Epoch, Position};
 
 use super::{Node, node, request};
 use crate::support::{channel, in_time, wait_until};
@@ -99,6 +100,22 @@ async fn a_second_join_in_the_middle_of_a_replay_ends_the_first() {
     wait_until("the newest arrives", async || wire.offsets("plain-1").last() == Some(&3055)).await;
     let offsets = wire.offsets("plain-1");
     assert!(offsets.iter().copied().eq((1..=100).chain(3001..=3055)), "{} of them", offsets.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reset_of_a_join_that_was_replaced_is_not_told() {
+    let node = node();
+    node.publish("plain-1", 20, 20).await;
+    let (connection, wire) = node.connect();
+    wire.set_capacity(0);
+    let lost = Position { epoch: Epoch::new("another"), offset: 3 };
+    let first = node.fanout.prepare_join(&connection, request("plain-1", Since::At(lost))).await.unwrap();
+    node.join(&connection, "plain-1", Since::Start).await;
+    // The first join goes on late, with the replay of the second waiting for the transport.
+    in_time("the first join ends", node.fanout.complete_join(&connection, first)).await.unwrap();
+    wire.set_capacity(usize::MAX);
+    wire.got("plain-1", 0, 20).await;
+    assert!(wire.resets().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -127,3 +127,21 @@ async fn a_receiver_that_lags_in_a_lossy_channel_goes_on_at_the_top() {
     assert_eq!(wire.resets(), []);
     assert!(wire.offsets("lossy-1").is_sorted());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_receiver_of_a_channel_that_was_forgotten_is_told_once_to_start_over() {
+    let node = node();
+    let (connection, wire) = node.connect();
+    node.join(&connection, "plain-1", Since::Now).await;
+    wire.set_capacity(0);
+    // More than an outbox holds.
+    node.publish("plain-1", 100, 10_000).await;
+    let forget = node.store.write(|tx| tx.conn().execute_batch("DELETE FROM message; DELETE FROM channel"));
+    forget.await.expect("the store is open");
+    wire.set_capacity(usize::MAX);
+    wait_until("it is told", async || !wire.resets().is_empty()).await;
+    node.publish("plain-1", 3, 20).await;
+    wait_until("the newest arrives", async || wire.offsets("plain-1").last() == Some(&3)).await;
+    assert_eq!(wire.resets(), [("epoch_changed".to_owned(), 0)]);
+    assert!(wire.offsets("plain-1").ends_with(&[1, 2, 3]));
+}

@@ -1,20 +1,27 @@
-//! Places: what a session tells the sync state of its device, and when.
+//! Places: what the session of a device tells the sync state, and when.
 
 use std::collections::HashMap;
 
+use super::{Basis, Device, Place, Saved};
 use crate::model::{ChannelName, Position};
-use crate::sync::{Basis, Device, Place, Saved};
 
 /// The places of one session's device. Without a device nothing is kept.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub struct Places {
     acknowledged: HashMap<ChannelName, Position>,
     saved: HashMap<ChannelName, Place>,
 }
 
 impl Places {
+    /// Whether a client to whom everything up to `written` was handed may acknowledge everything up to
+    /// `position`: nobody has processed what was never sent.
+    #[must_use]
+    pub fn may_acknowledge(written: &Position, position: &Position) -> bool {
+        position.epoch == written.epoch && position.offset <= written.offset
+    }
+
     /// Notes an acknowledgement; one that is behind an earlier one changes nothing.
-    pub(super) fn acknowledge(&mut self, channel: &ChannelName, position: Position) {
+    pub fn acknowledge(&mut self, channel: &ChannelName, position: Position) {
         let known = self.acknowledged.get(channel);
         if known.is_none_or(|known| known.epoch != position.epoch || known.offset < position.offset) {
             self.acknowledged.insert(channel.clone(), position);
@@ -22,13 +29,13 @@ impl Places {
     }
 
     /// Forgets a room that was left. What was saved of it stays saved.
-    pub(super) fn forget(&mut self, channel: &ChannelName) {
+    pub fn forget(&mut self, channel: &ChannelName) {
         self.acknowledged.remove(channel);
         self.saved.remove(channel);
     }
 
     /// What has changed since the last call, given what was `written` to the transport.
-    pub(super) fn changed(&mut self, device: &Device, written: Vec<(ChannelName, Position)>) -> Vec<Saved> {
+    pub fn changed(&mut self, device: &Device, written: Vec<(ChannelName, Position)>) -> Vec<Saved> {
         let mut changed = Vec::new();
         for (channel, position) in written {
             let place = match self.acknowledged.get(&channel) {
@@ -44,7 +51,7 @@ impl Places {
     }
 
     /// The last save failed, or may have: everything has to be saved again.
-    pub(super) fn unsaved(&mut self) {
+    pub fn unsaved(&mut self) {
         self.saved.clear();
     }
 }
