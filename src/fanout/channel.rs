@@ -120,7 +120,7 @@ impl Channel {
         }
         subscriber.live_after = Some(from.offset);
         let missed: Vec<_> = self.ring.iter().filter(|m| m.position.offset > from.offset).cloned().collect();
-        subscriber.connection.push(&missed, self.window, Instant::now());
+        subscriber.connection.push(membership, &missed, self.window, Instant::now());
         GoLive::Live
     }
 
@@ -159,7 +159,7 @@ impl Channel {
             if let Some(after) = subscriber.live_after {
                 let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
                 let news = messages.get(known..).unwrap_or_default();
-                subscriber.connection.push(news, self.window, now);
+                subscriber.connection.push(subscriber.membership, news, self.window, now);
             }
             any_closed |= subscriber.connection.is_closed();
         }

@@ -176,15 +176,21 @@ impl Connection {
         self.lock().go_live(channel, membership)
     }
 
-    /// Hands over live messages of one channel, oldest first. They leave now or later, as their urgency and the
+    /// Hands over live messages of one membership, oldest first. They leave now or later, as their urgency and the
     /// batch window say.
-    pub(super) fn push(self: &Arc<Self>, mut messages: &[Arc<Published>], window: Batch, now: Instant) {
+    pub(super) fn push(
+        self: &Arc<Self>,
+        membership: Membership,
+        mut messages: &[Arc<Published>],
+        window: Batch,
+        now: Instant,
+    ) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
         while !messages.is_empty() {
-            let (taken, flush) = outbox.push(messages, window, now);
+            let (taken, flush) = outbox.push(membership, messages, window, now);
             self.act(&mut outbox, flush);
             messages = &messages[taken..];
         }

@@ -180,16 +180,17 @@ impl Outbox {
         lanes.any(|lane| lane.live && lane.membership == membership && lane.channel == *channel)
     }
 
-    /// Takes live messages of one channel, oldest first; how many of them, and what to do about it before the
-    /// rest. A channel that is not live takes none: history has them.
+    /// Takes live messages of one membership, oldest first; how many of them, and what to do about it before the
+    /// rest. One that is not live takes none: history has them.
     pub(super) fn push(
         &mut self,
+        membership: Membership,
         messages: &[Arc<Published>],
         window: Batch,
         now: Instant,
     ) -> (usize, Flush) {
-        let lane =
-            messages.first().and_then(|first| self.lanes.iter().position(|l| l.channel == first.channel));
+        // By its number: a name would have to be fetched from memory for each receiver.
+        let lane = self.lanes.iter().position(|lane| lane.membership == membership);
         let Some(lane) = lane else { return (messages.len(), Flush::Nothing) };
         let (mut taken, mut flush, due) = (0, Flush::Nothing, self.due);
         for message in messages {
