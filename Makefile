@@ -23,6 +23,9 @@ test: ## everything that CI checks; stops at the first failure
 	@echo '== interoperation with the official JavaScript client'
 	@cargo build --quiet
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
+	@echo '== the servers that benchmarks compare with'
+	@cargo build --quiet --example floor
+	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
