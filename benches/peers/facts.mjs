@@ -6,8 +6,11 @@ import { fileURLToPath } from 'node:url';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 
-export function facts() {
+/** `named`: the program was not built for this run, so that it may be of any commit and profile. */
+export function facts(named) {
   const cpus = os.cpus();
+  const overridden = Object.entries(process.env).filter(([key]) => key.startsWith('CARGO_PROFILE_RELEASE_'));
+  const profile = ['release', ...overridden.map(([key, value]) => `${key.slice(22).toLowerCase()}=${value}`)].join(' ');
   return {
     at: new Date().toISOString(),
     machine: {
@@ -19,8 +22,8 @@ export function facts() {
       load_average: os.loadavg().map((load) => Math.round(load * 100) / 100),
     },
     versions: {
-      tidings: commit(),
-      rustc: first('rustc', '--version'),
+      tidings: named ? 'as given' : `${commit()} (${profile})`,
+      rustc: first('rustc', '--version')?.replace(/^rustc /, ''),
       node: process.version,
       'socket.io': installed('socket.io'),
       ws: installed('ws'),

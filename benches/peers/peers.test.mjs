@@ -1,7 +1,9 @@
 // The servers that tidings is compared with do what the comparison takes for granted, seen by the official client.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { io } from 'socket.io-client';
+import { startRedis } from './measure.mjs';
 import { startServer } from './servers.mjs';
 
 const DEADLINE_MS = 20_000;
@@ -59,9 +61,14 @@ async function post(server, body) {
 const message = (channel, n, more = {}) => ({ event: EVENT, channel, data: { n, ...more } });
 const numbers = (client) => client.messages.map(({ data }) => data.n);
 
-for (const kind of ['node', 'floor']) {
-  test(`the ${kind} server`, { timeout: 60_000 }, async (t) => {
-    const server = await startServer(kind);
+const hasRedis = spawnSync('redis-server', ['--version']).status === 0;
+
+for (const kind of ['node', 'redis', 'floor']) {
+  const skip = kind === 'redis' && !hasRedis && 'there is no redis-server on PATH';
+  test(`the ${kind} server`, { timeout: 60_000, skip }, async (t) => {
+    const redis = kind === 'redis' ? await startRedis() : undefined;
+    t.after(() => redis?.stop());
+    const server = await startServer(kind, { redisUrl: redis?.url });
     t.after(() => server.stop());
     const clients = [];
     const client = async () => clients[clients.push(await connect(server)) - 1];
@@ -167,6 +174,22 @@ for (const kind of ['node', 'floor']) {
       socket.resume();
       await received(slow, sent.length);
       assert.deepEqual(numbers(slow), sent.map(({ data }) => data.n));
+    });
+
+    if (kind !== 'redis') return;
+    await t.test('brings back what a member missed that was away', async () => {
+      const one = await client();
+      await join(one, 'recovery');
+      await post(server, message('recovery', 1));
+      await received(one, 1);
+      one.socket.io.engine.close();
+      await post(server, message('recovery', 2));
+      const connected = new Promise((resolve) => one.socket.once('connect', resolve));
+      one.socket.connect();
+      await connected;
+      assert.equal(one.socket.recovered, true);
+      await received(one, 2);
+      assert.deepEqual(numbers(one), [1, 2]);
     });
   });
 }

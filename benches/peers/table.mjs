@@ -32,11 +32,11 @@ function middle(values) {
   return typeof values[0] === 'boolean' ? values.every(Boolean) : median(values);
 }
 
-/** Unknown where the figure is. */
+/** Unknown where the figure is, or the reference was too little to be measured. */
 function isMet(goal, { ours, ratio }) {
   const value = 'ratioAtLeast' in goal || 'ratioAtMost' in goal ? ratio : ours;
-  if (value === null || Number.isNaN(value)) return null;
-  if ('is' in goal) return value === goal.is;
+  if ('is' in goal) return value === null ? null : value === goal.is;
+  if (value === null || !Number.isFinite(value)) return null;
   const [least, most] = [goal.ratioAtLeast ?? goal.atLeast ?? -Infinity, goal.ratioAtMost ?? goal.atMost ?? Infinity];
   return value >= least && value <= most;
 }

@@ -37,6 +37,7 @@ test('a goal is met at its bound and not beyond', () => {
 test('a figure that nobody knows meets no goal and fails none', () => {
   assert.equal(judged({ is: true }, [null]).met, null);
   assert.equal(judged({ atMost: 1 }, [undefined]).met, null);
+  assert.equal(judged({ ratioAtMost: 1 }, [1], [0]).met, null);
 });
 
 test('the table names what was not measured', () => {
