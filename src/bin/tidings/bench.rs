@@ -10,7 +10,9 @@ mod process;
 mod progress;
 mod publisher;
 mod queue;
+mod recovery;
 mod report;
+mod storm;
 mod sustained;
 mod swarm;
 mod target;
@@ -41,10 +43,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Many clients connect and join at the same moment.
+    Storm(storm::Args),
     /// How much is delivered to many subscribers, at a rate or flat out, and what it costs.
     Throughput(throughput::Args),
     /// A load for a long time, with a line of figures now and then, and whether memory stays flat.
     Sustained(sustained::Args),
+    /// Many clients come back at the same moment, and each gets what it missed.
+    Recovery(recovery::Args),
     /// From the submission of a job to the message that its test started, one job after the other.
     Queue(queue::Args),
 }
@@ -60,6 +66,12 @@ struct Threads {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.what {
         What::Queue(args) => queue::run(args).await,
+        What::Storm(args) => {
+            measure(args.target.clone(), args.clients, move |target| storm::run(&args, target)).await
+        }
+        What::Recovery(args) => {
+            measure(args.target.clone(), args.connections(), move |target| recovery::run(&args, target)).await
+        }
         What::Throughput(args) => {
             measure(args.target.clone(), args.subscribers, move |target| throughput::run(&args, target)).await
         }
@@ -85,6 +97,8 @@ async fn measure(
         done = tokio::task::spawn_blocking(move || measure(&measured)) => done?,
         () = signals.next() => Err(anyhow::anyhow!("the benchmark was stopped")),
     };
+    // Not left to whoever drops it last: a thread that still measures would not get to it.
+    tokio::task::spawn_blocking(move || target.close()).await?;
     let exact = done?;
     Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

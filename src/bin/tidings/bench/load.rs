@@ -12,17 +12,19 @@ use super::pace::Pace;
 use super::process::Memory;
 use super::publisher::{Progress, Publisher, Speed, Style};
 use super::report::{Delivery, MemoryUse, reasons};
-use super::swarm::{Counted, Marker, Plan, Swarm, histogram};
+use super::swarm::{Counted, Marker, Plan, Swarm, Tally, histogram};
 use super::target::Target;
 
 /// How long all subscribers may take to join.
-const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 /// So many connections are on their way at a time; `storm` is where all come at once.
 const JOIN_AT_ONCE: usize = 256;
 /// When nothing has come for so long, what lacks is lost.
 const DRAIN_STALL: Duration = Duration::from_secs(10);
+/// So late may come what was overtaken by all others.
+const LATE: Duration = Duration::from_secs(1);
 /// How long it is listened after all has come.
-const LINGER: Duration = Duration::from_millis(200);
+pub(super) const LINGER: Duration = Duration::from_millis(200);
 /// How often the server's memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// What was published so long ago should have been delivered.
@@ -98,7 +100,7 @@ pub(super) fn new_run() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(6).collect()
 }
 
-/// Lets `subscribers` join, `at_once` at a time; fails unless all of them do.
+/// Lets all subscribers join, some at a time; fails unless all of them do.
 pub(super) fn join_all(swarm: &Swarm, look: impl FnMut(u64)) -> anyhow::Result<()> {
     swarm.connect(JOIN_AT_ONCE, false)?;
     swarm.wait_joined(JOIN_DEADLINE, look)?;
@@ -109,10 +111,17 @@ pub(super) fn join_all(swarm: &Swarm, look: impl FnMut(u64)) -> anyhow::Result<(
     Ok(())
 }
 
-/// Waits until `expected` messages have come, or nothing comes any more.
-pub(super) fn drain(swarm: &Swarm, expected: u64, mut look: impl FnMut(u64)) {
+/// Waits until all of `published` has come to everybody, or nothing comes any more; when the last message came.
+pub(super) fn drain(swarm: &Swarm, pace: &Pace, published: &[u64], mut look: impl FnMut(u64)) -> Instant {
+    let expected = expected(published, swarm.subscribers());
     let (mut last, mut since) = (swarm.delivered(), Instant::now());
-    while last < expected && since.elapsed() < DRAIN_STALL {
+    while last < expected {
+        // Who has the newest message, but not all before it, can only get those late.
+        let newest = || published.iter().enumerate().all(|(room, &n)| pace.floor(room) >= n);
+        let silence = since.elapsed();
+        if silence >= DRAIN_STALL || (silence >= LATE && newest()) {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(1));
         let delivered = swarm.delivered();
         look(delivered);
@@ -120,6 +129,7 @@ pub(super) fn drain(swarm: &Swarm, expected: u64, mut look: impl FnMut(u64)) {
             (last, since) = (delivered, Instant::now());
         }
     }
+    since
 }
 
 /// Messages times their subscribers, who are spread over the rooms in turn.
@@ -140,7 +150,9 @@ impl Load {
         target.check_ports(self.subscribers)?;
         let before = target.memory()?;
         let run = new_run();
-        let plan = Arc::new(Plan::new(target, rooms(&run, self.rooms), Marker::new(&run), self.batch));
+        let gather = matches!(self.speed, Speed::FlatOut { .. });
+        let plan =
+            Arc::new(Plan::new(target, rooms(&run, self.rooms), Marker::new(&run), self.batch, gather));
         let pace = Arc::new(Pace::new(self.threads, self.rooms));
         let swarm = Swarm::start(&plan, self.subscribers, self.threads, &pace)?;
         join_all(&swarm, |joined| look(&format!("{joined} clients joined"), Duration::ZERO))?;
@@ -158,25 +170,24 @@ impl Load {
             let (ran, (first, second)) = (ran?, watched?);
             Ok((first, second, ran))
         })?;
-        let expected = expected(publisher.published(), self.subscribers);
-        drain(&swarm, expected, |_| look("waiting for the last messages", self.duration));
+        drain(&swarm, &pace, publisher.published(), |_| look("waiting for the last messages", self.duration));
         let last = watch.mark()?;
         // What is sent twice may come a little after all has come once.
         std::thread::sleep(LINGER);
         watch.mark()?;
-        let Watch { latency, astray, positions, reasons: failures, peak, .. } = watch;
+        let Watch { total, reasons: failures, peak, .. } = watch;
         let after = target.memory()?;
         let failed = swarm.failed();
         let totals = swarm.finish(publisher.published())?;
         let faults = reasons(&failures).into_iter().chain(ran.stalled).collect();
         Ok(Measured {
-            delivery: Delivery::new(&totals, astray, positions, failed),
+            delivery: Delivery::new(&totals, total.astray, total.positions, failed),
             time: second.at - first.at,
             published: second.published - first.published,
             deliveries: second.delivered - first.delivered,
             deliveries_in_all: last.delivered - first.delivered,
             bytes: last.bytes - first.bytes,
-            latency,
+            latency: total.latency,
             requests: ran.requests,
             server_cpu: last.server_cpu.zip(first.server_cpu).map(|(last, first)| last.saturating_sub(first)),
             swarm_cpu: last.swarm_cpu - first.swarm_cpu,
@@ -192,14 +203,10 @@ struct Watch<'a> {
     swarm: &'a Swarm,
     progress: &'a Progress,
     load: &'a Load,
-    /// Since the first mark.
-    latency: Histogram<u64>,
+    /// All that was counted; the latencies only since the first mark.
+    total: Tally,
     /// Since the interval began.
     interval: Histogram<u64>,
-    delivered: u64,
-    bytes: u64,
-    astray: u64,
-    positions: u64,
     reasons: BTreeMap<String, u64>,
     /// The most memory that was seen.
     peak: u64,
@@ -214,12 +221,8 @@ impl<'a> Watch<'a> {
             swarm,
             progress,
             load,
-            latency: histogram(),
+            total: Tally::new(),
             interval: histogram(),
-            delivered: 0,
-            bytes: 0,
-            astray: 0,
-            positions: 0,
             reasons: BTreeMap::new(),
             peak: 0,
             recent: VecDeque::new(),
@@ -236,11 +239,14 @@ impl<'a> Watch<'a> {
         let start = Instant::now();
         self.wait(start + self.load.warmup, &ended, |_| look("warming up", Duration::ZERO))?;
         let first = self.mark()?;
-        (self.latency, self.interval) = (histogram(), histogram());
-        let end = first.at + self.load.duration;
-        let mut next = first.at;
+        (self.total.latency, self.interval) = (histogram(), histogram());
+        // All of the same length, so that the last is not a stump of a few microseconds.
+        let steps =
+            (self.load.duration.as_secs_f64() / self.load.interval.as_secs_f64()).round().max(1.0) as u32;
+        let mut step = 0;
         loop {
-            next = (next + self.load.interval).min(end);
+            step += 1;
+            let next = first.at + self.load.duration * step / steps;
             let published = self.progress.published.load(Ordering::Relaxed);
             let text = format!("{} published", super::report::count(published));
             self.wait(next, &ended, |now| look(&text, now - first.at))?;
@@ -253,7 +259,7 @@ impl<'a> Watch<'a> {
                 expected: self.expected(),
                 memory: self.target.memory()?,
             });
-            if next >= end || ended() {
+            if step == steps || ended() {
                 return Ok((first, mark));
             }
         }
@@ -293,15 +299,10 @@ impl<'a> Watch<'a> {
         let server_cpu = self.target.cpu()?;
         let at = Instant::now();
         let Counted { tally, cpu, reasons, .. } = self.swarm.count()?;
-        for histogram in [&mut self.latency, &mut self.interval] {
-            histogram.add(&tally.latency).context("all have the same bounds")?;
-        }
-        self.delivered += tally.delivered;
-        self.bytes += tally.bytes;
-        self.astray += tally.astray;
-        self.positions += tally.positions;
+        self.total.add(&tally);
+        self.interval.add(&tally.latency).context("all have the same bounds")?;
         self.reasons = reasons;
-        let (delivered, bytes) = (self.delivered, self.bytes);
+        let Tally { delivered, bytes, .. } = self.total;
         Ok(Mark { at, published, delivered, bytes, server_cpu, swarm_cpu: cpu })
     }
 }

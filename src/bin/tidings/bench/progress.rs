@@ -35,3 +35,30 @@ impl Bar {
         self.bar.finish_and_clear();
     }
 }
+
+/// What goes on, where nobody knows how long it takes.
+#[derive(Debug)]
+pub(super) struct Spinner {
+    bar: ProgressBar,
+}
+
+impl Spinner {
+    /// Draws on standard error, if that is a terminal.
+    pub(super) fn new() -> Self {
+        Self { bar: ProgressBar::new_spinner() }
+    }
+
+    pub(super) fn show(&self, text: &str) {
+        self.bar.set_message(text.to_owned());
+        self.bar.tick();
+    }
+
+    /// Prints a line above it.
+    pub(super) fn above(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -172,7 +172,8 @@ pub(super) fn or_unknown(value: Option<f64>, unit: &str) -> String {
 
 /// Why clients failed, for people.
 pub(super) fn reasons(reasons: &BTreeMap<String, u64>) -> Vec<String> {
-    reasons.iter().map(|(reason, n)| format!("{} clients: {reason}", count(*n))).collect()
+    let clients = |n| if n == 1 { "1 client".to_owned() } else { format!("{} clients", count(n)) };
+    reasons.iter().map(|(reason, &n)| format!("{}: {reason}", clients(n))).collect()
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args, target: &Target) -> anyhow::Result<bool> {
         rooms: args.rooms,
         batch: args.style.batch,
         threads: args.style.threads.threads,
-        speed: Speed::Rate(args.rate),
+        speed: Speed::Rate { per_second: args.rate, during: args.duration },
         style: args.style.style(),
         warmup: Duration::ZERO,
         duration: args.duration,

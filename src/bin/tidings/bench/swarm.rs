@@ -48,6 +48,10 @@ pub(super) struct Plan {
     /// The rooms; subscribers are spread over them in turn.
     pub(super) rooms: Vec<String>,
     pub(super) marker: Marker,
+    /// Whether times do not matter to the millisecond: under full load, messages are then read less often and more at
+    /// once. Being woken for every few messages would cost most of a core, which the server could use, and the
+    /// server itself pays for waking us.
+    pub(super) gather: bool,
     /// What the times in messages are counted from.
     pub(super) origin: Instant,
 }
@@ -98,9 +102,15 @@ pub(super) fn microseconds(duration: Duration) -> u64 {
 }
 
 impl Plan {
-    pub(super) fn new(target: &Target, rooms: Vec<String>, marker: Marker, batch: bool) -> Self {
+    pub(super) fn new(
+        target: &Target,
+        rooms: Vec<String>,
+        marker: Marker,
+        batch: bool,
+        gather: bool,
+    ) -> Self {
         let greeting = Greeting::new(&target.authority, &target.base, target.token.as_deref(), batch);
-        Self { server: target.address, greeting, rooms, marker, origin: Instant::now() }
+        Self { server: target.address, greeting, rooms, marker, gather, origin: Instant::now() }
     }
 }
 
@@ -187,7 +197,6 @@ impl Swarm {
         }
     }
 
-    #[expect(dead_code, reason = "what `recovery` will need")]
     /// Drops all connections, as a lost network would.
     pub(super) fn disconnect(&self) -> anyhow::Result<()> {
         self.tell_all(|| Command::Disconnect)?;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -44,7 +45,7 @@ pub(super) struct Target {
     pub(super) token: Option<String>,
     /// The process, if its cost is to be measured.
     pub(super) process: Option<Process>,
-    own: Option<OwnServer>,
+    own: Mutex<Option<OwnServer>>,
 }
 
 impl Target {
@@ -76,8 +77,17 @@ impl Target {
             token: args.token.clone(),
             process: pid.map(Process::new).transpose()?,
             url,
-            own,
+            own: Mutex::new(own),
         })
+    }
+
+    /// Ends a server that was started here, and waits for it; whoever still measures it fails.
+    pub(super) fn close(&self) {
+        drop(self.own().take());
+    }
+
+    fn own(&self) -> MutexGuard<'_, Option<OwnServer>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses more clients than there are ports for.
@@ -102,7 +112,7 @@ impl Target {
     }
 
     fn last_words(&self) -> String {
-        self.own.as_ref().map(|own| own.last_words()).unwrap_or_default()
+        self.own().as_ref().map(OwnServer::last_words).unwrap_or_default()
     }
 }
 

@@ -108,7 +108,10 @@ impl StyleArgs {
 
 /// Measures; whether everything was delivered exactly once and in order.
 pub(super) fn run(args: &Args, target: &Target) -> anyhow::Result<bool> {
-    let speed = args.rate.map_or(Speed::FlatOut { in_flight: args.in_flight, each: None }, Speed::Rate);
+    let speed = match args.rate {
+        Some(per_second) => Speed::Rate { per_second, during: args.warmup + args.duration },
+        None => Speed::FlatOut { in_flight: args.in_flight, each: None },
+    };
     let load = Load {
         subscribers: args.subscribers,
         rooms: args.rooms,
@@ -142,7 +145,7 @@ impl Report {
     ) -> Self {
         let Measured { delivery, time, published, deliveries, deliveries_in_all: all, .. } = measured;
         let rate_asked = match load.speed {
-            Speed::Rate(rate) => Some(rate),
+            Speed::Rate { per_second, .. } => Some(per_second),
             Speed::FlatOut { .. } => None,
         };
         Self {

@@ -18,8 +18,13 @@ pub(in crate::bench) enum Speed {
         /// So many messages in each room, if there is an end.
         each: Option<u64>,
     },
-    /// So many messages per second, over all rooms.
-    Rate(f64),
+    /// On time, whoever takes it.
+    Rate {
+        /// Messages, over all rooms.
+        per_second: f64,
+        /// The time that the schedule covers; what would be due later is not published.
+        during: Duration,
+    },
 }
 
 /// Messages of one room in a request.
@@ -55,7 +60,7 @@ impl Schedule {
         let (mut interval, mut group, mut each) = (Duration::ZERO, 1, None);
         match speed {
             Speed::FlatOut { each: end, .. } => each = end,
-            Speed::Rate(rate) => {
+            Speed::Rate { per_second: rate, .. } => {
                 let size = (rate / REQUESTS_PER_SECOND).ceil().max(1.0);
                 group = (size as u64).min(batch);
                 let share = rate * rooms.len() as f64 / all as f64;
@@ -66,7 +71,7 @@ impl Schedule {
         Self { speed, rooms, batch, left, cursor: 0, group, interval, groups: 0 }
     }
 
-    /// Whether everything was picked.
+    /// Whether everything was picked. A rate is kept until somebody says stop.
     pub(super) fn is_done(&self) -> bool {
         self.left.iter().all(|&left| left == 0)
     }
@@ -75,14 +80,18 @@ impl Schedule {
     /// lacks. Empty: nothing yet.
     pub(super) fn pick(&mut self, now: Duration, lacks: impl Fn(usize) -> u64) -> Vec<Pick> {
         match self.speed {
-            Speed::Rate(_) => self.pick_due(now),
+            Speed::Rate { during, .. } => self.pick_due(now, during),
             Speed::FlatOut { in_flight, .. } => self.pick_lacked(in_flight, lacks),
         }
     }
 
     /// How long there is nothing to do, if that is known.
     pub(super) fn rest(&self, now: Duration) -> Option<Duration> {
-        matches!(self.speed, Speed::Rate(_)).then(|| self.due().saturating_sub(now))
+        match self.speed {
+            Speed::Rate { during, .. } if self.due() >= during => Some(Duration::MAX),
+            Speed::Rate { .. } => Some(self.due().saturating_sub(now)),
+            Speed::FlatOut { .. } => None,
+        }
     }
 
     fn due(&self) -> Duration {
@@ -90,10 +99,13 @@ impl Schedule {
         self.interval.mul_f64(self.groups as f64)
     }
 
-    fn pick_due(&mut self, now: Duration) -> Vec<Pick> {
+    fn pick_due(&mut self, now: Duration, during: Duration) -> Vec<Pick> {
         let mut picks: Vec<Pick> = Vec::new();
         // Whoever is late catches up with larger requests.
-        while self.due() <= now && (picks.is_empty() || picks.len() as u64 + self.group <= self.batch) {
+        while self.due() <= now
+            && self.due() < during
+            && (picks.is_empty() || picks.len() as u64 + self.group <= self.batch)
+        {
             let due = Some(self.due());
             for _ in 0..self.group {
                 picks.push(Pick { room: self.rooms[self.cursor], count: 1, due });
@@ -145,14 +157,18 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn rate(per_second: f64) -> Speed {
+        Speed::Rate { per_second, during: Duration::from_secs(10) }
+    }
+
     fn sizes(picks: &[Pick]) -> Vec<(usize, u64)> {
         picks.iter().map(|pick| (pick.room, pick.count)).collect()
     }
 
     #[test]
     fn a_low_rate_publishes_single_messages_at_their_times() {
-        let mut schedule = Schedule::new(Speed::Rate(100.0), vec![0], 1, 50);
-        for n in 0..1_000 {
+        let mut schedule = Schedule::new(rate(100.0), vec![0], 1, 50);
+        for n in 0..999 {
             assert_eq!(schedule.pick(MS * 10 * n, |_| 0).len(), 1, "{n}");
             assert_eq!(schedule.pick(MS * 10 * n + MS * 9, |_| 0), [], "{n}");
             assert_eq!(schedule.rest(MS * 10 * n + MS * 9), Some(MS));
@@ -161,7 +177,7 @@ mod tests {
 
     #[test]
     fn whoever_is_late_counts_from_the_schedule() {
-        let mut schedule = Schedule::new(Speed::Rate(100.0), vec![0], 1, 5);
+        let mut schedule = Schedule::new(rate(100.0), vec![0], 1, 5);
         let due = |picks: Vec<Pick>| -> Vec<_> { picks.iter().filter_map(|pick| pick.due).collect() };
         assert_eq!(due(schedule.pick(MS * 65, |_| 0)), [Duration::ZERO, MS * 10, MS * 20, MS * 30, MS * 40]);
         assert_eq!(due(schedule.pick(MS * 66, |_| 0)), [MS * 50, MS * 60]);
@@ -170,12 +186,23 @@ mod tests {
 
     #[test]
     fn a_high_rate_leaves_in_groups_over_all_rooms() {
-        let mut schedule = Schedule::new(Speed::Rate(2_000.0), vec![0, 2], 4, 50);
+        let mut schedule = Schedule::new(rate(2_000.0), vec![0, 2], 4, 50);
         // Half of the rooms, so half of the rate: groups of 10, 100 times a second.
         let picks = schedule.pick(Duration::ZERO, |_| 0);
         assert_eq!(picks.len(), 10);
         assert_eq!(picks.iter().filter(|pick| pick.room == 2).count(), 5);
         assert_eq!(schedule.rest(Duration::ZERO), Some(MS * 10));
+    }
+
+    #[test]
+    fn what_is_due_after_the_end_is_not_published_however_late_it_is() {
+        let mut schedule = Schedule::new(rate(100.0), vec![0], 1, 50);
+        let mut published = 0;
+        for step in 0..50 {
+            published += schedule.pick(Duration::from_secs(20) + MS * step, |_| 0).len();
+        }
+        assert_eq!(published, 1_000);
+        assert_eq!(schedule.rest(Duration::from_secs(20)), Some(Duration::MAX));
     }
 
     #[test]

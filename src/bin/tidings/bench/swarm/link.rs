@@ -143,3 +143,57 @@ impl Link {
         self.cut.extend_from_slice(rest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Beyond this, something is broken.
+    const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+
+    #[test]
+    fn clients_beyond_the_ports_of_one_address_come_from_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = listener.local_addr().expect("an address");
+        for (index, source) in
+            [(0, "127.0.0.1"), (PER_SOURCE, "127.0.0.2"), (3 * PER_SOURCE + 1, "127.0.0.4")]
+        {
+            let link = Link::connect(server, index).expect("a connection");
+            let (_, peer) = listener.accept().expect("a client");
+            assert_eq!(peer.ip().to_string(), source);
+            assert!(link.is_connected().expect("no error"));
+        }
+    }
+
+    #[test]
+    fn what_was_cut_stands_before_what_comes_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut link = Link::connect(listener.local_addr().expect("an address"), 0).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("a client");
+        let mut buffer = Vec::new();
+        let mut next = |link: &mut Link| {
+            let end = Instant::now() + DEADLINE;
+            loop {
+                if let Some((filled, _)) = link.read(&mut buffer, 16).expect("readable") {
+                    return buffer[..filled].to_vec();
+                }
+                assert!(Instant::now() < end, "nothing came");
+            }
+        };
+        peer.write_all(b"abcdef").expect("written");
+        assert_eq!(next(&mut link), b"abcdef");
+        link.keep(b"ef");
+        peer.write_all(b"gh").expect("written");
+        assert_eq!(next(&mut link), b"efgh");
+        link.keep(b"");
+        drop(peer);
+        let end = Instant::now() + DEADLINE;
+        while link.read(&mut buffer, 16).is_ok() {
+            assert!(Instant::now() < end, "the end was not seen");
+        }
+    }
+}

@@ -185,7 +185,7 @@ impl Member {
 }
 
 impl Tally {
-    pub(super) fn new() -> Self {
+    pub(in crate::bench) fn new() -> Self {
         Self {
             latency: super::histogram(),
             joins: super::histogram(),
@@ -196,7 +196,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(in crate::bench) fn add(&mut self, other: &Self) {
         // Both have the same bounds.
         let _ = self.latency.add(&other.latency);
         let _ = self.joins.add(&other.joins);

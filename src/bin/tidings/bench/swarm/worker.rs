@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 use super::floor::Floor;
@@ -17,6 +18,10 @@ use crate::bench::process;
 
 /// How much is read at once; more would not fit the second-level cache beside the rest.
 const READ_BYTES: usize = 128 * 1024;
+/// Under full load, how long is waited until more can be read at once.
+const GATHER: Duration = Duration::from_millis(1);
+/// Full load is when so many messages come in twice that time.
+const FULL_LOAD: u64 = 32;
 /// Different reasons of failure that are told apart.
 const MOST_REASONS: usize = 20;
 
@@ -113,6 +118,7 @@ impl Worker {
     /// Runs until it is told to finish, or nobody is left who could.
     pub(super) fn run(mut self) -> std::io::Result<()> {
         let mut events = Events::with_capacity(1_024);
+        let (mut lately, mut since) = (0, Instant::now());
         loop {
             match self.poll.poll(&mut events, None) {
                 Ok(()) => {}
@@ -122,7 +128,7 @@ impl Worker {
             let mut moved = false;
             for event in &events {
                 if event.token() != WAKER {
-                    moved |= self.serve(event.token().0, event.is_writable(), event.is_readable());
+                    moved |= self.serve(event);
                 }
             }
             self.connect_more();
@@ -134,6 +140,7 @@ impl Worker {
                 self.shared.delivered.fetch_add(news, Ordering::Relaxed);
                 self.published = self.tally.delivered;
             }
+            lately += news;
             loop {
                 match self.commands.try_recv() {
                     Ok(Command::Finish(answer)) => {
@@ -145,6 +152,12 @@ impl Worker {
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
+            }
+            if self.plan.gather && lately >= FULL_LOAD {
+                if since.elapsed() < 2 * GATHER {
+                    std::thread::sleep(GATHER);
+                }
+                (lately, since) = (0, Instant::now());
             }
         }
     }
@@ -200,15 +213,18 @@ impl Worker {
     }
 
     /// Does what a socket is ready for; whether the floor of a room moved.
-    fn serve(&mut self, at: usize, writable: bool, readable: bool) -> bool {
+    fn serve(&mut self, event: &Event) -> bool {
+        let Token(at) = event.token();
         let before = self.members[at].account.next();
         let mut joined = false;
         let mut done = Ok(());
-        if writable {
+        if event.is_writable() {
             done = self.with(at, &mut joined, |member, _, cx| member.writable(cx));
         }
-        if readable && done.is_ok() {
-            done = self.with(at, &mut joined, read);
+        if event.is_readable() && done.is_ok() {
+            // Of an end that came together with the last bytes there is no second event.
+            let to_the_end = event.is_read_closed() || event.is_error();
+            done = self.with(at, &mut joined, |member, buffer, cx| read(member, buffer, cx, to_the_end));
         }
         if joined {
             self.on_their_way = self.on_their_way.saturating_sub(1);
@@ -264,8 +280,13 @@ impl Worker {
     }
 }
 
-/// Reads all that there is.
-fn read(member: &mut Member, buffer: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), String> {
+/// Reads all that there is; `to_the_end`: and what follows, which may be the end.
+fn read(
+    member: &mut Member,
+    buffer: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+    to_the_end: bool,
+) -> Result<(), String> {
     loop {
         let Some(link) = &mut member.link else { return Ok(()) };
         let Some((filled, more)) = link.read(buffer, READ_BYTES).map_err(|e| e.to_string())? else {
@@ -277,7 +298,7 @@ fn read(member: &mut Member, buffer: &mut Vec<u8>, cx: &mut Context<'_>) -> Resu
             link.keep(&buffer[taken..filled]);
         }
         // A short read took all there was; what comes later is told of again.
-        if !more {
+        if !more && !to_the_end {
             return Ok(());
         }
     }
