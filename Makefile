@@ -32,7 +32,7 @@ chaos: ## the proofs of delivery at full size: kills, storms, a peer that never 
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
 		service::chaos service::never_reads service::reconnect_storm service::join_under_load
 
-bench-peers: ## speed and memory beside Node Socket.IO and a floor, in one run (about 25 minutes)
+bench-peers: ## speed and memory beside Node Socket.IO and a floor, in one run (a quarter of an hour)
 	@benches/peers/run.mjs
 
 check: ## formatting and lints only

@@ -64,9 +64,9 @@ function number(value) {
   return value.toLocaleString('en', { maximumFractionDigits: digits });
 }
 
+/** There is none to a reference of zero. */
 function ratioInWords({ ratio, spread }) {
-  if (ratio === undefined) return '–';
-  if (!Number.isFinite(ratio)) return 'none';
+  if (!Number.isFinite(ratio)) return '–';
   const times = (value) => `${number(value)}×`;
   return spread[0] === spread[1] ? times(ratio) : `${times(ratio)} (${number(spread[0])} to ${number(spread[1])})`;
 }
