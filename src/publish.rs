@@ -227,6 +227,7 @@ impl Publisher {
 fn draft<'a>(message: &'a Incoming, id: MessageId, data: &'a RawValue, now: i64) -> Draft<'a> {
     Draft {
         id,
+        fresh: message.id.is_none(),
         event: message.event.clone(),
         priority: message.priority,
         timestamp_ms: now,

@@ -32,6 +32,8 @@ pub struct Append {
     pub namespace: Arc<Namespace>,
     /// Its id.
     pub id: MessageId,
+    /// The id was made for this message just now: no other has it.
+    pub fresh: bool,
     /// What happened.
     pub event: EventName,
     /// How urgent it is.
@@ -61,6 +63,8 @@ pub struct AppendGroup {
 pub struct Draft<'a> {
     /// Its id.
     pub id: MessageId,
+    /// Whether the id was made for this message just now.
+    pub fresh: bool,
     /// What happened.
     pub event: EventName,
     /// Its priority, if not the namespace's own for this event.
@@ -84,13 +88,13 @@ impl Append {
         draft: Draft<'_>,
         fold: Option<Fold>,
     ) -> Self {
-        let Draft { id, event, priority, timestamp_ms, user_id, data, extra } = draft;
+        let Draft { id, fresh, event, priority, timestamp_ms, user_id, data, extra } = draft;
         let priority = priority.unwrap_or_else(|| namespace.priority(event.as_str()));
         let conflation_key =
             namespace.conflation_path(event.as_str()).and_then(|path| path.key(event.as_str(), data));
         let rest = EnvelopeRest { user_id, data, extra };
         let open = OpenEnvelope::write(&id, &event, &channel, priority, timestamp_ms, rest);
-        Self { channel, namespace, id, event, priority, timestamp_ms, conflation_key, fold, open }
+        Self { channel, namespace, id, fresh, event, priority, timestamp_ms, conflation_key, fold, open }
     }
 
     /// The same for a channel that the program itself publishes to; `None` where the rules in force have no

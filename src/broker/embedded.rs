@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
-pub(crate) use append::{append_in, ensure_channel, load_snapshot, save_snapshot};
+pub(crate) use append::{Appender, ensure_channel, load_snapshot, save_snapshot};
 
 use super::{
     AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, Survey, TestPage, Top,
@@ -87,9 +87,11 @@ impl Broker for EmbeddedBroker {
         let answer = self.store.write(move |tx| {
             let mut told = Told::default();
             let mut answers = Vec::with_capacity(groups.len());
+            let mut appender = Appender::new(tx.conn());
             for group in &groups {
-                answers.push(append_in(tx.conn(), group, &mut told)?);
+                answers.push(appender.append(group, &mut told)?);
             }
+            appender.finish()?;
             live.tell_after_commit(tx, told);
             Ok(answers)
         });

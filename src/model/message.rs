@@ -88,7 +88,11 @@ impl<'de> Visitor<'de> for IncomingVisitor {
 ///
 /// It is written once, when the message is accepted, and stored like this; [`Published`] closes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenEnvelope(String);
+pub struct OpenEnvelope {
+    text: String,
+    /// Written by this process from parts that are JSON; what a store gave back may be damaged.
+    sound: bool,
+}
 
 impl OpenEnvelope {
     /// Writes the envelope's fields in their order.
@@ -120,19 +124,19 @@ impl OpenEnvelope {
             out.push(':');
             out.push_str(value.get());
         }
-        Self(out)
+        Self { text: out, sound: true }
     }
 
     /// Takes back what [`Self::as_str`] gave to a store.
     #[must_use]
     pub fn from_stored(text: String) -> Self {
-        Self(text)
+        Self { text, sound: false }
     }
 
     /// What a store keeps.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -212,21 +216,40 @@ impl Published {
     /// The length of its JSON in bytes, near enough for bounds.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.open.0.len() + 48
+        self.open.text.len() + 48
     }
 
-    fn close(&self, conflated: u64) -> Box<RawValue> {
+    /// Its text as JSON between `before` and `after`, for those who write it.
+    #[must_use]
+    pub fn text_between(&self, before: &str, conflated: u64, after: &str) -> String {
+        let mut text = String::with_capacity(self.size() + before.len() + after.len() + 24);
+        text.push_str(before);
+        if self.open.sound {
+            self.write_to(&mut text, conflated);
+        } else {
+            text.push_str(self.json_conflated(conflated).get());
+        }
+        text.push_str(after);
+        text
+    }
+
+    fn write_to(&self, text: &mut String, conflated: u64) {
         let Position { epoch, offset } = &self.position;
-        let mut text = String::with_capacity(self.size() + 24);
-        text.push_str(&self.open.0);
+        text.push_str(&self.open.text);
         let _ = write!(text, r#","epoch":"{epoch}","offset":{offset}"#);
         if conflated > 0 {
             let _ = write!(text, r#","conflated":{conflated}"#);
         }
         text.push('}');
+    }
+
+    fn close(&self, conflated: u64) -> Box<RawValue> {
+        let mut text = String::with_capacity(self.size() + 24);
+        self.write_to(&mut text, conflated);
         // The envelope was written by `OpenEnvelope::write` from parts that are JSON, so this holds unless a
         // stored row was damaged; then the receiver gets a message that says so instead of a broken frame.
         RawValue::from_string(text).unwrap_or_else(|_| {
+            let Position { epoch, offset } = &self.position;
             let text = format!(
                 r#"{{"event":"{}","channel":"{}","data":null,"damaged":true,"epoch":"{epoch}","offset":{offset}}}"#,
                 self.event, self.channel

@@ -216,6 +216,7 @@ impl Teller {
         let data = to_raw_value(&data).ok()?;
         let draft = Draft {
             id: MessageId::generate(),
+            fresh: true,
             event: EventName::parse(name).ok()?,
             priority: None,
             timestamp_ms: now_ms(),

@@ -17,7 +17,7 @@ use super::{
     Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, Report, Submitted, Sweep,
 };
 use crate::broker::AppendGroup;
-use crate::broker::embedded::{Live, Told, append_in};
+use crate::broker::embedded::{Appender, Live, Told};
 use crate::config::channels::Rules;
 use crate::model::{Job, JobId, JobState, UserId, WorkerId};
 use crate::store::{Store, WriteTx};
@@ -124,12 +124,14 @@ impl Inner {
         groups: impl IntoIterator<Item = Option<AppendGroup>>,
     ) -> rusqlite::Result<()> {
         let mut told = Told::default();
+        let mut appender = Appender::new(tx.conn());
         for group in groups.into_iter().flatten() {
-            if let Err(refused) = append_in(tx.conn(), &group, &mut told)? {
+            if let Err(refused) = appender.append(&group, &mut told)? {
                 // The job's own state decides; its test was written to from outside in a way that does not fit.
                 tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
             }
         }
+        appender.finish()?;
         self.live.tell_after_commit(tx, told);
         Ok(())
     }

@@ -179,7 +179,8 @@ impl Teller<'_> {
             // A job id of the full length leaves no room for the numbers.
             .unwrap_or_else(|_| MessageId::generate());
         let user_id = job.user_id.as_ref();
-        let draft = Draft { id, event, priority: None, timestamp_ms: self.now_ms, user_id, data, extra: &[] };
+        let (fresh, priority, timestamp_ms) = (false, None, self.now_ms);
+        let draft = Draft { id, fresh, event, priority, timestamp_ms, user_id, data, extra: &[] };
         Append::own(self.rules, channel, draft, fold)
     }
 }

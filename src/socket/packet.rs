@@ -20,23 +20,24 @@ pub(super) fn event(name: &str, json: &str) -> Bytes {
 
 /// One message; the frame is made once and shared by all who receive it.
 pub(super) fn message(message: &Arc<Published>, conflated: u64) -> Bytes {
-    if conflated > 0 {
-        return event(message.event.as_str(), message.json_conflated(conflated).get());
-    }
-    message.frame(|message| event(message.event.as_str(), message.json().get())).clone()
+    let encode = |message: &Published| {
+        let before = format!("42[\"{}\",", message.event);
+        frame(&[&message.text_between(&before, conflated, "]")])
+    };
+    if conflated > 0 { encode(message) } else { message.frame(encode).clone() }
 }
 
 /// `message:batch`.
 pub(super) fn batch(messages: &[(Arc<Published>, u64)]) -> Bytes {
-    let encoded: Vec<_> =
-        messages.iter().map(|(message, conflated)| message.json_conflated(*conflated)).collect();
-    let mut parts = Vec::with_capacity(2 * encoded.len() + 3);
+    let mut parts = Vec::with_capacity(2 * messages.len() + 3);
     parts.extend(["42[\"", BATCH, "\",["]);
-    for (n, json) in encoded.iter().enumerate() {
+    let spared: Vec<_> =
+        messages.iter().map(|(message, n)| (*n > 0).then(|| message.json_conflated(*n))).collect();
+    for (n, ((message, _), spared)) in messages.iter().zip(&spared).enumerate() {
         if n > 0 {
             parts.push(",");
         }
-        parts.push(json.get());
+        parts.push(spared.as_ref().map_or_else(|| message.json().get(), |json| json.get()));
     }
     parts.push("]]");
     frame(&parts)

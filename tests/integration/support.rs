@@ -124,6 +124,7 @@ pub(crate) fn raw(value: &Value) -> Box<RawValue> {
 pub(crate) fn append(rules: &Rules, name: &str, id: &str, data: &Value, timestamp_ms: i64) -> Append {
     let draft = Draft {
         id: MessageId::parse(id).expect("a message id"),
+        fresh: false,
         event: EventName::parse("custom:test").expect("an event"),
         priority: None,
         timestamp_ms,

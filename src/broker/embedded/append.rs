@@ -1,5 +1,7 @@
 //! Appending: what one message changes in the tables, inside of a transaction that somebody else commits.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -55,42 +57,84 @@ pub(super) fn find_channel(conn: &Connection, name: &ChannelName) -> rusqlite::R
         .optional()
 }
 
-/// Appends the group and adds its messages to `told`. A refusal leaves no message: it is decided before the
-/// first change but for the channel's row.
-pub(crate) fn append_in(
-    conn: &Connection,
-    group: &AppendGroup,
-    told: &mut Told,
-) -> rusqlite::Result<Result<Appended, AppendError>> {
-    let first = &group.first;
-    let row = ensure_channel(conn, &first.channel, first.timestamp_ms)?;
-    if let Some(offset) = known_offset(conn, &row, first)? {
-        let position = Position { epoch: row.epoch, offset };
-        return Ok(Ok(Appended { id: first.id.clone(), position, duplicate: true }));
+/// Appends to channels, for one operation. A channel's row is read once and written back at the end, however many
+/// of its messages come: [`Appender::finish`] has to be called before anybody else looks at the tables.
+#[must_use]
+pub(crate) struct Appender<'a> {
+    conn: &'a Connection,
+    rows: HashMap<ChannelName, Row>,
+}
+
+struct Row {
+    channel: ChannelRow,
+    touched_at: Option<i64>,
+}
+
+impl<'a> Appender<'a> {
+    pub(crate) fn new(conn: &'a Connection) -> Self {
+        Self { conn, rows: HashMap::new() }
     }
-    if let Some(fold) = &first.fold {
-        let mut snapshot = match load_snapshot(conn, &fold.test_id)? {
-            Some(snapshot) => snapshot,
-            None => unknown_test(fold, row.epoch.clone()),
-        };
-        let admitted = snapshot.admits(fold.event, fold.data.attempt, fold.job_id.as_ref());
-        if let Err(refused) =
-            admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms))
-        {
-            return Ok(Err(refused.into()));
+
+    /// Appends the group and adds its messages to `told`. A refusal leaves no message: it is decided before the
+    /// first change but for the channel's row.
+    pub(crate) fn append(
+        &mut self,
+        group: &AppendGroup,
+        told: &mut Told,
+    ) -> rusqlite::Result<Result<Appended, AppendError>> {
+        let (conn, first) = (self.conn, &group.first);
+        let row = self.row(first)?;
+        if let Some(offset) = known_offset(conn, &row.channel, first)? {
+            let position = Position { epoch: row.channel.epoch.clone(), offset };
+            return Ok(Ok(Appended { id: first.id.clone(), position, duplicate: true }));
         }
-        save_snapshot(conn, &snapshot, first.timestamp_ms)?;
+        if let Some(fold) = &first.fold {
+            let mut snapshot = match stored_snapshot(conn, &fold.test_id)? {
+                Some(snapshot) => snapshot,
+                None => unknown_test(fold, row.channel.epoch.clone()),
+            };
+            let admitted = snapshot.admits(fold.event, fold.data.attempt, fold.job_id.as_ref());
+            if let Err(refused) =
+                admitted.and_then(|()| snapshot.fold(fold.event, fold.data.clone(), first.timestamp_ms))
+            {
+                return Ok(Err(refused.into()));
+            }
+            save_snapshot(conn, &snapshot, first.timestamp_ms)?;
+        }
+        let published = row.append(conn, first)?;
+        let position = published.position.clone();
+        told.push(&first.namespace, published);
+        for mirror in &group.mirrors {
+            let row = self.row(mirror)?;
+            if known_offset(conn, &row.channel, mirror)?.is_none() {
+                told.push(&mirror.namespace, row.append(conn, mirror)?);
+            }
+        }
+        Ok(Ok(Appended { id: first.id.clone(), position, duplicate: false }))
     }
-    let published = append_one(conn, row, first)?;
-    let position = published.position.clone();
-    told.push(&first.namespace, published);
-    for mirror in &group.mirrors {
-        let row = ensure_channel(conn, &mirror.channel, mirror.timestamp_ms)?;
-        if known_offset(conn, &row, mirror)?.is_none() {
-            told.push(&mirror.namespace, append_one(conn, row, mirror)?);
+
+    /// Writes back how far the channels are.
+    pub(crate) fn finish(self) -> rusqlite::Result<()> {
+        let mut update = self
+            .conn
+            .prepare_cached("UPDATE channel SET top = ?2, oldest = ?3, touched_at = ?4 WHERE id = ?1")?;
+        for Row { channel, touched_at } in self.rows.into_values() {
+            if let Some(touched_at) = touched_at {
+                update.execute(params![channel.id, channel.top, channel.oldest, touched_at])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, append: &Append) -> rusqlite::Result<&mut Row> {
+        match self.rows.entry(append.channel.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let channel = ensure_channel(self.conn, &append.channel, append.timestamp_ms)?;
+                Ok(new.insert(Row { channel, touched_at: None }))
+            }
         }
     }
-    Ok(Ok(Appended { id: first.id.clone(), position, duplicate: false }))
 }
 
 /// A test that reports from outside begins with its first message.
@@ -101,7 +145,7 @@ fn unknown_test(fold: &Fold, epoch: Epoch) -> Snapshot {
 
 /// Where a message with this id stands already.
 fn known_offset(conn: &Connection, row: &ChannelRow, append: &Append) -> rusqlite::Result<Option<u64>> {
-    if row.top == 0 || append.namespace.history.size == 0 {
+    if append.fresh || row.top == 0 || append.namespace.history.size == 0 {
         return Ok(None);
     }
     conn.prepare_cached("SELECT offset FROM message WHERE channel = ?1 AND id = ?2")?
@@ -109,39 +153,41 @@ fn known_offset(conn: &Connection, row: &ChannelRow, append: &Append) -> rusqlit
         .optional()
 }
 
-fn append_one(conn: &Connection, row: ChannelRow, append: &Append) -> rusqlite::Result<Arc<Published>> {
-    let offset = row.top + 1;
-    let size = append.namespace.history.size;
-    let mut oldest = row.oldest;
-    if size == 0 {
-        if oldest <= row.top {
-            // History was switched off since the last message: its rows would be in nobody's reach any more.
-            conn.prepare_cached("DELETE FROM message WHERE channel = ?1")?.execute([row.id])?;
+impl Row {
+    fn append(&mut self, conn: &Connection, append: &Append) -> rusqlite::Result<Arc<Published>> {
+        let row = &mut self.channel;
+        let offset = row.top + 1;
+        let size = append.namespace.history.size;
+        if size == 0 {
+            if row.oldest <= row.top {
+                // History was switched off since the last message: its rows would be in nobody's reach any more.
+                conn.prepare_cached("DELETE FROM message WHERE channel = ?1")?.execute([row.id])?;
+            }
+            row.oldest = offset + 1;
+        } else {
+            insert_message(conn, row.id, offset, append)?;
+            // Readers hold to the bound exactly (`read::oldest_readable`); the rows may lag a little behind, so
+            // that not every append pays for a delete.
+            if offset - row.oldest >= size + size / 8 + 32 {
+                row.oldest = (offset + 1 - size).min(row.oldest + TRIM_STEP);
+                conn.prepare_cached("DELETE FROM message WHERE channel = ?1 AND offset < ?2")?
+                    .execute(params![row.id, row.oldest])?;
+            }
         }
-        oldest = offset + 1;
-    } else {
-        insert_message(conn, row.id, offset, append)?;
-        // Readers hold to the bound exactly (`read::oldest_readable`); the rows may lag a little behind, so
-        // that not every append pays for a delete.
-        if offset - oldest >= size + size / 8 + 32 {
-            oldest = (offset + 1 - size).min(oldest + TRIM_STEP);
-            conn.prepare_cached("DELETE FROM message WHERE channel = ?1 AND offset < ?2")?
-                .execute(params![row.id, oldest])?;
-        }
+        row.top = offset;
+        self.touched_at = Some(append.timestamp_ms);
+        let position = Position { epoch: row.epoch.clone(), offset };
+        inbox::embedded::note(conn, append, &position)?;
+        Ok(Arc::new(Published::new(
+            append.channel.clone(),
+            position,
+            append.event.clone(),
+            append.priority,
+            append.timestamp_ms,
+            append.conflation_key.clone(),
+            append.open.clone(),
+        )))
     }
-    conn.prepare_cached("UPDATE channel SET top = ?2, oldest = ?3, touched_at = ?4 WHERE id = ?1")?
-        .execute(params![row.id, offset, oldest, append.timestamp_ms])?;
-    let position = Position { epoch: row.epoch, offset };
-    inbox::embedded::note(conn, append, &position)?;
-    Ok(Arc::new(Published::new(
-        append.channel.clone(),
-        position,
-        append.event.clone(),
-        append.priority,
-        append.timestamp_ms,
-        append.conflation_key.clone(),
-        append.open.clone(),
-    )))
 }
 
 fn insert_message(conn: &Connection, channel: i64, offset: u64, append: &Append) -> rusqlite::Result<()> {
@@ -164,14 +210,18 @@ fn insert_message(conn: &Connection, channel: i64, offset: u64, append: &Append)
 
 /// The state of a test, at the top of its channel: both are written by the same transactions.
 pub(crate) fn load_snapshot(conn: &Connection, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {
+    let Some(mut snapshot) = stored_snapshot(conn, test)? else { return Ok(None) };
+    place(conn, &mut snapshot)?;
+    Ok(Some(snapshot))
+}
+
+/// The state of a test, without a place.
+fn stored_snapshot(conn: &Connection, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {
     let stored: Option<String> = conn
         .prepare_cached("SELECT snapshot FROM test WHERE id = ?1")?
         .query_row([test.as_str()], |row| row.get(0))
         .optional()?;
-    let Some(text) = stored else { return Ok(None) };
-    let mut snapshot = parse_snapshot(&text)?;
-    place(conn, &mut snapshot)?;
-    Ok(Some(snapshot))
+    stored.map(|text| parse_snapshot(&text)).transpose()
 }
 
 /// Reads a stored snapshot.

@@ -37,6 +37,7 @@ impl Bench {
         for _ in 0..n {
             let draft = Draft {
                 id: MessageId::generate(),
+                fresh: true,
                 event: EventName::parse("custom:x").expect("an event"),
                 priority: None,
                 timestamp_ms: now_ms(),

@@ -19,6 +19,7 @@ async fn publish(node: &Node, name: &str, priority: Priority, n: u32) {
         let id = format!("{name}:{n}");
         let draft = Draft {
             id: MessageId::parse(&id).expect("an id"),
+            fresh: false,
             event: EventName::parse("custom:test").expect("an event"),
             priority: Some(priority),
             timestamp_ms: now_ms(),

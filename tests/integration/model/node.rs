@@ -159,6 +159,7 @@ pub(super) fn group(room: Room, sent: &Sent) -> AppendGroup {
     });
     let draft = Draft {
         id: MessageId::parse(&sent.id).expect("a message id"),
+        fresh: false,
         event: EventName::parse(sent.event).expect("an event"),
         priority: Priority::from_number(sent.priority.into()).ok(),
         timestamp_ms: now_ms(),
