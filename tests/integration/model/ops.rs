@@ -173,10 +173,13 @@ pub(super) enum Op {
 }
 
 fn publish() -> impl Strategy<Value = Op> {
-    let n = prop_oneof![8 => 1..=8_u8, 1 => 40..=90_u8];
+    let n = prop_oneof![7 => 1..=8_u8, 2 => 15..=70_u8];
     let repeat = prop_oneof![4 => Just(None), 1 => any::<u8>().prop_map(Some)];
-    let (large, wait) = (prop::bool::weighted(0.3), any::<bool>());
-    (select(Room::ALL.to_vec()), n, large, 0..=4_u8, any::<u8>(), repeat, wait).prop_map(
+    let (large, wait) = (prop::bool::weighted(0.4), any::<bool>());
+    // More to those of which little is kept.
+    let mut rooms = Room::ALL.to_vec();
+    rooms.extend([Room::Short, Room::Keyed]);
+    (select(rooms), n, large, 0..=4_u8, any::<u8>(), repeat, wait).prop_map(
         |(room, n, large, priority, mix, repeat, wait)| {
             Op::Publish(Publish { room, n, large, priority, mix, repeat, wait })
         },
@@ -234,7 +237,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => publish(),
         16 => join(),
         4 => (device(), room()).prop_map(|(device, room)| Op::Leave { device, room }),
-        7 => (device(), frames).prop_map(|(device, frames)| Op::Pace { device, frames }),
+        9 => (device(), frames).prop_map(|(device, frames)| Op::Pace { device, frames }),
         5 => device().prop_map(|device| Op::Read { device }),
         6 => (device(), room(), acked()).prop_map(|(device, room, what)| Op::Ack { device, room, what }),
         4 => device().prop_map(|device| Op::Save { device }),
@@ -260,5 +263,5 @@ impl std::fmt::Debug for Story {
 }
 
 pub(super) fn story() -> impl Strategy<Value = Story> {
-    prop::collection::vec(op(), 1..60).prop_map(Story)
+    prop::collection::vec(op(), 1..100).prop_map(Story)
 }
