@@ -246,7 +246,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => device().prop_map(|device| Op::Late { device }),
         3 => (room(), 0..12_u8).prop_map(|(room, keep)| Op::Age { room, keep }),
         2 => Just(Op::Retain),
-        1 => (room(), 1..5_u8).prop_map(|(room, n)| Op::Forget { room, n }),
+        2 => (room(), 1..30_u8).prop_map(|(room, n)| Op::Forget { room, n }),
         1 => end().prop_map(Op::Restart),
         3 => Just(Op::Settle),
     ]
@@ -262,6 +262,33 @@ impl std::fmt::Debug for Story {
     }
 }
 
+/// What takes several steps in one room, which come together too seldom by themselves.
+fn scene() -> impl Strategy<Value = Vec<Op>> {
+    let room = select(vec![Room::Plain, Room::Short, Room::Keyed, Room::Test]);
+    (0..4_u8, 0..DEVICES.len(), room, 4..20_u8, 30..60_u8, any::<u8>(), want()).prop_map(
+        |(scene, device, room, few, many, mix, want)| {
+            let publish =
+                |n, wait| Op::Publish(Publish { room, n, large: true, priority: 0, mix, repeat: None, wait });
+            let join = |want, wait| Op::Join { device, room, want, batch: false, snapshot: false, wait };
+            let (stop, go) = (Op::Pace { device, frames: Some(0) }, Op::Pace { device, frames: None });
+            match scene {
+                // While it reads history, more happens than anybody remembers.
+                0 => vec![publish(few, true), stop, join(Want::Start, true), publish(many, true), go],
+                // While it reads history, the channel begins anew.
+                2 => {
+                    let forget = Op::Forget { room, n: few };
+                    vec![publish(few, true), stop, join(Want::Start, true), forget, go]
+                }
+                // It falls behind.
+                1 => vec![join(want, true), stop, publish(many, true), go, publish(few, false)],
+                // It changes its mind.
+                _ => vec![publish(few, true), stop, join(want, false), join(Want::Start, false), go],
+            }
+        },
+    )
+}
+
 pub(super) fn story() -> impl Strategy<Value = Story> {
-    prop::collection::vec(op(), 1..100).prop_map(Story)
+    let part = prop_oneof![30 => op().prop_map(|op| vec![op]), 1 => scene()];
+    prop::collection::vec(part, 1..90).prop_map(|parts| Story(parts.concat()))
 }

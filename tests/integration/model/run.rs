@@ -6,9 +6,10 @@ use std::sync::Arc;
 use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};
 use tempfile::TempDir;
-use tidings::broker::Broker;
+use tidings::broker::{Broker, BrokerError};
 use tidings::fanout::Since;
 use tidings::model::{Epoch, Position};
+use tidings::store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -236,13 +237,14 @@ impl Run {
                         return world.answered(room, drafts, results, span);
                     }
                     // Without history an id is not known again: it would be sent twice.
-                    Err(_) if room.is_lossy() => return,
+                    Err(BrokerError::Unavailable(StoreError::Closed)) if room.is_lossy() => return,
                     // The server has ended: the same again when it is back.
-                    Err(_) => {
+                    Err(BrokerError::Unavailable(StoreError::Closed)) => {
                         world.try_one("sent again to the next server");
                         drop(node);
                         nodes.changed().await.expect("there is always a next one");
                     }
+                    Err(error) => panic!("{error}"),
                 }
             }
         });

@@ -161,6 +161,7 @@ impl View {
                     self.rooms
                 );
                 world.try_one("ended, because it lagged past history");
+                self.ended = true;
             }
             Entry::Saved { room, place, from } => self.saved(*room, place, *from)?,
             Entry::Loaded { room, place, expected } => {
