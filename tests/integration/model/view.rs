@@ -100,14 +100,16 @@ impl View {
         })
     }
 
-    /// Whether the server had a reason to end the connection: history no longer reached back to where it was.
+    /// Whether the server had a reason to end the connection: history no longer reached back to where it was, or
+    /// to a new beginning of which it was to be told.
     fn may_be_ended(&self, world: &World, now: Tick) -> bool {
-        self.rooms.iter().any(|(room, member)| {
-            let pasts = world.pasts();
-            let past = pasts[room].iter().find(|past| past.epoch == member.at.epoch);
-            let span = Span { begin: now, end: now };
-            !room.is_lossy()
-                && past.is_some_and(|past| past.oldest(span, past.top()).1 > member.at.offset + 1)
+        let (pasts, span) = (world.pasts(), Span { begin: now, end: now });
+        self.rooms.iter().filter(|(room, _)| !room.is_lossy()).any(|(room, member)| {
+            let since = pasts[room].iter().skip_while(|past| past.epoch != member.at.epoch);
+            since.filter(|past| past.begin < now).any(|past| {
+                let known = if past.epoch == member.at.epoch { member.at.offset } else { 0 };
+                past.oldest(span, past.tops(span).1).1 > known + 1
+            })
         })
     }
 
