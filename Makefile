@@ -1,13 +1,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check fmt
+.PHONY: help demo test chaos bench-peers check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help: ## show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a server with real test jobs and a live view, in one terminal
 	@cargo run --quiet -- demo
@@ -23,10 +23,17 @@ test: ## everything that CI checks; stops at the first failure
 	@echo '== interoperation with the official JavaScript client'
 	@cargo build --quiet
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
+	@echo '== the comparison with other servers, tiny'
+	@cargo build --quiet --example floor
+	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
+	@benches/peers/run.mjs --quick --tidings '$(TARGET)/debug/tidings' --floor '$(TARGET)/debug/examples/floor'
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
 		model service::chaos service::never_reads service::reconnect_storm service::join_under_load
+
+bench-peers: ## speed and memory beside Node Socket.IO and a floor, in one run (a quarter of an hour)
+	@benches/peers/run.mjs
 
 check: ## formatting and lints only
 	@echo '== formatting'

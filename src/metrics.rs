@@ -199,11 +199,11 @@ pub fn published(namespace: &str, priority: Priority) {
     publications(namespace, priority).increment(1);
 }
 
-/// A message was handed to a socket, `latency_ms` after it was accepted.
-pub fn delivered(priority: Priority, latency_ms: i64) {
-    DELIVERED.fetch_add(1, Ordering::Relaxed);
-    HOT.deliveries[slot(priority)].increment(1);
-    HOT.latency[slot(priority)].record(seconds(latency_ms));
+/// `n` messages were handed to a socket, `latency_ms` after they were accepted.
+pub fn delivered(priority: Priority, latency_ms: i64, n: usize) {
+    DELIVERED.fetch_add(n as u64, Ordering::Relaxed);
+    HOT.deliveries[slot(priority)].increment(n as u64);
+    HOT.latency[slot(priority)].record_many(seconds(latency_ms), n);
 }
 
 /// `messages` left an outbox at once.

@@ -7,11 +7,13 @@ mod acks;
 mod carriers;
 mod inbox;
 mod intake;
+mod packet;
 mod protocol;
 mod reply;
 mod session;
 mod slim;
 mod transport;
+mod voice;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,7 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{ParserConfig, SocketIo};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
@@ -121,7 +124,7 @@ pub fn serve<S: Clone>(
         .build_with_inner_svc(inner);
     let carriers = Arc::<Carriers>::default();
     let edge = Arc::new(Edge { options, parts, sessions: Mutex::default(), carriers: carriers.clone() });
-    tasks.spawn("sync-state", edge.clone().save_places());
+    tasks.spawn_draining("sync-state", edge.clone().save_places(tasks.stopping().clone()));
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         connect.clone().connect(&socket, auth.ok());
@@ -172,7 +175,7 @@ impl Edge {
             async {}
         });
         // Who went away before the handler of that was there is told of by nobody else.
-        if !session.greet(socket) {
+        if !session.greet() {
             return self.disconnected(socket.id, true);
         }
         session.open_inbox();
@@ -205,10 +208,13 @@ impl Edge {
         self.sessions().contains_key(&sid)
     }
 
-    /// Saves the places of all devices now and then.
-    async fn save_places(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(self.options.save_every).await;
+    /// Saves the places of all devices now and then, and a last time when the server stops.
+    async fn save_places(self: Arc<Self>, stopping: CancellationToken) {
+        while !stopping.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(self.options.save_every) => {}
+                () = stopping.cancelled() => {}
+            }
             let sessions: Vec<Arc<Session>> = self.sessions().values().cloned().collect();
             self.save(&sessions).await;
         }

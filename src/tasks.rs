@@ -23,14 +23,21 @@ impl Tasks {
     /// Runs `task` until it ends by itself or [`Tasks::stop`] is called. An end by a panic is logged under
     /// `name`, with the panic's message from the panic hook before it.
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
-        let (name, stop) = (name.into(), self.stop.clone());
+        let stop = self.stop.clone();
+        self.spawn_draining(name, async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Runs `task` until it ends by itself: it watches [`Tasks::stopping`], and has something to finish then.
+    pub fn spawn_draining(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
         self.tracker.spawn(async move {
             let guarded = std::panic::AssertUnwindSafe(task);
-            let outcome = tokio::select! {
-                outcome = futures_util::FutureExt::catch_unwind(guarded) => outcome,
-                () = stop.cancelled() => return,
-            };
-            if outcome.is_err() {
+            if futures_util::FutureExt::catch_unwind(guarded).await.is_err() {
                 tracing::error!(task = name, "a background task ended by a panic");
             }
         });

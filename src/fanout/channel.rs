@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use tokio::time::Instant;
 
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
@@ -118,27 +119,47 @@ impl Channel {
             return GoLive::Gone;
         }
         subscriber.live_after = Some(from.offset);
-        for message in self.ring.iter().filter(|m| m.position.offset > from.offset) {
-            subscriber.connection.push(message, self.window);
-        }
+        let missed: Vec<_> = self.ring.iter().filter(|m| m.position.offset > from.offset).cloned().collect();
+        subscriber.connection.push(membership, &missed, self.window, Instant::now());
         GoLive::Live
     }
 
-    /// Hands the channel's next message to everybody who listens.
-    pub(super) fn publish(&mut self, message: &Arc<Published>) {
-        let position = &message.position;
-        match &self.last {
-            Some(last) if last.epoch != position.epoch => self.reset("epoch_changed", position),
-            // Known to everybody who listens: each of them began at or after it.
-            Some(last) if position.offset <= last.offset => return,
-            Some(last) if position.offset > last.offset + 1 => self.reset("gap", position),
-            _ => {}
+    /// Hands the channel's next messages to everybody who listens.
+    pub(super) fn publish(&mut self, messages: &[Arc<Published>]) {
+        let mut run = 0;
+        for (n, message) in messages.iter().enumerate() {
+            let position = &message.position;
+            let reason = match &self.last {
+                Some(last) if last.epoch != position.epoch => Some("epoch_changed"),
+                Some(last) if position.offset <= last.offset => {
+                    // Known to everybody who listens: each of them began at or after it.
+                    self.hand_out(&messages[run..n]);
+                    run = n + 1;
+                    continue;
+                }
+                Some(last) if position.offset > last.offset + 1 => Some("gap"),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.hand_out(&messages[run..n]);
+                run = n;
+                self.reset(reason, position);
+            }
+            self.remember(message);
         }
-        self.remember(message);
+        self.hand_out(&messages[run..]);
+    }
+
+    /// One subscriber after the other gets all of `messages`, whose offsets rise by one.
+    fn hand_out(&mut self, messages: &[Arc<Published>]) {
+        let Some(first) = messages.first().map(|message| message.position.offset) else { return };
+        let now = Instant::now();
         let mut any_closed = false;
         for subscriber in &self.subscribers {
-            if subscriber.live_after.is_some_and(|after| position.offset > after) {
-                subscriber.connection.push(message, self.window);
+            if let Some(after) = subscriber.live_after {
+                let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+                let news = messages.get(known..).unwrap_or_default();
+                subscriber.connection.push(subscriber.membership, news, self.window, now);
             }
             any_closed |= subscriber.connection.is_closed();
         }

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Fanout;
-use super::outbox::{Flush, Limits, Membership, Outbox, Outgoing, Scope};
+use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Scope};
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
-use crate::model::{ChannelName, EventName, Position, Priority, Published};
+use crate::model::{ChannelName, Position, Priority, Published};
 use crate::{metrics, model};
 
 /// Names a connection within this process.
@@ -29,19 +29,23 @@ impl ConnectionId {
 /// What is handed to a transport.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
-    /// One message under its event's name.
-    Message {
-        /// The event.
-        event: &'a EventName,
-        /// How urgent it is.
-        priority: Priority,
-        /// The encoded message.
-        json: &'a Arc<RawValue>,
-    },
-    /// `message:batch`: several messages, oldest of each channel first.
-    Batch(&'a [Arc<RawValue>]),
+    /// One message, under its event's name, and how many the receiver was spared right before it.
+    Message(&'a Arc<Published>, u64),
+    /// `message:batch`: several of them, oldest of each channel first.
+    Batch(&'a [(Arc<Published>, u64)]),
     /// `room:reset`: what follows does not continue what the receiver had.
     Reset(&'a RawValue),
+}
+
+impl Frame<'_> {
+    fn messages(&self) -> impl Iterator<Item = &Arc<Published>> {
+        let (one, many) = match self {
+            Self::Message(message, _) => (Some(*message), [].as_slice()),
+            Self::Batch(messages) => (None, *messages),
+            Self::Reset(_) => (None, [].as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|(message, _)| message))
+    }
 }
 
 /// Why a frame was not taken.
@@ -55,8 +59,12 @@ pub enum SendError {
 
 /// Takes frames in order, without waiting.
 pub trait Transport: Send + Sync + 'static {
-    /// Queues the frame for writing, whole or not at all.
+    /// Takes the frame for writing, whole or not at all; it may wait for [`Transport::flush`].
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
+    /// Writes what was taken. After [`SendError::Full`] some of it still waits: flush again later.
+    fn flush(&self) -> Result<(), SendError> {
+        Ok(())
+    }
     /// Ends the transport: its peer is beyond help.
     fn kill(&self);
     /// Whether its peer acknowledges critical messages, which then never ride in a batch.
@@ -168,14 +176,24 @@ impl Connection {
         self.lock().go_live(channel, membership)
     }
 
-    /// Hands over a live message. It leaves now or later, as its urgency and the batch window say.
-    pub(super) fn push(self: &Arc<Self>, message: &Arc<Published>, window: Batch) {
+    /// Hands over live messages of one membership, oldest first. They leave now or later, as their urgency and the
+    /// batch window say.
+    pub(super) fn push(
+        self: &Arc<Self>,
+        membership: Membership,
+        mut messages: &[Arc<Published>],
+        window: Batch,
+        now: Instant,
+    ) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
-        let flush = outbox.push(message, window, Instant::now());
-        self.act(&mut outbox, flush);
+        while !messages.is_empty() {
+            let (taken, flush) = outbox.push(membership, messages, window, now);
+            self.act(&mut outbox, flush);
+            messages = &messages[taken..];
+        }
     }
 
     /// Hands over a message from history; whether the membership still exists.
@@ -306,18 +324,10 @@ impl Connection {
 
     /// Writes what `scope` says; when to look again, if something is left.
     fn write(&self, outbox: &mut Outbox, scope: &Scope) -> Option<Instant> {
-        let (now, now_ms, mut written) = (Instant::now(), model::now_ms(), 0);
-        let result = outbox.drain(scope, now, |outgoing| {
-            self.send(outgoing)?;
-            for (message, _) in outgoing.messages() {
-                metrics::delivered(message.priority, now_ms - message.timestamp_ms);
-                written += 1;
-            }
-            Ok(())
-        });
-        if written > 0 {
-            metrics::flushed(written);
-        }
+        let now = Instant::now();
+        let mut exit = Counted::new(&*self.transport);
+        let result = outbox.drain(scope, now, &mut exit);
+        exit.count();
         if result == Err(SendError::Closed) {
             outbox.clear();
             return None;
@@ -326,22 +336,6 @@ impl Connection {
             self.drained.notify_waiters();
         }
         outbox.next_due(now, result.is_err())
-    }
-
-    fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), SendError> {
-        match outgoing {
-            Outgoing::One(message, conflated) => {
-                let json = message.json_conflated(*conflated);
-                let (event, priority) = (&message.event, message.priority);
-                self.transport.send(Frame::Message { event, priority, json: &json })
-            }
-            Outgoing::Batch(messages) => {
-                let encoded: Vec<_> =
-                    messages.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
-                self.transport.send(Frame::Batch(&encoded))
-            }
-            Outgoing::Reset(notice) => self.transport.send(Frame::Reset(notice)),
-        }
     }
 
     /// Ends a connection that is beyond help; its client resumes on return.
@@ -353,6 +347,56 @@ impl Connection {
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transport whose deliveries are counted. Neighbours are mostly of one time and priority, and counted together.
+struct Counted<'a> {
+    transport: &'a dyn Transport,
+    now_ms: i64,
+    written: usize,
+    alike: Option<(Priority, i64)>,
+    n: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(transport: &'a dyn Transport) -> Self {
+        Self { transport, now_ms: model::now_ms(), written: 0, alike: None, n: 0 }
+    }
+
+    fn note(&mut self, message: &Published) {
+        let alike = Some((message.priority, message.timestamp_ms));
+        if self.alike != alike {
+            self.tell();
+            self.alike = alike;
+        }
+        self.n += 1;
+        self.written += 1;
+    }
+
+    fn tell(&mut self) {
+        if let Some((priority, accepted_ms)) = self.alike.take() {
+            metrics::delivered(priority, self.now_ms - accepted_ms, std::mem::take(&mut self.n));
+        }
+    }
+
+    fn count(mut self) {
+        self.tell();
+        if self.written > 0 {
+            metrics::flushed(self.written);
+        }
+    }
+}
+
+impl Exit for Counted<'_> {
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.transport.send(frame)?;
+        frame.messages().for_each(|message| self.note(message));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.transport.flush()
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::SendError;
+use super::{Frame, SendError};
 use crate::config::channels::Batch;
 use crate::model::{ChannelName, Position, Published};
 use lane::{BatchRules, Lane, Pending, drain_lanes};
@@ -54,6 +54,19 @@ pub(super) enum Flush {
     At(Instant),
 }
 
+impl Flush {
+    /// Both of them.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, flush) | (flush, Self::Nothing) => flush,
+            (Self::At(one), Self::At(other)) => Self::At(one.min(other)),
+            (Self::Now(scope), Self::At(_)) | (Self::At(_), Self::Now(scope)) => Self::Now(scope),
+            (Self::Now(one), Self::Now(other)) if one == other => Self::Now(one),
+            (Self::Now(_), Self::Now(_)) => Self::Now(Scope::All),
+        }
+    }
+}
+
 /// How much leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -63,26 +76,12 @@ pub(super) enum Scope {
     Channel(ChannelName),
 }
 
-/// What leaves as one frame.
-#[derive(Debug)]
-pub(super) enum Outgoing<'a> {
-    /// A message, and how many the receiver was spared right before it.
-    One(&'a Arc<Published>, u64),
-    /// Several of them.
-    Batch(&'a [(Arc<Published>, u64)]),
-    /// `room:reset`.
-    Reset(&'a RawValue),
-}
-
-impl Outgoing<'_> {
-    pub(super) fn messages(&self) -> impl Iterator<Item = (&Arc<Published>, u64)> {
-        let (one, many) = match self {
-            Self::One(message, conflated) => (Some((*message, *conflated)), [].as_slice()),
-            Self::Batch(messages) => (None, *messages),
-            Self::Reset(_) => (None, [].as_slice()),
-        };
-        one.into_iter().chain(many.iter().map(|(message, conflated)| (message, *conflated)))
-    }
+/// Where frames leave.
+pub(super) trait Exit {
+    /// As [`super::Transport::send`].
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError>;
+    /// As [`super::Transport::flush`].
+    fn flush(&mut self) -> Result<(), SendError>;
 }
 
 /// Tells one membership of a channel from the next: what was begun for an earlier one counts for nothing.
@@ -181,15 +180,35 @@ impl Outbox {
         lanes.any(|lane| lane.live && lane.membership == membership && lane.channel == *channel)
     }
 
-    /// Takes a live message; what to do about it. A channel that is not live takes none: history has it.
-    pub(super) fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
-            return Flush::Nothing;
-        };
-        if !lane.live {
-            return Flush::Nothing;
+    /// Takes live messages of one membership, oldest first; how many of them, and what to do about it before the
+    /// rest. One that is not live takes none: history has them.
+    pub(super) fn push(
+        &mut self,
+        membership: Membership,
+        messages: &[Arc<Published>],
+        window: Batch,
+        now: Instant,
+    ) -> (usize, Flush) {
+        // By its number: a name would have to be fetched from memory for each receiver.
+        let lane = self.lanes.iter().position(|lane| lane.membership == membership);
+        let Some(lane) = lane else { return (messages.len(), Flush::Nothing) };
+        let (mut taken, mut flush, due) = (0, Flush::Nothing, self.due);
+        for message in messages {
+            taken += 1;
+            if !self.lanes[lane].live {
+                taken = messages.len();
+                break;
+            }
+            flush = flush.and(self.add(lane, message, 0, false, window, now));
+            if self.bytes > self.limits.bytes && !self.full {
+                break;
+            }
         }
-        self.add(message, 0, false, window, now)
+        if matches!(flush, Flush::Now(_)) {
+            // What was to wait for its window leaves with the rest, and nobody need look again for it.
+            self.due = due;
+        }
+        (taken, flush)
     }
 
     /// Takes a message from history, right before which the receiver was spared `conflated`; `None` if the
@@ -202,8 +221,8 @@ impl Outbox {
         window: Batch,
         now: Instant,
     ) -> Option<Flush> {
-        self.member(&message.channel, membership)?;
-        Some(self.add(message, conflated, true, window, now))
+        let lane = self.lanes.iter().position(|lane| lane.membership == membership)?;
+        Some(self.add(lane, message, conflated, true, window, now))
     }
 
     /// Takes a notice that what follows in the channel does not continue what came before `position`. Of a
@@ -231,6 +250,7 @@ impl Outbox {
 
     fn add(
         &mut self,
+        lane: usize,
         message: &Arc<Published>,
         conflated: u64,
         promised: bool,
@@ -239,9 +259,7 @@ impl Outbox {
     ) -> Flush {
         let (urgent, full, turn) = (message.priority.is_urgent(), self.full, self.next_turn());
         self.batch_max = self.batch_max.min(window.max.max(1));
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
-            return Flush::Nothing;
-        };
+        let lane = &mut self.lanes[lane];
         let before = (lane.len(), lane.bytes());
         lane.add(Pending::Message { message: message.clone(), conflated, promised }, turn, full);
         self.count = self.count + lane.len() - before.0;
@@ -297,21 +315,22 @@ impl Outbox {
         match self.due {
             Some(due) if due <= now => {
                 self.due = None;
-                self.full = false;
-                if self.count > 0 { Flush::Now(Scope::All) } else { Flush::Nothing }
+                // A full transport may itself have kept something that waits to be written.
+                let was_full = std::mem::replace(&mut self.full, false);
+                if self.count > 0 || was_full { Flush::Now(Scope::All) } else { Flush::Nothing }
             }
             Some(due) => Flush::At(due),
             None => Flush::Nothing,
         }
     }
 
-    /// Offers what `scope` says, most urgent channel first, frame by frame, until all has left or one is not
-    /// taken.
+    /// Offers what `scope` says to `exit`, most urgent channel first, frame by frame, until all has left or one is
+    /// not taken.
     pub(super) fn drain(
         &mut self,
         scope: &Scope,
         now: Instant,
-        mut send: impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
+        exit: &mut impl Exit,
     ) -> Result<(), SendError> {
         let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
         let before = self.count;
@@ -320,13 +339,16 @@ impl Outbox {
                 .lanes
                 .iter_mut()
                 .filter(|lane| lane.channel == *channel)
-                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, &mut send)),
+                .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, exit)),
             Scope::All => {
                 self.last_flush = Some(now);
                 self.lanes.sort_by_key(|lane| (std::cmp::Reverse(lane.urgency()), lane.turn));
-                drain_lanes(&mut self.lanes, rules, &mut send)
+                drain_lanes(&mut self.lanes, rules, exit)
             }
         };
+        // Also after a refusal: what was taken before it leaves.
+        let flushed = exit.flush();
+        let result = result.and(flushed);
         self.recount();
         self.full = result == Err(SendError::Full);
         self.stuck_since = match self.stuck_since {

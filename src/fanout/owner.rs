@@ -55,7 +55,16 @@ impl Owner {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let mut taken = Vec::with_capacity(TAKE);
         while queue.recv_many(&mut taken, TAKE).await > 0 {
-            for command in taken.drain(..) {
+            let mut commands = taken.drain(..).peekable();
+            while let Some(mut command) = commands.next() {
+                // What waits together is handed out together.
+                while let (Command::Publish(messages), Some(Command::Publish(_))) =
+                    (&mut command, commands.peek())
+                {
+                    if let Some(Command::Publish(more)) = commands.next() {
+                        messages.extend(more);
+                    }
+                }
                 self.handle(command);
                 // A wide channel takes milliseconds; other tasks of this thread get their turn.
                 tokio::task::consume_budget().await;
@@ -65,14 +74,7 @@ impl Owner {
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Publish(messages) => {
-                for message in messages {
-                    // A channel without subscribers is nobody's concern here: history has the message.
-                    if let Some(channel) = self.channels.get_mut(&message.channel) {
-                        channel.publish(&message);
-                    }
-                }
-            }
+            Command::Publish(messages) => self.publish(messages),
             Command::Subscribe { channel, connection, membership, done } => {
                 let window = self.window(&channel);
                 let name = channel.clone();
@@ -96,6 +98,24 @@ impl Owner {
                     }
                 }
                 let _ = done.send(());
+            }
+        }
+    }
+
+    /// Gives each channel its messages at once: a subscriber is looked at once for all of them.
+    fn publish(&mut self, mut messages: Vec<Arc<Published>>) {
+        // A channel without subscribers is nobody's concern here: history has the message.
+        messages.retain(|message| self.channels.contains_key(&message.channel));
+        // Channels come in the order of their first messages, and the sort is stable.
+        let mut turns = HashMap::new();
+        for message in &messages {
+            let turn = turns.len();
+            turns.entry(message.channel.clone()).or_insert(turn);
+        }
+        messages.sort_by_key(|message| turns.get(&message.channel).copied());
+        for run in messages.chunk_by(|one, other| one.channel == other.channel) {
+            if let Some(channel) = self.channels.get_mut(&run[0].channel) {
+                channel.publish(run);
             }
         }
     }

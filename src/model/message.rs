@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -163,6 +164,7 @@ pub struct Published {
     pub conflation_key: Option<Arc<str>>,
     open: OpenEnvelope,
     encoded: OnceLock<Arc<RawValue>>,
+    frame: OnceLock<Bytes>,
 }
 
 impl Published {
@@ -186,6 +188,7 @@ impl Published {
             conflation_key,
             open,
             encoded: OnceLock::new(),
+            frame: OnceLock::new(),
         }
     }
 
@@ -193,6 +196,11 @@ impl Published {
     #[must_use]
     pub fn json(&self) -> &Arc<RawValue> {
         self.encoded.get_or_init(|| Arc::from(self.close(0)))
+    }
+
+    /// What `encode` makes of the message for those who write it: made at the first call, shared afterwards.
+    pub fn frame(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.frame.get_or_init(|| encode(self))
     }
 
     /// The message as JSON for a receiver who was spared `conflated` messages right before this one.
@@ -262,6 +270,25 @@ pub struct Message {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// A message at `offset` of epoch `e`, for the tests of those who pass messages on.
+#[cfg(test)]
+pub(crate) fn sample(
+    channel: &str,
+    event: &str,
+    priority: Priority,
+    offset: u64,
+    key: Option<&str>,
+    data: &str,
+) -> Arc<Published> {
+    let channel = ChannelName::parse(channel).expect("a channel name");
+    let event = EventName::parse(event).expect("an event");
+    let data = RawValue::from_string(data.to_owned()).expect("JSON");
+    let rest = EnvelopeRest { user_id: None, data: &data, extra: &[] };
+    let open = OpenEnvelope::write(&MessageId::generate(), &event, &channel, priority, 0, rest);
+    let position = Position { epoch: Epoch::new("e"), offset };
+    Arc::new(Published::new(channel, position, event, priority, 0, key.map(Arc::from), open))
 }
 
 #[cfg(test)]

@@ -30,17 +30,18 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Whether one more may wait.
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) < WAITING
+    /// Whether no more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) >= WAITING
     }
 
-    /// Sends the message, and again until it is acknowledged or the connection ends.
+    /// Sends the message, and again until it is acknowledged, whereupon `then` is called, or the connection ends.
     pub(super) fn send(
         &self,
         socket: &SocketRef,
         event: &EventName,
         json: &Arc<RawValue>,
+        then: Option<impl FnOnce() + Send + 'static>,
     ) -> Result<(), SendError> {
         let first: AckStream<Value> = socket.emit_with_ack(event.as_str(), &**json)?;
         let waiting = Waiting::new(&self.waiting);
@@ -48,22 +49,27 @@ impl Acks {
         tokio::spawn(async move {
             // Counted until the task ends, however it ends.
             let _waiting = waiting;
-            repeat(&socket, &event, &json, first).await;
+            if repeat(&socket, &event, &json, first).await
+                && let Some(then) = then
+            {
+                then();
+            }
         });
         Ok(())
     }
 }
 
-async fn repeat(socket: &SocketRef, event: &EventName, json: &RawValue, first: AckStream<Value>) {
+/// Sends again until the message is acknowledged; whether it was.
+async fn repeat(socket: &SocketRef, event: &EventName, json: &RawValue, first: AckStream<Value>) -> bool {
     let (mut ack, mut pause) = (Some(first), FIRST_PAUSE);
     for _ in 1..TRIES {
         if let Some(ack) = ack.take()
             && is_acknowledged(&ack.await)
         {
-            return;
+            return true;
         }
         if !socket.connected() {
-            return;
+            return false;
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
@@ -71,10 +77,12 @@ async fn repeat(socket: &SocketRef, event: &EventName, json: &RawValue, first: A
         ack = socket.emit_with_ack(event.as_str(), json).ok();
     }
     if let Some(ack) = ack
-        && !is_acknowledged(&ack.await)
+        && is_acknowledged(&ack.await)
     {
-        tracing::warn!(sid = %socket.id, %event, "a critical message was never acknowledged; history keeps it");
+        return true;
     }
+    tracing::warn!(sid = %socket.id, %event, "a critical message was never acknowledged; history keeps it");
+    false
 }
 
 /// An answer that cannot be read is one all the same: clients often acknowledge with nothing.

@@ -75,6 +75,9 @@ impl Carriers {
     /// Notes what carries the session of `request`. One of an ended session becomes one of nobody's.
     pub(super) fn note<B>(&self, request: &mut Request<B>) {
         let switch = request.extensions().get::<KillSwitch>().cloned();
+        if let Some(switch) = switch.as_ref().filter(|_| is_websocket(request.headers())) {
+            switch.wire().upgrade();
+        }
         let Some(sid) = sid(request.uri()) else { return };
         if is_websocket(request.headers()) && !self.is_ended(sid) {
             return switch.iter().for_each(|switch| self.upgraded(sid, switch));
@@ -93,6 +96,11 @@ impl Carriers {
 
     fn is_ended(&self, sid: &str) -> bool {
         self.state().sessions.get(sid).is_some_and(|session| session.ended)
+    }
+
+    /// What carries the WebSocket of session `sid`, if it has one.
+    pub(super) fn websocket(&self, sid: &str) -> Option<WeakKillSwitch> {
+        self.state().websockets.get(sid).cloned()
     }
 
     fn upgraded(&self, sid: &str, switch: &KillSwitch) {

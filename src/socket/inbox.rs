@@ -1,18 +1,13 @@
 //! The inbox of a connected user: its channels are joined by themselves, and what is written is noted.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::transport::SocketTransport;
-use crate::fanout::{Frame, SendError, Transport};
 use crate::inbox::{NOTIFICATION, Receipt};
-use crate::model::{ChannelName, Epoch, Position, UserId};
+use crate::model::{ChannelName, Position, Published, UserId};
 use crate::notify::receipts::Receipts;
 
 /// So many of the newest notifications may be taken back when their connection breaks: as many as its socket's
@@ -33,17 +28,6 @@ struct Seen {
     // Everything after these positions was appended while the connection listened.
     live_after: HashMap<ChannelName, Position>,
     recent: VecDeque<(Instant, Receipt)>,
-}
-
-#[derive(Deserialize)]
-struct Written<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow)]
-    epoch: Cow<'a, str>,
-    offset: u64,
 }
 
 impl Tap {
@@ -69,15 +53,9 @@ impl Tap {
         }
     }
 
-    fn written(&self, json: &RawValue) {
-        // Looked for before it is parsed: most of what is written is something else.
-        if !json.get().contains(NOTIFICATION) {
-            return;
-        }
-        let Ok(Written { event, channel, epoch, offset }) = serde_json::from_str(json.get()) else { return };
-        let channel = self.channels.iter().find(|own| own.as_str() == channel);
-        let (Some(channel), true) = (channel, event == NOTIFICATION) else { return };
-        let position = Position { epoch: Epoch::new(&epoch), offset };
+    /// A message was written to the device.
+    pub(super) fn written(&self, message: &Published) {
+        let Some((channel, position)) = self.notification(message) else { return };
         let mut seen = self.lock();
         let live = seen
             .live_after
@@ -85,7 +63,7 @@ impl Tap {
             .is_some_and(|known| known.epoch != position.epoch || known.offset < position.offset);
         let receipt = Receipt { user_id: self.user_id.clone(), position: position.clone(), live };
         if live {
-            seen.live_after.insert(channel.clone(), position);
+            seen.live_after.insert(channel.clone(), position.clone());
             seen.recent.push_back((Instant::now(), receipt.clone()));
             if seen.recent.len() > RECENT {
                 seen.recent.pop_front();
@@ -93,6 +71,21 @@ impl Tap {
         }
         drop(seen);
         self.receipts.delivered(receipt);
+    }
+
+    /// What to do once the device has acknowledged this message; nothing if it is no notification of its user.
+    /// Unlike one that was merely written, it counts as taken for good, whenever it was sent.
+    pub(super) fn acknowledgement(&self, message: &Published) -> Option<impl FnOnce() + Send + 'static> {
+        let (_, position) = self.notification(message)?;
+        let position = position.clone();
+        let (receipts, user_id) = (self.receipts.clone(), self.user_id.clone());
+        Some(move || receipts.delivered(Receipt { user_id, position, live: true }))
+    }
+
+    /// The place of a notification of the user.
+    fn notification<'a>(&self, message: &'a Published) -> Option<(&'a ChannelName, &'a Position)> {
+        let own = message.event.as_str() == NOTIFICATION && self.channels.contains(&message.channel);
+        own.then_some((&message.channel, &message.position))
     }
 
     /// The connection broke: what was written in the last `window` may never have arrived.
@@ -107,45 +100,19 @@ impl Tap {
     }
 }
 
-/// A transport whose notifications are noted once they are written.
-#[derive(Debug)]
-pub(super) struct TappedTransport {
-    pub(super) inner: SocketTransport,
-    pub(super) tap: Arc<Tap>,
-}
-
-impl Transport for TappedTransport {
-    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
-        self.inner.send(frame)?;
-        match frame {
-            Frame::Message { json, .. } => self.tap.written(json),
-            Frame::Batch(messages) => messages.iter().for_each(|json| self.tap.written(json)),
-            Frame::Reset(_) => {}
-        }
-        Ok(())
-    }
-
-    fn kill(&self) {
-        self.inner.kill();
-    }
-
-    fn acknowledges(&self) -> bool {
-        self.inner.acknowledges()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::PoisonError;
+    use std::sync::{Arc, PoisonError};
 
     use super::*;
     use crate::inbox::embedded::EmbeddedInbox;
+    use crate::model::message::sample;
+    use crate::model::{Epoch, Priority};
     use crate::store::{Store, Synchronous};
     use crate::tasks::Tasks;
 
-    fn message(event: &str, channel: &str, offset: u64) -> Box<RawValue> {
-        let json = serde_json::json!({"event": event, "channel": channel, "data": {}, "epoch": "e", "offset": offset});
-        RawValue::from_string(json.to_string()).unwrap()
+    fn message(event: &str, channel: &str, offset: u64) -> Arc<Published> {
+        sample(channel, event, Priority::High, offset, None, "{}")
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ impl Intake {
             crate::metrics::rejected("unknown_event");
             let known = Request::EVENTS.join("`, `");
             let refusal = Refusal::new("unknown_event", format!("clients send `{known}`, not `{event}`"));
-            async move { reply.refuse(&event, &refusal).await }
+            async move { reply.refuse(None, &event, &refusal).await }
         });
     }
 

@@ -6,14 +6,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
+use socketioxide::SendError as SocketSendError;
 use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
 use socketioxide::socket::Socket;
-use socketioxide::{SendError, SocketError};
 use socketioxide_core::Value;
 
+use super::packet;
 use super::protocol::Refusal;
+use super::voice::{self, Voice};
+use crate::fanout::SendError;
 
 /// How often a full socket is offered an acknowledgement again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -64,17 +67,25 @@ impl<A: Adapter> Reply<A> {
         WeakReply { socket: Arc::downgrade(&self.socket), ack_id: self.ack_id }
     }
 
-    /// Answers the callback, if there is one.
-    pub(super) async fn send(&self, data: &impl Serialize) {
-        if self.ack_id.is_none() {
-            return;
-        }
-        self.offer(|| self.ack_sender().send(data)).await;
+    /// Answers the callback, if there is one; after everything that `voice` said before.
+    pub(super) async fn send(&self, voice: &Voice, data: &impl Serialize) {
+        let Some(id) = self.ack_id else { return };
+        // What cannot be written as JSON cannot be sent the other way either.
+        let json = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
+        self.offer(|| voice.say(|| packet::acknowledgement(id, &json), |_| self.ack_sender().send(data)))
+            .await;
+        // Nobody else may have a reason to.
+        self.offer(|| voice.flush()).await;
     }
 
-    /// Refuses: to the callback, or as an `error` event where there is none.
-    pub(super) async fn refuse(&self, event: &str, refusal: &Refusal) {
-        self.offer(|| self.try_refuse(event, refusal)).await;
+    /// Refuses: to the callback, or as an `error` event where there is none. In the order of `voice`, if that is
+    /// given.
+    pub(super) async fn refuse(&self, voice: Option<&Voice>, event: &str, refusal: &Refusal) {
+        let say = || match voice {
+            Some(voice) => voice.say_indirectly(|_| self.try_refuse(event, refusal)),
+            None => self.try_refuse(event, refusal).map_err(voice::send_error),
+        };
+        self.offer(say).await;
     }
 
     /// Refuses at once; a full socket does without it.
@@ -84,7 +95,7 @@ impl<A: Adapter> Reply<A> {
         }
     }
 
-    fn try_refuse(&self, event: &str, refusal: &Refusal) -> Result<(), SendError> {
+    fn try_refuse(&self, event: &str, refusal: &Refusal) -> Result<(), SocketSendError> {
         if self.ack_id.is_some() {
             return self.ack_sender().send(&serde_json::json!({ "ok": false, "error": refusal }));
         }
@@ -99,10 +110,10 @@ impl<A: Adapter> Reply<A> {
         }
     }
 
-    async fn offer(&self, mut send: impl FnMut() -> Result<(), SendError>) {
+    async fn offer(&self, mut say: impl FnMut() -> Result<(), SendError>) {
         let patience = tokio::time::timeout(PATIENCE, async {
             // The library drops what finds no room, and takes the sender with it: offer it anew.
-            while let Err(SendError::Socket(SocketError::InternalChannelFull)) = send() {
+            while say() == Err(SendError::Full) {
                 tokio::time::sleep(RETRY).await;
             }
         });

@@ -12,14 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::acks::Acks;
 use super::carriers::SessionLine;
-use super::inbox::{Tap, TappedTransport};
+use super::inbox::Tap;
 use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
+use super::voice::Voice;
 use super::{Edge, SocketOptions};
+use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
-use crate::fanout::{Connection, Transport};
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
@@ -43,6 +45,7 @@ pub(super) struct Session {
     tap: Option<Arc<Tap>>,
     inbox: bool,
     connection: Arc<Connection>,
+    voice: Arc<Voice>,
     state: Mutex<State>,
 }
 
@@ -67,14 +70,17 @@ struct State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
-        let transport = SocketTransport::new(socket.clone(), Arc::downgrade(edge), handshake.acks);
         let tap = handshake.user_id.clone().map(|user| {
             let channels = edge.parts.notifier.channels_of(&user);
             Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))
         });
-        let transport: Box<dyn Transport> = match &tap {
-            Some(tap) => Box::new(TappedTransport { inner: transport, tap: tap.clone() }),
-            None => Box::new(transport),
+        let voice = Arc::new(Voice::new(socket.clone(), edge.carriers.clone()));
+        let transport = SocketTransport {
+            sid: socket.id,
+            voice: voice.clone(),
+            edge: Arc::downgrade(edge),
+            acks: handshake.acks.then(Acks::default),
+            tap: tap.clone(),
         };
         let sid = socket.id.to_string();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
@@ -88,8 +94,9 @@ impl Session {
             device,
             batch: handshake.batch,
             tap,
+            voice,
             inbox: handshake.inbox,
-            connection: edge.parts.fanout.connect(transport, limits),
+            connection: edge.parts.fanout.connect(Box::new(transport), limits),
             state: Mutex::default(),
         });
         edge.parts.presence.arrive(Arrival {
@@ -103,7 +110,7 @@ impl Session {
     }
 
     /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
-    pub(super) fn greet(&self, socket: &SocketRef) -> bool {
+    pub(super) fn greet(&self) -> bool {
         let Some(edge) = self.edge.upgrade() else { return false };
         let SocketOptions { node, heartbeat_interval, heartbeat_timeout, .. } = &edge.options;
         let greeting = json!({
@@ -127,8 +134,10 @@ impl Session {
         {
             object.remove("userId");
         }
-        let greeted = socket.emit("connection:established", &greeting);
-        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, %error, "nobody was greeted")).is_ok()
+        let greeted = self.voice.say_indirectly(|socket| socket.emit("connection:established", &greeting));
+        // Its fence is on the way before the first room is joined.
+        let greeted = greeted.and_then(|()| self.voice.flush());
+        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, ?error, "nobody was greeted")).is_ok()
     }
 
     /// Takes an event in its order.
@@ -203,7 +212,7 @@ impl Session {
                         Err(refusal) => Err(refusal),
                     };
                     if let Err(refusal) = done {
-                        reply.refuse(event, &refusal).await;
+                        reply.refuse(Some(&self.voice), event, &refusal).await;
                     }
                 }
                 Some(Work::Inbox(channel)) => self.join_inbox(&edge, channel).await,
@@ -229,12 +238,12 @@ impl Session {
                 // Where it was is kept for the day on which it joins again.
                 edge.save(std::slice::from_ref(self)).await;
                 self.leave(edge, &room).await;
-                reply.send(&json!({ "ok": true, "room": room })).await;
+                reply.send(&self.voice, &json!({ "ok": true, "room": room })).await;
                 Ok(())
             }
             Request::Acknowledge(Acknowledge { room, position }) => {
                 self.acknowledge(edge, &room, position).await?;
-                reply.send(&json!({ "ok": true })).await;
+                reply.send(&self.voice, &json!({ "ok": true })).await;
                 Ok(())
             }
             Request::Publish(message) => self.publish(edge, *message, reply).await,
@@ -252,11 +261,9 @@ impl Session {
         let Some(result) = results.into_iter().next() else { return Ok(()) };
         let appended = result?;
         let position = appended.position;
-        reply
-            .send(
-                &json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset }),
-            )
-            .await;
+        let placed =
+            json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset });
+        reply.send(&self.voice, &placed).await;
         Ok(())
     }
 

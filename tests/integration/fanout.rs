@@ -100,10 +100,12 @@ impl Transport for End {
         let value = |json: &str| serde_json::from_str::<Value>(json).expect("a frame is JSON");
         let mut messages = wire.messages.lock().unwrap_or_else(PoisonError::into_inner);
         match frame {
-            Frame::Message { json, .. } => messages.push(value(json.get())),
+            Frame::Message(message, conflated) => {
+                messages.push(value(message.json_conflated(conflated).get()))
+            }
             Frame::Batch(batch) => {
                 wire.largest_batch.fetch_max(batch.len(), Ordering::AcqRel);
-                messages.extend(batch.iter().map(|json| value(json.get())));
+                messages.extend(batch.iter().map(|(m, conflated)| value(m.json_conflated(*conflated).get())));
             }
             Frame::Reset(notice) => {
                 wire.resets.lock().unwrap_or_else(PoisonError::into_inner).push(value(notice.get()));

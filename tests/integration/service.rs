@@ -1,5 +1,6 @@
 //! The real program as its users run it: started, talked to over HTTP and Socket.IO, killed and started again.
 
+mod bench;
 mod chaos;
 mod control;
 mod demo;
@@ -120,6 +121,14 @@ impl Server {
     fn kill(mut self) {
         self.child.kill().expect("the server is killed");
         self.child.wait().expect("the server is reaped");
+    }
+
+    /// SIGTERM: it stops in order.
+    fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        let status = self.child.wait().expect("the server is reaped");
+        assert!(status.success(), "{status}");
     }
 
     async fn get(&self, path: &str) -> Value {

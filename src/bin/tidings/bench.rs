@@ -1,24 +1,38 @@
 //! `tidings bench`: measures a server from outside, as its clients see it.
+//!
+//! `queue` times jobs. The others measure the fan-out of any server that speaks our small contract (WebSocket,
+//! `room:join`, `POST /api/v1/events`): `target` finds or starts the server, `swarm` are the subscribers,
+//! `publisher` sends, `pace` keeps the two together, `load` runs and watches them, `report` says what came of it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod load;
+mod pace;
+mod process;
+mod progress;
+mod publisher;
+mod queue;
+mod recovery;
+mod report;
+mod storm;
+mod sustained;
+mod swarm;
+mod target;
+mod throughput;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
-use tidings::app::{App, AppOptions};
-use tidings::client::http::HttpClient;
-use tidings::client::room::Since;
-use tidings::config::channels::Rules;
-use tidings::config::settings::Settings;
+use anyhow::Context as _;
+use serde::Serialize;
+use tidings::model::Priority;
 
 use crate::Failure;
-use crate::follow::{Follower, News};
+use crate::serve::StopSignals;
+use target::{ServerArgs, Target};
 
-/// How long one job may take before the benchmark gives up.
-const JOB_DEADLINE: Duration = Duration::from_secs(20);
+/// Longer data than any server of ours takes by default.
+const MOST_PAYLOAD: usize = 60 * 1024;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -29,120 +43,104 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Many clients connect and join at the same moment.
+    Storm(storm::Args),
+    /// How much is delivered to many subscribers, at a rate or flat out, and what it costs.
+    Throughput(throughput::Args),
+    /// A load for a long time, with a line of figures now and then, and whether memory stays flat.
+    Sustained(sustained::Args),
+    /// Many clients come back at the same moment, and each gets what it missed.
+    Recovery(recovery::Args),
     /// From the submission of a job to the message that its test started, one job after the other.
-    Queue {
-        /// How many jobs.
-        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        jobs: u32,
-        /// A running server; without it, one is started in a temporary directory.
-        #[arg(long, env = "TIDINGS_SERVER", value_name = "URL")]
-        server: Option<String>,
-        /// Print the figures as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Queue(queue::Args),
+}
+
+/// In how many threads the benchmark receives.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Threads {
+    /// Threads that receive; one serves thousands of connections.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
+    threads: usize,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let What::Queue { jobs, server, json } = args.what;
-    let own = if server.is_some() { None } else { Some(OwnServer::start().await?) };
-    let url = server.or_else(|| own.as_ref().map(OwnServer::url)).context("there is no server")?;
-    let measured = measure_queue(&url, jobs).await;
-    if let Some(own) = own {
-        own.app.stop().await;
-    }
-    let figures = measured?;
-    let at = |quantile| Duration::from_micros(figures.value_at_quantile(quantile));
-    if json {
-        let us = |quantile| figures.value_at_quantile(quantile);
-        println!(
-            "{}",
-            json!({ "benchmark": "queue", "jobs": figures.len(), "unit": "us",
-                    "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "max": figures.max() })
-        );
-    } else {
-        println!(
-            "submit -> test:started, {} jobs: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
-            figures.len(),
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            Duration::from_micros(figures.max())
-        );
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A server for the time of the benchmark.
-struct OwnServer {
-    app: App,
-    // Removed with its contents when the benchmark ends.
-    _dir: tempfile::TempDir,
-}
-
-impl OwnServer {
-    async fn start() -> Result<Self, Failure> {
-        let dir = tempfile::tempdir().context("no temporary directory could be made")?;
-        let settings = Settings {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            data_dir: dir.path().join("data"),
-            ..Settings::default()
-        };
-        let app = App::start(AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None }).await?;
-        Ok(Self { app, _dir: dir })
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.app.address())
-    }
-}
-
-async fn measure_queue(url: &str, jobs: u32) -> Result<Histogram<u64>, Failure> {
-    let http = HttpClient::new(url, None)?;
-    let rooms = vec!["test-updates".to_owned(), "queue-updates".to_owned()];
-    let mut follower = Follower::new(url, None, rooms, Since::Now);
-    for _ in 0..2 {
-        follower.next().await?;
-    }
-    let mut latencies = Histogram::<u64>::new(3).context("a histogram of three digits")?;
-    // The shortest test that ships: a few requests to the server's own health check.
-    let config = json!({ "url": format!("{url}/healthz"), "concurrency": 1, "durationMs": 20 });
-    let job = json!({ "testType": "stress", "config": config });
-    for _ in 0..jobs {
-        let submitted = Instant::now();
-        let answer: Value = http.post("/api/v1/jobs", &job).await?;
-        let test = answer["testId"].as_str().context("the server answered without a test id")?;
-        let run = until_ended(&mut follower, test);
-        let started =
-            tokio::time::timeout(JOB_DEADLINE, run).await.context("a job did not end in time")??;
-        let latency = started.duration_since(submitted).as_micros();
-        latencies.record(u64::try_from(latency).unwrap_or(u64::MAX)).context("a latency beyond measure")?;
-    }
-    Ok(latencies)
-}
-
-/// When `test` started, once its job has ended: the next job finds an idle server.
-async fn until_ended(follower: &mut Follower, test: &str) -> Result<Instant, Failure> {
-    let mut started = None;
-    loop {
-        let message = match follower.next().await? {
-            News::Message(message) => message,
-            News::Joined(_) => continue,
-            News::Reset(_) | News::Lost(_) => return Err(anyhow::anyhow!("the connection was lost").into()),
-        };
-        if message.data["testId"] != *test {
-            continue;
+    match args.what {
+        What::Queue(args) => queue::run(args).await,
+        What::Storm(args) => {
+            measure(args.target.clone(), args.clients, move |target| storm::run(&args, target)).await
         }
-        match message.event.as_str() {
-            "test:started" => started = Some(Instant::now()),
-            "queue:job:completed" => return Ok(started.context("the test ended without a start")?),
-            "queue:job:failed" => return Err(failed(&message.data)),
-            _ => {}
+        What::Recovery(args) => {
+            measure(args.target.clone(), args.connections(), move |target| recovery::run(&args, target)).await
+        }
+        What::Throughput(args) => {
+            measure(args.target.clone(), args.subscribers, move |target| throughput::run(&args, target)).await
+        }
+        What::Sustained(args) => {
+            measure(args.target.clone(), args.clients, move |target| sustained::run(&args, target)).await
         }
     }
 }
 
-fn failed(data: &Value) -> Failure {
-    let message = data["error"]["message"].as_str().unwrap_or("for no known reason");
-    anyhow::anyhow!("a job of the benchmark failed: {message}").into()
+/// Measures a server in threads of its own, until it is done or somebody stops it.
+async fn measure(
+    args: ServerArgs,
+    connections: usize,
+    measure: impl FnOnce(&Target) -> anyhow::Result<bool> + Send + 'static,
+) -> Result<ExitCode, Failure> {
+    let mut signals = StopSignals::listen()?;
+    // Before a server is started, which gets the same limit.
+    process::allow_connections(connections)?;
+    let target = tokio::task::spawn_blocking(move || Target::open(&args, connections)).await??;
+    let target = Arc::new(target);
+    let measured = Arc::clone(&target);
+    let done = tokio::select! {
+        done = tokio::task::spawn_blocking(move || measure(&measured)) => done?,
+        () = signals.next() => Err(anyhow::anyhow!("the benchmark was stopped")),
+    };
+    // Not left to whoever drops it last: a thread that still measures would not get to it.
+    tokio::task::spawn_blocking(move || target.close()).await?;
+    let exact = done?;
+    Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints one line, or several.
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+fn print_json(figures: &impl Serialize) -> anyhow::Result<()> {
+    print(&serde_json::to_string(figures).context("the figures are not JSON")?)
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a number from 1".to_owned()),
+        Ok(n) => Ok(n),
+    }
+}
+
+fn a_priority(text: &str) -> Result<Priority, String> {
+    Priority::from_name(text).map_err(|_| "expected low, normal, high or critical".to_owned())
+}
+
+fn a_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("expected messages per second, from 0.1 to 10000000".to_owned()),
+    }
+}
+
+fn a_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("expected some time".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn a_payload(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if bytes <= MOST_PAYLOAD => Ok(bytes),
+        _ => Err(format!("expected a number of bytes up to {MOST_PAYLOAD}")),
+    }
 }

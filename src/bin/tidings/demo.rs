@@ -24,6 +24,8 @@ use view::View;
 
 /// With `--exit` the demo ends by itself within this time, whatever happens.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
+/// How long the last messages may take after the last test has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the stress test runs.
 const STRESS_MS: u64 = 6_000;
 
@@ -104,7 +106,7 @@ async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
         }
         if submitted && view.all_ended(&jobs) && view.is_open() {
             view.finish();
-            let complete = summary(url, &rooms, &follower, &view, &jobs).await?;
+            let complete = summary(url, &rooms, &mut follower, &mut view, &jobs).await?;
             if exit {
                 return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
@@ -134,8 +136,8 @@ async fn submit(url: &str) -> Result<Vec<String>, Failure> {
 async fn summary(
     url: &str,
     rooms: &[String],
-    follower: &Follower,
-    view: &View,
+    follower: &mut Follower,
+    view: &mut View,
     jobs: &[String],
 ) -> Result<bool, Failure> {
     let http = HttpClient::new(url, None)?;
@@ -143,6 +145,18 @@ async fn summary(
     for room in rooms {
         let page: Value = http.get(&format!("/api/v1/channels/{room}/messages?limit=1")).await?;
         stored += page["top"].as_u64().context("the server answered without the channel's top")?;
+    }
+    // The news that ended the last test need not be the last of every room.
+    let rest = async {
+        while follower.delivery().messages + view.conflated() < stored {
+            if let News::Message(message) = follower.next().await? {
+                view.show(&message);
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    if let Ok(ended) = tokio::time::timeout(LAST_WORDS, rest).await {
+        ended?;
     }
     for job in jobs {
         println!("{}", view.line(job));

@@ -121,3 +121,15 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     runtime.shutdown_background();
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{Membership, Outgoing};
-use crate::fanout::SendError;
+use super::{Exit, Membership};
+use crate::fanout::{Frame, SendError};
 use crate::metrics;
 use crate::model::{ChannelName, Position, Priority, Published};
 
@@ -183,17 +183,19 @@ impl BatchRules {
 pub(super) fn drain_lanes(
     lanes: &mut [Lane],
     rules: BatchRules,
-    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
+    exit: &mut impl Exit,
 ) -> Result<(), SendError> {
     for index in 0..lanes.len() {
         while let Some(front) = lanes[index].pending.front() {
             if rules.rider(&lanes[index], front).is_some() {
-                send_batch(&mut lanes[index..], rules, send)?;
+                send_batch(&mut lanes[index..], rules, exit)?;
                 continue;
             }
             match front {
-                Pending::Message { message, conflated, .. } => send(&Outgoing::One(message, *conflated))?,
-                Pending::Reset { notice, .. } => send(&Outgoing::Reset(notice))?,
+                Pending::Message { message, conflated, .. } => {
+                    exit.send(Frame::Message(message, *conflated))?
+                }
+                Pending::Reset { notice, .. } => exit.send(Frame::Reset(notice))?,
             }
             lanes[index].left(1);
         }
@@ -202,11 +204,7 @@ pub(super) fn drain_lanes(
 }
 
 /// Sends one array from the front of the lanes.
-fn send_batch(
-    lanes: &mut [Lane],
-    rules: BatchRules,
-    send: &mut impl FnMut(&Outgoing<'_>) -> Result<(), SendError>,
-) -> Result<(), SendError> {
+fn send_batch(lanes: &mut [Lane], rules: BatchRules, exit: &mut impl Exit) -> Result<(), SendError> {
     let mut batch = Vec::new();
     let mut taken = Vec::with_capacity(lanes.len());
     for lane in lanes.iter() {
@@ -220,7 +218,7 @@ fn send_batch(
             break;
         }
     }
-    send(&Outgoing::Batch(&batch))?;
+    exit.send(Frame::Batch(&batch))?;
     for (lane, n) in lanes.iter_mut().zip(taken) {
         lane.left(n);
     }

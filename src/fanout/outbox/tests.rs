@@ -4,11 +4,9 @@ mod accounting;
 
 use std::collections::HashMap;
 
-use serde_json::value::RawValue;
-
 use super::*;
-use crate::model::message::{EnvelopeRest, OpenEnvelope};
-use crate::model::{Epoch, EventName, MessageId, Priority};
+use crate::model::message::sample;
+use crate::model::{Epoch, Priority};
 
 const WINDOW: Batch = Batch { max: 4, interval: Duration::from_millis(100) };
 const LIMITS: Limits = Limits { bytes: 100_000, room: 10_000, stuck: Duration::from_secs(30) };
@@ -16,12 +14,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// A message of channel `name`; `bytes` of data.
 fn message(name: &str, offset: u64, priority: Priority, key: Option<&str>, bytes: usize) -> Arc<Published> {
-    let (channel, event) = (ChannelName::parse(name).unwrap(), EventName::parse("custom:x").unwrap());
-    let data = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap();
-    let rest = EnvelopeRest { user_id: None, data: &data, extra: &[] };
-    let open = OpenEnvelope::write(&MessageId::generate(), &event, &channel, priority, 0, rest);
-    let position = Position { epoch: Epoch::new("e"), offset };
-    Arc::new(Published::new(channel, position, event, priority, 0, key.map(Arc::from), open))
+    sample(name, "custom:x", priority, offset, key, &format!("\"{}\"", "x".repeat(bytes)))
 }
 
 /// What left: channel, offset, and how many were spared.
@@ -37,6 +30,31 @@ struct Desk {
     offsets: HashMap<String, u64>,
     fallen: Vec<String>,
     was_full: bool,
+}
+
+/// Where a desk's frames leave.
+struct Door<'a> {
+    frames: &'a mut Vec<Vec<Left>>,
+    capacity: &'a mut usize,
+}
+
+impl Exit for Door<'_> {
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
+        *self.capacity = self.capacity.checked_sub(1).ok_or(SendError::Full)?;
+        let left = |(m, n): (&Arc<Published>, u64)| (m.channel.to_string(), m.position.offset, n);
+        self.frames.push(match frame {
+            Frame::Message(message, spared) => vec![left((message, spared))],
+            Frame::Batch(messages) => {
+                messages.iter().map(|(message, spared)| left((message, *spared))).collect()
+            }
+            Frame::Reset(_) => Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        Ok(())
+    }
 }
 
 impl Desk {
@@ -73,8 +91,18 @@ impl Desk {
         let offset = self.offsets.entry(name.to_owned()).or_default();
         *offset += 1;
         let message = message(name, *offset, priority, key, bytes);
-        let flush = self.outbox.push(&message, WINDOW, Instant::now());
-        self.act(flush);
+        self.push_all(name, &[message]);
+    }
+
+    /// Pushes messages that waited together.
+    fn push_all(&mut self, name: &str, mut messages: &[Arc<Published>]) {
+        let lane = self.outbox.lanes.iter().find(|lane| lane.channel.as_str() == name);
+        let membership = lane.expect("it is joined").membership;
+        while !messages.is_empty() {
+            let (taken, flush) = self.outbox.push(membership, messages, WINDOW, Instant::now());
+            self.act(flush);
+            messages = &messages[taken..];
+        }
         let fallen = self.outbox.take_fallen();
         self.fallen.extend(fallen.into_iter().map(|(channel, _)| channel.to_string()));
     }
@@ -88,13 +116,8 @@ impl Desk {
             Flush::Nothing => {}
             Flush::At(due) => self.looks.push(due),
             Flush::Now(scope) => {
-                let (frames, capacity) = (&mut self.frames, &mut self.capacity);
-                let result = self.outbox.drain(&scope, Instant::now(), |outgoing| {
-                    *capacity = capacity.checked_sub(1).ok_or(SendError::Full)?;
-                    let left = outgoing.messages();
-                    frames.push(left.map(|(m, n)| (m.channel.to_string(), m.position.offset, n)).collect());
-                    Ok(())
-                });
+                let mut exit = Door { frames: &mut self.frames, capacity: &mut self.capacity };
+                let result = self.outbox.drain(&scope, Instant::now(), &mut exit);
                 self.was_full |= result.is_err();
                 self.looks.extend(self.outbox.next_due(Instant::now(), result.is_err()));
             }
@@ -125,6 +148,33 @@ impl Desk {
         };
         frames.into_iter().map(frame).collect::<Vec<_>>().join(" | ")
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_waited_together_leave_together_and_forget_no_window() {
+    let mut desk = Desk::new();
+    desk.join("a", false);
+    let numbered = |from: u64, priorities: &[Priority]| {
+        let messages =
+            (from..).zip(priorities).map(|(offset, priority)| message("a", offset, *priority, None, 10));
+        messages.collect::<Vec<_>>()
+    };
+    let (normal, high) = (Priority::Normal, Priority::High);
+    desk.push_all("a", &numbered(1, &[normal; 3]));
+    assert_eq!(desk.left(), "a1 | a2 | a3", "after a quiet time all at once");
+    desk.push_all("a", &numbered(4, &[normal, normal]));
+    assert_eq!(desk.left(), "");
+    desk.push_all("a", &numbered(6, &[normal, high, normal]));
+    assert_eq!(desk.left(), "a4 | a5 | a6 | a7 | a8", "the urgent one takes all with it");
+    // Beyond the bound of an outbox in one go: nothing is lost while the transport takes it.
+    let large: Vec<_> = (9..=30).map(|offset| message("a", offset, normal, None, 10_000)).collect();
+    desk.push_all("a", &large);
+    desk.wait(100).await;
+    assert_eq!(desk.left().split(" | ").count(), 22);
+    assert!(desk.fallen.is_empty());
+    desk.push_all("a", &numbered(31, &[normal]));
+    desk.wait(100).await;
+    assert_eq!(desk.left(), "a31", "its window was not forgotten");
 }
 
 #[tokio::test(start_paused = true)]

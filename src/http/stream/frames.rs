@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
-use crate::model::{Position, Snapshot};
+use crate::model::{Position, Published, Snapshot};
 
 /// How many events wait for the body; what does not fit waits in the outbox, which can conflate it.
 pub(super) const QUEUE: usize = 256;
@@ -49,12 +49,12 @@ impl Transport for StreamTransport {
         })?;
         let mut text = String::new();
         match frame {
-            Frame::Message { event, json, .. } => write_event(&mut text, event.as_str(), json),
+            Frame::Message(message, conflated) => write_message(&mut text, message, conflated),
             // Streams ask for single messages; should an array come all the same, it is taken apart.
             Frame::Batch(messages) => {
-                for message in messages {
-                    write_event(&mut text, &name_of(message), message);
-                }
+                messages
+                    .iter()
+                    .for_each(|(message, conflated)| write_message(&mut text, message, *conflated));
             }
             Frame::Reset(notice) => write_event(&mut text, "room:reset", notice),
         }
@@ -86,6 +86,10 @@ pub(super) fn opening(top: Option<&Position>, snapshot: Option<&Snapshot>) -> By
     text.into()
 }
 
+fn write_message(text: &mut String, message: &Published, conflated: u64) {
+    write_event(text, message.event.as_str(), &message.json_conflated(conflated));
+}
+
 fn write_event(text: &mut String, name: &str, json: &RawValue) {
     // What is sent to receivers always has its place; an event without an id would be read all the same.
     if let Ok(Place { epoch, offset }) = serde_json::from_str(json.get()) {
@@ -99,16 +103,6 @@ fn write_event(text: &mut String, name: &str, json: &RawValue) {
         text.push('\n');
     }
     text.push('\n');
-}
-
-fn name_of(message: &RawValue) -> String {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        event: Cow<'a, str>,
-    }
-    serde_json::from_str(message.get())
-        .map_or_else(|_| "message".to_owned(), |named: Named<'_>| named.event.into())
 }
 
 /// The body of a stream: what comes through `queue`, until `ended`.
@@ -128,40 +122,38 @@ pub(super) fn body(queue: mpsc::Receiver<Bytes>, ended: CancellationToken) -> Bo
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::model::{EventName, Priority};
+    use crate::model::Priority;
+    use crate::model::message::sample;
 
     fn transport(queue: usize) -> (StreamTransport, mpsc::Receiver<Bytes>) {
         let (events, received) = mpsc::channel(queue);
         (StreamTransport { events, ended: CancellationToken::new(), kill: None }, received)
     }
 
-    fn send(transport: &StreamTransport, json: &str) -> Result<(), SendError> {
-        let event = EventName::parse("test:log").unwrap();
-        let json: Arc<RawValue> = RawValue::from_string(json.to_owned()).unwrap().into();
-        transport.send(Frame::Message { event: &event, priority: Priority::Normal, json: &json })
+    fn send(transport: &StreamTransport, data: &str) -> Result<(), SendError> {
+        transport.send(Frame::Message(&sample("a", "test:log", Priority::Normal, 7, None, data), 0))
     }
 
     #[test]
     fn a_message_is_an_event_with_its_place_for_an_id() {
         let (transport, mut received) = transport(1);
-        send(&transport, r#"{"epoch":"e","offset":7}"#).unwrap();
-        let text = received.try_recv().unwrap();
-        assert_eq!(text, "id: e:7\nevent: test:log\ndata: {\"epoch\":\"e\",\"offset\":7}\n\n");
+        send(&transport, "{}").unwrap();
+        let text = String::from_utf8(received.try_recv().unwrap().to_vec()).unwrap();
+        assert!(text.starts_with("id: e:7\nevent: test:log\ndata: {\"id\":"), "{text}");
+        assert!(text.ends_with("\"offset\":7}\n\n"), "{text}");
     }
 
     #[test]
     fn line_breaks_between_the_parts_of_a_payload_do_not_end_the_event() {
         let (transport, mut received) = transport(1);
-        send(&transport, "{\"data\":[1,\r\n2],\"epoch\":\"e\",\n\"offset\":7}").unwrap();
+        send(&transport, "[1,\r\n2]").unwrap();
         let text = String::from_utf8(received.try_recv().unwrap().to_vec()).unwrap();
         let data: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         let value: serde_json::Value = serde_json::from_str(&data.join("\n")).unwrap();
-        assert_eq!(value, serde_json::json!({"data": [1, 2], "epoch": "e", "offset": 7}));
+        assert_eq!((&value["data"], &value["offset"]), (&serde_json::json!([1, 2]), &7.into()));
         assert_eq!(text.lines().filter(|line| line.is_empty()).count(), 1, "{text:?}");
     }
 

@@ -38,7 +38,7 @@ impl Session {
         joined.ack.since = stored.filter(|_| joined.ack.recovered);
         self.joined(edge, &joined.ack);
         // Before the first message of the room, which is handed over next.
-        reply.send(&joined.ack).await;
+        reply.send(&self.voice, &joined.ack).await;
         // A long replay must not keep this client's other requests waiting.
         edge.parts.fanout.finish_join(self.connection.clone(), joined);
         Ok(())

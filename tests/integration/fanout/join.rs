@@ -153,7 +153,7 @@ async fn a_channel_that_was_forgotten_while_somebody_listened_can_be_joined() {
     node.publish("plain-1", 2, 20).await;
     wire.got("plain-1", 0, 2).await;
     assert_eq!(idle_wire.resets().len(), 1, "what follows does not continue what it had");
-    assert_eq!(idle_wire.offsets("plain-1"), [1, 1, 2]);
+    wait_until("both are told", async || idle_wire.offsets("plain-1") == [1, 1, 2]).await;
     let page =
         tidings::broker::Broker::history(&*node.broker, &channel("plain-1"), 0, crate::support::ALL).await;
     assert_eq!(page.unwrap().top, 2);

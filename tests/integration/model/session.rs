@@ -91,9 +91,13 @@ impl Transport for Far {
             |capacity: usize| if capacity == usize::MAX { Some(capacity) } else { capacity.checked_sub(1) };
         wire.capacity.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).map_err(|_| SendError::Full)?;
         let (event, data) = match frame {
-            Frame::Message { event, json, .. } => (event.as_str(), (**json).to_owned()),
+            Frame::Message(message, conflated) => {
+                (message.event.as_str(), (*message.json_conflated(conflated)).to_owned())
+            }
             Frame::Batch(batch) => {
-                let messages: Vec<&RawValue> = batch.iter().map(AsRef::as_ref).collect();
+                let messages: Vec<_> =
+                    batch.iter().map(|(m, conflated)| m.json_conflated(*conflated)).collect();
+                let messages: Vec<&RawValue> = messages.iter().map(AsRef::as_ref).collect();
                 ("message:batch", to_raw_value(&messages).expect("messages are JSON"))
             }
             Frame::Reset(notice) => ("room:reset", notice.to_owned()),

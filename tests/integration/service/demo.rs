@@ -1,6 +1,4 @@
-//! The demo and the benchmarks, as a newcomer runs them.
-
-use serde_json::Value;
+//! The demo, as a newcomer runs it.
 
 use super::tidings;
 
@@ -15,13 +13,4 @@ fn the_demo_runs_three_tests_and_delivers_every_message() {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }
     assert!(text.contains("0 duplicates, 0 gaps"), "{text}");
-}
-
-#[test]
-fn the_queue_benchmark_prints_its_figures() {
-    let output = tidings(&["bench", "queue", "--jobs", "5", "--json"]).output().expect("the benchmark runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let figures: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(figures["jobs"], 5);
-    assert!(figures["p50"].as_u64().is_some_and(|us| us > 0), "{figures}");
 }

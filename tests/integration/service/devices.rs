@@ -76,6 +76,26 @@ async fn a_device_that_names_itself_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_server_that_stops_saves_where_its_devices_are() {
+    let site = Site::new("[sync]\nsave_every = \"1h\"\n");
+    let server = site.start();
+    let auth = json!({ "clientId": "tablet", "userId": "ada" });
+    let mut tablet = connect(&server, auth.clone()).await;
+    tablet.join(ROOM, Since::Stored).await.expect("joined");
+    publish(&server, 0..3).await;
+    assert_eq!(take(&mut tablet, 3).await, [0, 1, 2]);
+    server.terminate();
+    drop(tablet);
+
+    let server = site.start();
+    publish(&server, 3..5).await;
+    let mut tablet = connect(&server, auth).await;
+    let joined = tablet.join(ROOM, Since::Stored).await.expect("joined");
+    assert_eq!(joined.since.as_ref().map(|place| place.offset), Some(3), "{joined:?}");
+    assert_eq!(take(&mut tablet, 2).await, [3, 4]);
+}
+
+#[tokio::test]
 async fn a_device_that_acknowledges_gets_again_what_it_did_not() {
     let site = Site::new("[sync]\nsave_every = \"100ms\"\n");
     let server = site.start();

@@ -228,6 +228,27 @@ async fn a_connection_that_is_ended_from_outside_gives_back_what_may_not_have_ar
 }
 
 #[tokio::test]
+async fn a_notification_that_asks_for_an_acknowledgement_is_taken_only_once_it_came() {
+    let server = Site::new("").start();
+    let (mut phone, _) = device(&server, "ann", json!({ "acks": true })).await;
+    let body = json!({ "title": "fire", "priority": 4 });
+    let path = "/api/v1/users/ann/messages";
+    let _: Value = caller(&server, "bob").post(path, &body).await.expect("notified");
+    let event = tokio::time::timeout(DEADLINE, phone.next()).await.expect("in time").expect("open");
+    let event = event.expect("an event");
+    assert!(event.wants_acknowledgement(), "{event:?}");
+    // Gone with a goodbye: anything else that was written to it would count as taken.
+    phone.close().await;
+    wait_until("it waits", async || offline(&server, "ann").await == (vec!["fire".to_owned()], 1)).await;
+
+    let (mut desk, _) = device(&server, "ann", json!({ "acks": true })).await;
+    let event = tokio::time::timeout(DEADLINE, desk.next()).await.expect("in time").expect("open");
+    desk.acknowledge(&event.expect("an event")).await.expect("acknowledged");
+    wait_until("it was taken", async || offline(&server, "ann").await.1 == 0).await;
+    assert_eq!(unread(&server, "ann").await.1, 1, "to have it is not to have read it");
+}
+
+#[tokio::test]
 async fn kill_minus_nine_keeps_the_inbox() {
     let site = Site::new("");
     let server = site.start();

@@ -96,15 +96,10 @@ fn later() -> Value {
 async fn a_server_that_is_told_to_stop_gives_its_running_jobs_back() {
     let site = Site::new(CONFIG);
     site.write("slow.sh", SLOW);
-    let mut server = site.start();
+    let server = site.start();
     let job = server.submit_suite("slow", "slow").await;
     server.wait_for_job(&job, "running").await;
-    let pid = i32::try_from(server.child.id()).expect("a process id");
-    let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-    wait_until("the server ends", async || server.child.try_wait().expect("waited").is_some()).await;
-    let status = server.child.wait().expect("waited");
-    assert!(status.success(), "{status}");
+    server.terminate();
 
     let server = site.start();
     let ended = server.wait_for_job(&job, "completed").await;

@@ -1,0 +1,185 @@
+//! The voice: the way of everything that one client is told in a certain order.
+//!
+//! A client over WebSocket is written to directly ([`crate::listener::wire`]): the library's queue, its task for the
+//! client and its copies of every packet cost several times what the write itself does. The library keeps the rest:
+//! the handshake, polling, what clients send, acknowledgements that they owe, heartbeats.
+//!
+//! What goes through the library (*indirect*) and what does not keep their order: after an indirect packet everything
+//! is indirect, until a fence that was sent after it has come out at the other end.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use socketioxide::extract::SocketRef;
+use socketioxide::{SendError as SocketSendError, SocketError, TransportType};
+
+use super::carriers::Carriers;
+use crate::fanout::SendError;
+use crate::listener::frames::FENCE;
+use crate::listener::{KillSwitch, WeakKillSwitch};
+
+/// So many frames, or bytes of them, are gathered for one write.
+const GATHERED: usize = 64;
+const GATHERED_BYTES: usize = 64 * 1024;
+/// A fence that did not come out for so long is sent again: it may have gone by polling.
+const FENCE_AGAIN: Duration = Duration::from_secs(1);
+/// The library itself tells every client first that it is connected.
+const BY_THE_LIBRARY: u64 = 1;
+
+/// Speaks to one client.
+pub(super) struct Voice {
+    socket: SocketRef,
+    carriers: Arc<Carriers>,
+    state: Mutex<State>,
+}
+
+struct State {
+    line: Option<WeakKillSwitch>,
+    /// Direct frames that are not written yet.
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    /// How many packets went through the library.
+    indirect: u64,
+    /// How many of them the newest fence stands behind.
+    fenced: u64,
+    fenced_at: Option<Instant>,
+}
+
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Voice").field("sid", &self.socket.id).finish_non_exhaustive()
+    }
+}
+
+impl Voice {
+    pub(super) fn new(socket: SocketRef, carriers: Arc<Carriers>) -> Self {
+        let state = State {
+            line: None,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            indirect: BY_THE_LIBRARY,
+            fenced: 0,
+            fenced_at: None,
+        };
+        Self { socket, carriers, state: Mutex::new(state) }
+    }
+
+    /// Says something in its order: as a WebSocket frame if that can be, else through the library. It may wait for
+    /// [`Voice::flush`]. A refusal leaves nothing said.
+    pub(super) fn say(
+        &self,
+        frame: impl FnOnce() -> Bytes,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
+    ) -> Result<(), SendError> {
+        let mut state = self.lock();
+        let Some(line) = self.direct(&mut state) else { return self.emit(&mut state, emit) };
+        // What the peer did not take the last time goes first.
+        if state.gathered.is_empty() && !line.wire().flush().map_err(|_| SendError::Closed)? {
+            return Err(SendError::Full);
+        }
+        let frame = frame();
+        state.gathered_bytes += frame.len();
+        state.gathered.push(frame);
+        if state.gathered.len() >= GATHERED || state.gathered_bytes >= GATHERED_BYTES {
+            state.write(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Says something in its order, but through the library in any case.
+    pub(super) fn say_indirectly(
+        &self,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
+    ) -> Result<(), SendError> {
+        let mut state = self.lock();
+        self.emit(&mut state, emit)
+    }
+
+    /// Writes what was gathered.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]: all is said, but the peer has not taken it yet; flush again.
+    pub(super) fn flush(&self) -> Result<(), SendError> {
+        let mut state = self.lock();
+        let Some(line) = self.line(&mut state) else { return Ok(()) };
+        if line.wire().passed() != state.indirect {
+            self.fence(&mut state);
+            return Ok(());
+        }
+        if state.gathered.is_empty() {
+            let clear = line.wire().flush().map_err(|_| SendError::Closed)?;
+            return if clear { Ok(()) } else { Err(SendError::Full) };
+        }
+        if state.write(&line)? { Ok(()) } else { Err(SendError::Full) }
+    }
+
+    fn emit(
+        &self,
+        state: &mut State,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
+    ) -> Result<(), SendError> {
+        if !state.gathered.is_empty()
+            && let Some(line) = state.line.as_ref().and_then(WeakKillSwitch::upgrade)
+        {
+            // What the peer does not take at once waits in the wire, before anything of the library.
+            state.write(&line)?;
+        }
+        emit(&self.socket).map_err(send_error)?;
+        state.indirect += 1;
+        Ok(())
+    }
+
+    /// Has a fence follow what went through the library, if none does yet.
+    fn fence(&self, state: &mut State) {
+        let waits =
+            state.fenced == state.indirect && state.fenced_at.is_some_and(|at| at.elapsed() < FENCE_AGAIN);
+        // A full queue gets one with the next flush.
+        if !waits && self.socket.emit(FENCE, &state.indirect).is_ok() {
+            (state.fenced, state.fenced_at) = (state.indirect, Some(Instant::now()));
+        }
+    }
+
+    /// The client's WebSocket, if all that went through the library has come out there.
+    fn direct(&self, state: &mut State) -> Option<KillSwitch> {
+        self.line(state).filter(|line| line.wire().passed() == state.indirect)
+    }
+
+    /// The client's WebSocket, if it has one.
+    fn line(&self, state: &mut State) -> Option<KillSwitch> {
+        if let Some(line) = state.line.as_ref().and_then(WeakKillSwitch::upgrade) {
+            return Some(line);
+        }
+        // Before an upgrade is complete, the library still sends by polling.
+        if self.socket.transport_type() != TransportType::Websocket {
+            return None;
+        }
+        state.line = self.carriers.websocket(self.socket.id.as_str());
+        state.line.as_ref()?.upgrade()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a refusal of the library means.
+#[expect(clippy::needless_pass_by_value, reason = "the library hands its errors out by value")]
+pub(super) fn send_error(error: SocketSendError) -> SendError {
+    if let SocketSendError::Socket(SocketError::InternalChannelFull) = error {
+        return SendError::Full;
+    }
+    tracing::trace!(%error, "a socket takes no more packets");
+    SendError::Closed
+}
+
+impl State {
+    fn write(&mut self, line: &KillSwitch) -> Result<bool, SendError> {
+        self.gathered_bytes = 0;
+        line.wire().write(&mut self.gathered).map_err(|error| {
+            tracing::trace!(%error, "a WebSocket takes no more frames");
+            SendError::Closed
+        })
+    }
+}
