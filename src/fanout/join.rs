@@ -121,17 +121,14 @@ impl Fanout {
     async fn plan(&self, request: &JoinRequest) -> Result<Plan, BrokerError> {
         let JoinRequest { channel, since, snapshot: wants_snapshot, .. } = request;
         let Top { position: top, snapshot } = self.broker.top(channel).await?;
-        let (cursor, lost) = match since {
-            Since::Now => (top.clone(), None),
-            Since::Start => self.check(channel, 0, &top).await?,
-            Since::At(at) if at.epoch != top.epoch => (top.clone(), Some("epoch_changed")),
-            Since::At(at) => self.check(channel, at.offset, &top).await?,
+        let reach = match since {
+            Since::Now => Ok((top.clone(), Survey::default())),
+            Since::Start => self.reach(channel, 0, &top).await?,
+            Since::At(at) if at.epoch != top.epoch => Err("epoch_changed"),
+            Since::At(at) => self.reach(channel, at.offset, &top).await?,
         };
-        let survey = if cursor.offset < top.offset {
-            self.broker.survey(channel, cursor.offset, top.offset).await?
-        } else {
-            Survey::default()
-        };
+        let lost = reach.as_ref().err().copied();
+        let (cursor, survey) = reach.unwrap_or_else(|_| (top.clone(), Survey::default()));
         let replayed = survey.count();
         let recovered = *since != Since::Now && lost.is_none();
         if *since != Since::Now {
@@ -158,22 +155,26 @@ impl Fanout {
         Ok(Plan { ack, cursor, survey, reset })
     }
 
-    /// Whether history reaches from `offset` to `top` without a hole: the cursor to read on from, or why not.
-    async fn check(
+    /// Whether history reaches from `offset` to `top` without a hole: the cursor to read on from and what is to
+    /// be sent, or why not.
+    async fn reach(
         &self,
         channel: &ChannelName,
         offset: u64,
         top: &Position,
-    ) -> Result<(Position, Option<&'static str>), BrokerError> {
+    ) -> Result<Result<(Position, Survey), &'static str>, BrokerError> {
         if offset > top.offset {
-            return Ok((top.clone(), Some("ahead_of_top")));
+            return Ok(Err("ahead_of_top"));
         }
         let cursor = Position { epoch: top.epoch.clone(), offset };
         if offset == top.offset {
-            return Ok((cursor, None));
+            return Ok(Ok((cursor, Survey::default())));
         }
+        // Surveyed before the look: history goes from its oldest end, so what is there now was there then, and
+        // nothing of what is promised was left uncounted.
+        let survey = self.broker.survey(channel, offset, top.offset).await?;
         let page = self.broker.history(channel, offset, PageLimit { messages: 1, bytes: 1 }).await?;
-        if continues(&page, &cursor) { Ok((cursor, None)) } else { Ok((top.clone(), Some("trimmed"))) }
+        Ok(if continues(&page, &cursor) { Ok((cursor, survey)) } else { Err("trimmed") })
     }
 
     /// [`Fanout::complete_join`] in the background. A connection whose join breaks off ends, so that its client

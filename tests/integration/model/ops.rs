@@ -173,10 +173,13 @@ pub(super) enum Op {
 }
 
 fn publish() -> impl Strategy<Value = Op> {
-    let n = prop_oneof![8 => 1..=8_u8, 1 => 40..=90_u8];
+    let n = prop_oneof![7 => 1..=8_u8, 2 => 15..=70_u8];
     let repeat = prop_oneof![4 => Just(None), 1 => any::<u8>().prop_map(Some)];
-    let (large, wait) = (prop::bool::weighted(0.3), any::<bool>());
-    (select(Room::ALL.to_vec()), n, large, 0..=4_u8, any::<u8>(), repeat, wait).prop_map(
+    let (large, wait) = (prop::bool::weighted(0.4), any::<bool>());
+    // More to those of which little is kept.
+    let mut rooms = Room::ALL.to_vec();
+    rooms.extend([Room::Short, Room::Keyed]);
+    (select(rooms), n, large, 0..=4_u8, any::<u8>(), repeat, wait).prop_map(
         |(room, n, large, priority, mix, repeat, wait)| {
             Op::Publish(Publish { room, n, large, priority, mix, repeat, wait })
         },
@@ -234,7 +237,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => publish(),
         16 => join(),
         4 => (device(), room()).prop_map(|(device, room)| Op::Leave { device, room }),
-        7 => (device(), frames).prop_map(|(device, frames)| Op::Pace { device, frames }),
+        9 => (device(), frames).prop_map(|(device, frames)| Op::Pace { device, frames }),
         5 => device().prop_map(|device| Op::Read { device }),
         6 => (device(), room(), acked()).prop_map(|(device, room, what)| Op::Ack { device, room, what }),
         4 => device().prop_map(|device| Op::Save { device }),
@@ -243,7 +246,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => device().prop_map(|device| Op::Late { device }),
         3 => (room(), 0..12_u8).prop_map(|(room, keep)| Op::Age { room, keep }),
         2 => Just(Op::Retain),
-        1 => (room(), 1..5_u8).prop_map(|(room, n)| Op::Forget { room, n }),
+        2 => (room(), 1..30_u8).prop_map(|(room, n)| Op::Forget { room, n }),
         1 => end().prop_map(Op::Restart),
         3 => Just(Op::Settle),
     ]
@@ -259,6 +262,33 @@ impl std::fmt::Debug for Story {
     }
 }
 
+/// What takes several steps in one room, which come together too seldom by themselves.
+fn scene() -> impl Strategy<Value = Vec<Op>> {
+    let room = select(vec![Room::Plain, Room::Short, Room::Keyed, Room::Test]);
+    (0..4_u8, 0..DEVICES.len(), room, 4..20_u8, 30..60_u8, any::<u8>(), want()).prop_map(
+        |(scene, device, room, few, many, mix, want)| {
+            let publish =
+                |n, wait| Op::Publish(Publish { room, n, large: true, priority: 0, mix, repeat: None, wait });
+            let join = |want, wait| Op::Join { device, room, want, batch: false, snapshot: false, wait };
+            let (stop, go) = (Op::Pace { device, frames: Some(0) }, Op::Pace { device, frames: None });
+            match scene {
+                // While it reads history, more happens than anybody remembers.
+                0 => vec![publish(few, true), stop, join(Want::Start, true), publish(many, true), go],
+                // While it reads history, the channel begins anew.
+                2 => {
+                    let forget = Op::Forget { room, n: few };
+                    vec![publish(few, true), stop, join(Want::Start, true), forget, go]
+                }
+                // It falls behind.
+                1 => vec![join(want, true), stop, publish(many, true), go, publish(few, false)],
+                // It changes its mind.
+                _ => vec![publish(few, true), stop, join(want, false), join(Want::Start, false), go],
+            }
+        },
+    )
+}
+
 pub(super) fn story() -> impl Strategy<Value = Story> {
-    prop::collection::vec(op(), 1..60).prop_map(Story)
+    let part = prop_oneof![30 => op().prop_map(|op| vec![op]), 1 => scene()];
+    prop::collection::vec(part, 1..90).prop_map(|parts| Story(parts.concat()))
 }

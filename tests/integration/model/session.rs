@@ -1,13 +1,10 @@
-//! A connected client: the wire, what the server does for it in the order in which it asks, and what its client
-//! makes of the frames that it reads.
+//! A connection: the wire, and what the server does for it in the order in which it is asked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proptest::prop_assert;
 use serde_json::value::{RawValue, to_raw_value};
-use tidings::client::{Receiver, Verdict};
 use tidings::fanout::{Connection, Frame, JoinAck, JoinRequest, SendError, Since, Transport, outbox::Limits};
 use tidings::model::{Position, UserId};
 use tidings::sync::places::Places;
@@ -17,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::node::Node;
 use super::ops::{DEVICES, Room};
 use super::past::{Span, Tick};
-use super::world::{Checked, World};
+use super::world::World;
 use crate::support::channel;
 
 /// Small, so that little is enough to fall behind; never stuck, because a test may be slow.
@@ -343,64 +340,5 @@ impl Desk {
 
     fn rooms(&self) -> MutexGuard<'_, BTreeSet<Room>> {
         self.session.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The program at the other end, with the receiver that every client is told to have.
-#[derive(Debug, Default)]
-pub(super) struct Client {
-    receiver: Receiver,
-    read: usize,
-    joined: BTreeSet<Room>,
-}
-
-impl Client {
-    /// Reads what the transport has taken, and moves on in `seen`.
-    pub(super) fn read(&mut self, wire: &Wire, seen: &mut HashMap<Room, Position>) -> Checked {
-        let log = wire.log();
-        for entry in &log[self.read..] {
-            match entry {
-                Entry::Joined { room, since, stored, ack, .. } => {
-                    let asked = match since {
-                        _ if *stored => tidings::client::Since::Stored,
-                        Since::Now => tidings::client::Since::Now,
-                        Since::Start => tidings::client::Since::Start,
-                        Since::At(position) => tidings::client::Since::After(position.clone()),
-                    };
-                    let ack = serde_json::to_value(ack).expect("an acknowledgement is JSON");
-                    let ack = serde_json::from_value(ack).expect("the client reads it");
-                    self.receiver.joined(&asked, &ack);
-                    self.joined.insert(*room);
-                }
-                Entry::Left(room) => {
-                    self.receiver.left(room.name());
-                    self.joined.remove(room);
-                }
-                Entry::Frame { event, data } => self.frame(event, data)?,
-                _ => {}
-            }
-        }
-        self.read = log.len();
-        for room in &self.joined {
-            seen.extend(self.receiver.position(room.name()).map(|position| (*room, position.clone())));
-        }
-        Ok(())
-    }
-
-    fn frame(&mut self, event: &str, data: &RawValue) -> Checked {
-        let mut gaps = Vec::new();
-        for received in self.receiver.receive(event, data).expect("a frame of the contract") {
-            let room = Room::of(&received.envelope.channel);
-            match received.verdict {
-                Verdict::Deliver => {}
-                Verdict::Gap { .. } if room.is_lossy() => gaps.push(received.envelope),
-                verdict => prop_assert!(false, "the receiver says {:?} of {}", verdict, received.message),
-            }
-        }
-        for gap in gaps {
-            let position = Position { epoch: tidings::model::Epoch::new(&gap.epoch), offset: gap.offset };
-            self.receiver.skip_to(&gap.channel, position);
-        }
-        Ok(())
     }
 }

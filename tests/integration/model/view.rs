@@ -7,10 +7,10 @@ use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidings::fanout::{JoinAck, Since};
 use tidings::model::{Epoch, Message, Position, Snapshot};
 use tidings::sync::{Basis, Place};
 
+use super::ack::join;
 use super::ops::Room;
 use super::past::{Past, Span, Tick, same_state};
 use super::session::{Entry, Wire};
@@ -18,25 +18,25 @@ use super::world::{Checked, World};
 
 /// A room that is joined, as its receiver knows it.
 #[derive(Debug, Clone)]
-struct Member {
+pub(super) struct Member {
     /// Up to where it knows the channel.
-    at: Position,
+    pub(super) at: Position,
     /// Every place where it was since the join began, and the length of the log then.
-    handed: Vec<(usize, Position)>,
+    pub(super) handed: Vec<(usize, Position)>,
     /// What the acknowledgement promised: from where, up to where, and how many are still to come.
-    promised: Option<Promise>,
+    pub(super) promised: Option<Promise>,
     /// The reset that has to come first.
-    reset: Option<(&'static str, Position)>,
+    pub(super) reset: Option<(&'static str, Position)>,
     /// Messages that it was spared, and their keys: a newer one of each has to follow.
-    spared: Vec<(u64, String)>,
-    acked: Option<Position>,
+    pub(super) spared: Vec<(u64, String)>,
+    pub(super) acked: Option<Position>,
 }
 
 #[derive(Debug, Clone)]
-struct Promise {
-    base: u64,
-    upto: u64,
-    left: u64,
+pub(super) struct Promise {
+    pub(super) base: u64,
+    pub(super) upto: u64,
+    pub(super) left: u64,
 }
 
 /// `room:reset` as a client reads it.
@@ -100,14 +100,16 @@ impl View {
         })
     }
 
-    /// Whether the server had a reason to end the connection: history no longer reached back to where it was.
+    /// Whether the server had a reason to end the connection: history no longer reached back to where it was, or
+    /// to a new beginning of which it was to be told.
     fn may_be_ended(&self, world: &World, now: Tick) -> bool {
-        self.rooms.iter().any(|(room, member)| {
-            let pasts = world.pasts();
-            let past = pasts[room].iter().find(|past| past.epoch == member.at.epoch);
-            let span = Span { begin: now, end: now };
-            !room.is_lossy()
-                && past.is_some_and(|past| past.oldest(span, past.top()).1 > member.at.offset + 1)
+        let (pasts, span) = (world.pasts(), Span { begin: now, end: now });
+        self.rooms.iter().filter(|(room, _)| !room.is_lossy()).any(|(room, member)| {
+            let since = pasts[room].iter().skip_while(|past| past.epoch != member.at.epoch);
+            since.filter(|past| past.begin < now).any(|past| {
+                let known = if past.epoch == member.at.epoch { member.at.offset } else { 0 };
+                past.oldest(span, past.tops(span).1).1 > known + 1
+            })
         })
     }
 
@@ -161,6 +163,7 @@ impl View {
                     self.rooms
                 );
                 world.try_one("ended, because it lagged past history");
+                self.ended = true;
             }
             Entry::Saved { room, place, from } => self.saved(*room, place, *from)?,
             Entry::Loaded { room, place, expected } => {
@@ -329,96 +332,4 @@ impl Member {
         }
         Ok(())
     }
-}
-
-/// Checks an acknowledgement, and says what has to follow.
-fn join(
-    room: Room,
-    since: &Since,
-    wants_snapshot: bool,
-    ack: &JoinAck,
-    span: Span,
-    world: &World,
-) -> Result<Member, TestCaseError> {
-    let pasts = world.pasts();
-    let past = pasts[&room].iter().rev().find(|past| past.begin < span.end).expect("a past");
-    prop_assert_eq!((&ack.epoch, ack.room.as_str()), (&past.epoch, room.name()));
-    let top = Position { epoch: ack.epoch.clone(), offset: ack.offset };
-    let (low, high) = past.tops(span);
-    prop_assert!(
-        (low..=high).contains(&top.offset) || room.is_lossy(),
-        "the top of {:?} was {}..={}, not {}",
-        room,
-        low,
-        high,
-        top
-    );
-    let lost = lost(past, since, ack, span)?;
-    let recovered = *since != Since::Now && lost.is_none();
-    prop_assert_eq!(ack.recovered, recovered, "{:?} since {:?}, which is {:?}", ack, since, lost);
-    let base = match since {
-        Since::At(at) if recovered => at.offset,
-        Since::Start if recovered => 0,
-        _ => top.offset,
-    };
-    let survey = past.survey(base, top.offset).len() as u64;
-    let whole = past.oldest(span, top.offset).1 <= base + 1 || base == top.offset;
-    // What is trimmed before it is counted ends the connection later.
-    let right = if whole { ack.replayed == survey } else { ack.replayed <= survey };
-    prop_assert!(right, "{:?} since {:?}, where {} are to be sent", ack, since, survey);
-    let shown = room == Room::Test && (wants_snapshot || ack.replayed == 0);
-    let state = if shown { past.test_at(top.offset) } else { Ok(None) };
-    prop_assert!(
-        state.is_ok_and(|state| same_state(state, ack.snapshot.as_ref())),
-        "{:?} against {:?}",
-        ack,
-        state
-    );
-    world.try_one(match (lost, recovered, ack.replayed) {
-        (Some(reason), ..) => reason,
-        (None, true, 0) => "recovered nothing",
-        (None, true, _) => "recovered",
-        (None, false, _) => "joined now",
-    });
-    let promised = Promise { base, upto: top.offset, left: ack.replayed };
-    Ok(Member {
-        at: Position { epoch: top.epoch.clone(), offset: base },
-        handed: Vec::new(),
-        promised: (ack.replayed > 0).then_some(promised),
-        reset: lost.map(|reason| (reason, top)),
-        spared: Vec::new(),
-        acked: None,
-    })
-}
-
-/// Why the past could not be recovered, if so. Where retention or publishers ran at the same time, the
-/// acknowledgement says which it was.
-fn lost(
-    past: &Past,
-    since: &Since,
-    ack: &JoinAck,
-    span: Span,
-) -> Result<Option<&'static str>, TestCaseError> {
-    let offset = match since {
-        Since::Now => return Ok(None),
-        Since::At(at) if at.epoch != ack.epoch => return Ok(Some("epoch_changed")),
-        Since::At(at) => at.offset,
-        Since::Start => 0,
-    };
-    if offset > ack.offset {
-        return Ok(Some("ahead_of_top"));
-    }
-    if offset == ack.offset {
-        return Ok(None);
-    }
-    if past.room.is_lossy() {
-        return Ok(Some("trimmed"));
-    }
-    let (low, high) = past.oldest(span, ack.offset);
-    Ok(match offset + 1 {
-        next if next >= high => None,
-        next if next < low => Some("trimmed"),
-        _ if ack.recovered => None,
-        _ => Some("trimmed"),
-    })
 }
