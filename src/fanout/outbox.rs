@@ -45,7 +45,7 @@ impl Default for Limits {
 
 /// What has to be done after a change.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flush {
+pub enum Flush {
     /// Nothing, or what was arranged before.
     Nothing,
     /// Drain this much now.
@@ -56,7 +56,7 @@ pub(super) enum Flush {
 
 /// How much leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scope {
+pub enum Scope {
     /// Everything that waits.
     All,
     /// What waits of one channel.
@@ -65,7 +65,7 @@ pub(super) enum Scope {
 
 /// What leaves as one frame.
 #[derive(Debug)]
-pub(super) enum Outgoing<'a> {
+pub enum Outgoing<'a> {
     /// A message, and how many the receiver was spared right before it.
     One(&'a Arc<Published>, u64),
     /// Several of them.
@@ -75,7 +75,8 @@ pub(super) enum Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    pub(super) fn messages(&self) -> impl Iterator<Item = (&Arc<Published>, u64)> {
+    /// The messages in it, oldest of each channel first, and before each how many the receiver was spared.
+    pub fn messages(&self) -> impl Iterator<Item = (&Arc<Published>, u64)> {
         let (one, many) = match self {
             Self::One(message, conflated) => (Some((*message, *conflated)), [].as_slice()),
             Self::Batch(messages) => (None, *messages),
@@ -111,7 +112,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits, critical_alone: bool) -> Self {
+    /// An outbox of no channel. With `critical_alone` a critical message never rides in a batch.
+    #[must_use]
+    pub fn new(limits: Limits, critical_alone: bool) -> Self {
         Self {
             limits,
             critical_alone,
@@ -131,7 +134,7 @@ impl Outbox {
 
     /// Begins a membership, which replaces an earlier one of the same channel. Nothing live is taken for it
     /// before [`Outbox::go_live`].
-    pub(super) fn enter(&mut self, channel: &ChannelName, batch: bool) -> Membership {
+    pub fn enter(&mut self, channel: &ChannelName, batch: bool) -> Membership {
         self.leave(channel);
         self.memberships += 1;
         let membership = Membership(self.memberships);
@@ -146,7 +149,7 @@ impl Outbox {
     }
 
     /// The receiver knows everything up to `position`.
-    pub(super) fn set_written(&mut self, channel: &ChannelName, membership: Membership, position: Position) {
+    pub fn set_written(&mut self, channel: &ChannelName, membership: Membership, position: Position) {
         if let Some(lane) = self.member(channel, membership) {
             lane.written = Some(position);
         }
@@ -164,14 +167,14 @@ impl Outbox {
     }
 
     /// From now on live messages of the channel are taken; whether the membership still exists.
-    pub(super) fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
+    pub fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
         let Some(lane) = self.member(channel, membership) else { return false };
         lane.live = true;
         true
     }
 
     /// Takes a live message; what to do about it. A channel that is not live takes none: history has it.
-    pub(super) fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
+    pub fn push(&mut self, message: &Arc<Published>, window: Batch, now: Instant) -> Flush {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.channel == message.channel) else {
             return Flush::Nothing;
         };
@@ -283,7 +286,7 @@ impl Outbox {
     }
 
     /// What to do at `now`, when somebody looks.
-    pub(super) fn due(&mut self, now: Instant) -> Flush {
+    pub fn due(&mut self, now: Instant) -> Flush {
         match self.due {
             Some(due) if due <= now => {
                 self.due = None;
@@ -297,7 +300,7 @@ impl Outbox {
 
     /// Offers what `scope` says, most urgent channel first, frame by frame, until all has left or one is not
     /// taken.
-    pub(super) fn drain(
+    pub fn drain(
         &mut self,
         scope: &Scope,
         now: Instant,
@@ -328,7 +331,7 @@ impl Outbox {
     }
 
     /// When to look again after a drain that left something.
-    pub(super) fn next_due(&mut self, now: Instant, full: bool) -> Option<Instant> {
+    pub fn next_due(&mut self, now: Instant, full: bool) -> Option<Instant> {
         if full {
             self.due = Some(now + RETRY_FULL);
             return self.due;
