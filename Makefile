@@ -1,13 +1,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check fmt
+.PHONY: help demo test chaos bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help: ## show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a server with real test jobs and a live view, in one terminal
 	@cargo run --quiet -- demo
@@ -20,6 +20,9 @@ test: ## everything that CI checks; stops at the first failure
 	@RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 	@echo '== unit, integration and documentation tests'
 	@cargo test
+	@echo '== micro benchmarks, once through'
+	@cargo test --bench micro
+	@if command -v valgrind >/dev/null; then benches/callgrind --smoke encode owner-batch; fi
 	@echo '== interoperation with the official JavaScript client'
 	@cargo build --quiet
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
@@ -27,6 +30,10 @@ test: ## everything that CI checks; stops at the first failure
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
 		service::chaos service::never_reads service::reconnect_storm service::join_under_load
+
+bench-micro: ## what one message costs in each part: times, then instructions (needs valgrind)
+	@cargo bench --bench micro
+	@benches/callgrind
 
 check: ## formatting and lints only
 	@echo '== formatting'

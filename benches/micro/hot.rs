@@ -16,32 +16,50 @@ use crate::sample::{INTERVAL, Parts};
 /// How many subscribers the owner's step is measured with.
 const SUBSCRIBERS: usize = 1_000;
 
-/// A hot part: its name, what one operation of it is, and what runs so many rounds and tells how many
-/// operations they were.
-type Hot = (&'static str, &'static str, fn(usize) -> usize);
+/// A hot part.
+struct Hot {
+    name: &'static str,
+    /// What one operation of it is.
+    operation: &'static str,
+    /// So many make what comes once small beside what comes each time, and still end in a few seconds.
+    rounds: usize,
+    /// Runs so many rounds; how many operations they were.
+    run: fn(usize) -> usize,
+}
 
 const HOT: [Hot; 6] = [
-    ("encode", "message", hot_encode),
-    ("outbox", "message", |rounds| hot_outbox(rounds, false)),
-    ("outbox-batch", "message", |rounds| hot_outbox(rounds, true)),
-    ("owner-urgent", "delivery", |rounds| hot_owner(rounds, 1, Priority::High, false)),
-    ("owner", "delivery", |rounds| hot_owner(rounds, 10, Priority::Normal, false)),
-    ("owner-batch", "delivery", |rounds| hot_owner(rounds, 10, Priority::Normal, true)),
+    Hot { name: "encode", operation: "message", rounds: 1_000, run: encode_alone },
+    Hot { name: "outbox", operation: "message", rounds: 1_000, run: |n| push_and_drain(n, false) },
+    Hot { name: "outbox-batch", operation: "message", rounds: 1_000, run: |n| push_and_drain(n, true) },
+    Hot {
+        name: "owner-urgent",
+        operation: "delivery",
+        rounds: 20,
+        run: |n| step(n, 1, Priority::High, false),
+    },
+    Hot { name: "owner", operation: "delivery", rounds: 5, run: |n| step(n, 10, Priority::Normal, false) },
+    Hot {
+        name: "owner-batch",
+        operation: "delivery",
+        rounds: 5,
+        run: |n| step(n, 10, Priority::Normal, true),
+    },
 ];
 
-/// `--hot` lists the hot parts; `--hot NAME ROUNDS` runs one, and prints how many operations it was.
+/// `--hot` lists the hot parts: name, operation, rounds. `--hot NAME ROUNDS` runs one, and prints how many
+/// operations it was.
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     if arguments.is_empty() {
-        HOT.iter().for_each(|(name, operation, _)| println!("{name} {operation}"));
+        HOT.iter().for_each(|hot| println!("{} {} {}", hot.name, hot.operation, hot.rounds));
         return ExitCode::SUCCESS;
     }
-    let named = arguments.first().and_then(|name| HOT.iter().find(|(known, ..)| known == name));
+    let named = arguments.first().and_then(|name| HOT.iter().find(|hot| hot.name == name));
     let rounds = arguments.get(1).and_then(|rounds| rounds.parse().ok()).filter(|rounds| *rounds > 0);
-    let (Some((_, _, run)), Some(rounds)) = (named, rounds) else {
+    let (Some(hot), Some(rounds)) = (named, rounds) else {
         eprintln!("--hot NAME ROUNDS, and --hot alone lists the names");
         return ExitCode::from(2);
     };
-    println!("{}", run(rounds));
+    println!("{}", (hot.run)(rounds));
     ExitCode::SUCCESS
 }
 
@@ -52,7 +70,7 @@ fn measured<R>(run: impl FnOnce() -> R) -> R {
     black_box(run())
 }
 
-fn hot_encode(rounds: usize) -> usize {
+fn encode_alone(rounds: usize) -> usize {
     let parts = Parts::of("test-progress-stress_123", "test:progress");
     // What is made at the first call of all is none of a message's cost.
     drop(encode(&parts, 1));
@@ -62,7 +80,7 @@ fn hot_encode(rounds: usize) -> usize {
 }
 
 /// Ten messages within a window, as often as there are rounds.
-fn hot_outbox(rounds: usize, batch: bool) -> usize {
+fn push_and_drain(rounds: usize, batch: bool) -> usize {
     let messages = messages(10, "room-0", Priority::Normal);
     let mut desk = Desk::new(1, batch);
     messages.iter().for_each(|message| desk.push(message));
@@ -77,7 +95,7 @@ fn hot_outbox(rounds: usize, batch: bool) -> usize {
 }
 
 /// `n` messages at once to all subscribers, as often as there are rounds.
-fn hot_owner(rounds: usize, n: usize, priority: Priority, batch: bool) -> usize {
+fn step(rounds: usize, n: usize, priority: Priority, batch: bool) -> usize {
     let room = Room::new("window-room", SUBSCRIBERS, batch);
     let started = Instant::now();
     room.step(room.messages(n, priority));

@@ -7,6 +7,7 @@
 mod append;
 mod encode;
 mod hot;
+mod nowhere;
 mod outbox;
 mod owner;
 mod publish;

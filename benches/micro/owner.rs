@@ -9,18 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use tempfile::TempDir;
 use tidings::broker::LiveSink;
-use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::config::channels::{BUILTIN, Rules};
 use tidings::fanout::outbox::Limits;
 use tidings::fanout::{Connection, Fanout, Frame, JoinRequest, SendError, Since, Transport};
 use tidings::metrics;
 use tidings::model::{Epoch, Priority, Published};
-use tidings::store::{Store, Synchronous};
 use tidings::tasks::Tasks;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::nowhere::Nowhere;
 use crate::sample::{CHANNELS, Parts, channel};
 
 /// After so many messages the samples of the metrics are summed up, as the server does now and then.
@@ -56,22 +54,17 @@ pub(crate) struct Room {
     parts: Parts,
     offset: Cell<u64>,
     subscribers: Vec<Arc<Connection>>,
-    _store: (Store, TempDir),
 }
 
 impl Room {
     /// The channel called `name`, one of [`CHANNELS`]. Its subscribers have had a first message.
     pub(crate) fn new(name: &str, subscribers: usize, batch: bool) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let dir = TempDir::new().expect("a directory");
-        let store = Store::open(dir.path(), Synchronous::Normal).expect("the store opens");
         let rules =
             Rules::parse("channels.toml", &format!("{BUILTIN}{CHANNELS}")).expect("no mistake in them");
-        let rules = Arc::new(rules);
-        let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), Live::default()));
         let counted = Arc::<AtomicUsize>::default();
         let (fanout, subscribers, epoch) = runtime.block_on(async {
-            let fanout = Fanout::start(broker, rules, 1, &Tasks::new());
+            let fanout = Fanout::start(Arc::new(Nowhere::new()), Arc::new(rules), 1, &Tasks::new());
             let connect = || fanout.connect(Box::new(Counter(counted.clone())), Limits::default());
             let connections: Vec<_> = (0..subscribers).map(|_| connect()).collect();
             let mut epoch = None;
@@ -82,7 +75,7 @@ impl Room {
         });
         let parts = Parts::of(name, "custom:sample").in_epoch(epoch);
         let offset = Cell::new(0);
-        let room = Self { runtime, fanout, counted, parts, offset, subscribers, _store: (store, dir) };
+        let room = Self { runtime, fanout, counted, parts, offset, subscribers };
         // The first message of all finds quiet outboxes, and pays for what is made once.
         room.step(room.messages(1, Priority::Normal));
         room

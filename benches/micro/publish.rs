@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Request, header};
@@ -11,25 +10,23 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tempfile::TempDir;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
-use tidings::broker::{
-    AppendError, AppendGroup, Appended, Broker, BrokerError, Page, PageLimit, Survey, TestPage, Top,
-};
 use tidings::config::channels::Rules;
 use tidings::fanout::Fanout;
 use tidings::http::{HttpLimits, HttpState, Readiness, router};
 use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::metrics;
-use tidings::model::{ChannelName, Epoch, Incoming, Position, Snapshot, TestId, TestState};
+use tidings::model::Incoming;
 use tidings::notify::Notifier;
 use tidings::presence::embedded::EmbeddedPresence;
 use tidings::publish::Publisher;
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
-use tidings::store::{Store, StoreError, Synchronous};
+use tidings::store::{Store, Synchronous};
 use tidings::tasks::Tasks;
 use tidings::worker::runner::RunnerSet;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
+use crate::nowhere::Nowhere;
 use crate::sample::offered;
 
 const CHANNEL: &str = "test-progress-stress_123";
@@ -143,50 +140,5 @@ async fn state(dir: &TempDir) -> HttpState {
 }
 
 fn publisher(rules: &Arc<Rules>) -> Publisher {
-    Publisher::new(Arc::new(Nowhere(Epoch::new("h3k9q2m7c4x1"))), rules.clone(), MESSAGE_BYTES)
-}
-
-/// A broker that says yes at once and keeps nothing.
-struct Nowhere(Epoch);
-
-#[async_trait]
-impl Broker for Nowhere {
-    async fn append(
-        &self,
-        groups: Vec<AppendGroup>,
-    ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
-        let place = |group: AppendGroup| {
-            let position = Position { epoch: self.0.clone(), offset: 1 };
-            Ok(Appended { id: group.first.id, position, duplicate: false })
-        };
-        Ok(groups.into_iter().map(place).collect())
-    }
-
-    async fn top(&self, _: &ChannelName) -> Result<Top, BrokerError> {
-        Err(nothing())
-    }
-
-    async fn history(&self, _: &ChannelName, _: u64, _: PageLimit) -> Result<Page, BrokerError> {
-        Err(nothing())
-    }
-
-    async fn survey(&self, _: &ChannelName, _: u64, _: u64) -> Result<Survey, BrokerError> {
-        Err(nothing())
-    }
-
-    async fn snapshot(&self, _: &TestId) -> Result<Option<Snapshot>, BrokerError> {
-        Err(nothing())
-    }
-
-    async fn tests(&self, _: Option<TestState>, _: Option<i64>, _: usize) -> Result<TestPage, BrokerError> {
-        Err(nothing())
-    }
-
-    async fn retain(&self) -> Result<bool, BrokerError> {
-        Ok(false)
-    }
-}
-
-fn nothing() -> BrokerError {
-    BrokerError::Unavailable(StoreError::Closed)
+    Publisher::new(Arc::new(Nowhere::new()), rules.clone(), MESSAGE_BYTES)
 }
