@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench-peers check fmt
+.PHONY: help demo test chaos bench-peers bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -20,6 +20,9 @@ test: ## everything that CI checks; stops at the first failure
 	@RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 	@echo '== unit, integration and documentation tests'
 	@cargo test
+	@echo '== micro benchmarks, once through'
+	@cargo test --bench micro
+	@if command -v valgrind >/dev/null; then benches/callgrind --smoke encode owner-batch; fi
 	@echo '== interoperation with the official JavaScript client'
 	@cargo build --quiet
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
@@ -34,6 +37,10 @@ chaos: ## the proofs of delivery at full size: kills, storms, a peer that never 
 
 bench-peers: ## speed and memory beside Node Socket.IO and a floor, in one run (a quarter of an hour)
 	@benches/peers/run.mjs
+
+bench-micro: ## what one message costs in each part: times, then instructions (needs valgrind)
+	@cargo bench --bench micro
+	@benches/callgrind
 
 check: ## formatting and lints only
 	@echo '== formatting'

@@ -45,7 +45,7 @@ impl Default for Limits {
 
 /// What has to be done after a change.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flush {
+pub enum Flush {
     /// Nothing, or what was arranged before.
     Nothing,
     /// Drain this much now.
@@ -69,7 +69,7 @@ impl Flush {
 
 /// How much leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scope {
+pub enum Scope {
     /// Everything that waits.
     All,
     /// What waits of one channel.
@@ -77,7 +77,7 @@ pub(super) enum Scope {
 }
 
 /// Where frames leave.
-pub(super) trait Exit {
+pub trait Exit {
     /// As [`super::Transport::send`].
     fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError>;
     /// As [`super::Transport::flush`].
@@ -110,7 +110,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits, critical_alone: bool) -> Self {
+    /// An outbox of no channel. With `critical_alone` a critical message never rides in a batch.
+    #[must_use]
+    pub fn new(limits: Limits, critical_alone: bool) -> Self {
         Self {
             limits,
             critical_alone,
@@ -130,7 +132,7 @@ impl Outbox {
 
     /// Begins a membership, which replaces an earlier one of the same channel. Nothing live is taken for it
     /// before [`Outbox::go_live`].
-    pub(super) fn enter(&mut self, channel: &ChannelName, batch: bool) -> Membership {
+    pub fn enter(&mut self, channel: &ChannelName, batch: bool) -> Membership {
         self.leave(channel);
         self.memberships += 1;
         let membership = Membership(self.memberships);
@@ -145,7 +147,7 @@ impl Outbox {
     }
 
     /// The receiver knows everything up to `position`.
-    pub(super) fn set_written(&mut self, channel: &ChannelName, membership: Membership, position: Position) {
+    pub fn set_written(&mut self, channel: &ChannelName, membership: Membership, position: Position) {
         if let Some(lane) = self.member(channel, membership) {
             lane.written = Some(position);
         }
@@ -168,7 +170,7 @@ impl Outbox {
     }
 
     /// From now on live messages of the channel are taken; whether the membership still exists.
-    pub(super) fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
+    pub fn go_live(&mut self, channel: &ChannelName, membership: Membership) -> bool {
         let Some(lane) = self.member(channel, membership) else { return false };
         lane.live = true;
         true
@@ -182,7 +184,7 @@ impl Outbox {
 
     /// Takes live messages of one membership, oldest first; how many of them, and what to do about it before the
     /// rest. One that is not live takes none: history has them.
-    pub(super) fn push(
+    pub fn push(
         &mut self,
         membership: Membership,
         messages: &[Arc<Published>],
@@ -311,7 +313,7 @@ impl Outbox {
     }
 
     /// What to do at `now`, when somebody looks.
-    pub(super) fn due(&mut self, now: Instant) -> Flush {
+    pub fn due(&mut self, now: Instant) -> Flush {
         match self.due {
             Some(due) if due <= now => {
                 self.due = None;
@@ -326,12 +328,7 @@ impl Outbox {
 
     /// Offers what `scope` says to `exit`, most urgent channel first, frame by frame, until all has left or one is
     /// not taken.
-    pub(super) fn drain(
-        &mut self,
-        scope: &Scope,
-        now: Instant,
-        exit: &mut impl Exit,
-    ) -> Result<(), SendError> {
+    pub fn drain(&mut self, scope: &Scope, now: Instant, exit: &mut impl Exit) -> Result<(), SendError> {
         let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
         let before = self.count;
         let result = match scope {
@@ -360,7 +357,7 @@ impl Outbox {
     }
 
     /// When to look again after a drain that left something.
-    pub(super) fn next_due(&mut self, now: Instant, full: bool) -> Option<Instant> {
+    pub fn next_due(&mut self, now: Instant, full: bool) -> Option<Instant> {
         if full {
             self.due = Some(now + RETRY_FULL);
             return self.due;
