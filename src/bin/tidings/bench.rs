@@ -1,6 +1,6 @@
 //! `tidings bench`: measures a server from outside, as its clients see it.
 //!
-//! `queue` times jobs. The others measure the fan-out of any server that speaks our small contract (WebSocket,
+//! `queue` times jobs, `urgent` a critical message. The others measure the fan-out of any server that speaks our small contract (WebSocket,
 //! `room:join`, `POST /api/v1/events`): `target` finds or starts the server, `swarm` are the subscribers,
 //! `publisher` sends, `pace` keeps the two together, `load` runs and watches them, `report` says what came of it.
 
@@ -17,6 +17,7 @@ mod sustained;
 mod swarm;
 mod target;
 mod throughput;
+mod urgent;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum What {
     Recovery(recovery::Args),
     /// From the submission of a job to the message that its test started, one job after the other.
     Queue(queue::Args),
+    /// How long a critical message takes to a client that is owed thousands of low ones.
+    Urgent(urgent::Args),
 }
 
 /// In how many threads the benchmark receives.
@@ -66,6 +69,7 @@ struct Threads {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.what {
         What::Queue(args) => queue::run(args).await,
+        What::Urgent(args) => urgent::run(args).await,
         What::Storm(args) => {
             measure(args.target.clone(), args.clients, move |target| storm::run(&args, target)).await
         }

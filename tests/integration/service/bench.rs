@@ -45,6 +45,17 @@ fn the_queue_benchmark_prints_its_figures() {
 }
 
 #[test]
+fn a_critical_message_is_timed_with_and_without_low_ones_before_it() {
+    let figures = figures(&["urgent", "--rounds", "2", "--low", "700", "--payload", "50"]);
+    assert_eq!(figures["delivered"], 2 * 702, "{figures}");
+    let n = |name: &str| figures[name].as_u64().unwrap_or_else(|| panic!("{name} is missing in {figures}"));
+    assert_eq!(n("before") + n("overtaken"), 2 * 700, "{figures}");
+    for name in ["idle_us", "behind_us"] {
+        assert!(figures[name]["p50"].as_u64().is_some_and(|us| us > 0), "{figures}");
+    }
+}
+
+#[test]
 fn a_storm_lets_every_client_join() {
     let figures = figures(&["storm", "--clients", "40", "--rooms", "3", "--hold", "0s", "--threads", "2"]);
     assert_eq!(figures["benchmark"], "storm");

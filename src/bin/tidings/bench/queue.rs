@@ -40,7 +40,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let url = server.or_else(|| own.as_ref().map(OwnServer::url)).context("there is no server")?;
     let measured = measure_queue(&url, jobs).await;
     if let Some(own) = own {
-        own.app.stop().await;
+        own.stop().await;
     }
     let figures = measured?;
     let at = |quantile| Duration::from_micros(figures.value_at_quantile(quantile));
@@ -65,14 +65,14 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// A server for the time of the benchmark.
-struct OwnServer {
+pub(super) struct OwnServer {
     app: App,
     // Removed with its contents when the benchmark ends.
     _dir: tempfile::TempDir,
 }
 
 impl OwnServer {
-    async fn start() -> Result<Self, Failure> {
+    pub(super) async fn start() -> Result<Self, Failure> {
         let dir = tempfile::tempdir().context("no temporary directory could be made")?;
         let settings = Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -83,7 +83,11 @@ impl OwnServer {
         Ok(Self { app, _dir: dir })
     }
 
-    fn url(&self) -> String {
+    pub(super) async fn stop(self) {
+        self.app.stop().await;
+    }
+
+    pub(super) fn url(&self) -> String {
         format!("http://{}", self.app.address())
     }
 }
