@@ -12,6 +12,7 @@ mod history;
 mod join;
 pub mod outbox;
 mod owner;
+mod tally;
 mod ticker;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};

@@ -206,10 +206,10 @@ pub fn delivered(priority: Priority, latency_ms: i64, n: usize) {
     HOT.latency[slot(priority)].record_many(seconds(latency_ms), n);
 }
 
-/// `messages` left an outbox at once.
-pub fn flushed(messages: usize) {
+/// `messages` left an outbox at once, and as many another, `n` in all.
+pub fn flushed(messages: usize, n: usize) {
     #[expect(clippy::cast_precision_loss, reason = "no outbox holds 2^52 messages")]
-    HOT.batch.record(messages as f64);
+    HOT.batch.record_many(messages as f64, n);
 }
 
 /// A newer message took the place of `n` pending ones.

@@ -77,11 +77,11 @@ impl Desk {
 
     fn act(&mut self, flush: Flush) {
         if let Flush::Now(scope) = flush {
-            self.drain(&scope);
+            self.drain(scope);
         }
     }
 
-    fn drain(&mut self, scope: &Scope) {
+    fn drain(&mut self, scope: Scope) {
         let mut exit = Door { full: self.transport_is_full, left: &mut self.left };
         let result = self.outbox.drain(scope, self.now, &mut exit);
         self.outbox.next_due(self.now, result.is_err());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
-use tokio::time::Instant;
 
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
+use super::tally::Tally;
 use crate::config::channels::Batch;
 use crate::metrics;
 use crate::model::{ChannelName, Position, Published};
@@ -120,7 +120,7 @@ impl Channel {
         }
         subscriber.live_after = Some(from.offset);
         let missed: Vec<_> = self.ring.iter().filter(|m| m.position.offset > from.offset).cloned().collect();
-        subscriber.connection.push(membership, &missed, self.window, Instant::now());
+        subscriber.connection.push(membership, &missed, self.window, &mut Tally::new());
         GoLive::Live
     }
 
@@ -153,13 +153,13 @@ impl Channel {
     /// One subscriber after the other gets all of `messages`, whose offsets rise by one.
     fn hand_out(&mut self, messages: &[Arc<Published>]) {
         let Some(first) = messages.first().map(|message| message.position.offset) else { return };
-        let now = Instant::now();
+        let mut tally = Tally::new();
         let mut any_closed = false;
         for subscriber in &self.subscribers {
             if let Some(after) = subscriber.live_after {
                 let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
                 let news = messages.get(known..).unwrap_or_default();
-                subscriber.connection.push(subscriber.membership, news, self.window, now);
+                subscriber.connection.push(subscriber.membership, news, self.window, &mut tally);
             }
             any_closed |= subscriber.connection.is_closed();
         }

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::Fanout;
 use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Scope};
+use super::tally::Tally;
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
-use crate::model::{ChannelName, Position, Priority, Published};
-use crate::{metrics, model};
+use crate::metrics;
+use crate::model::{ChannelName, Position, Published};
 
 /// Names a connection within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -183,15 +184,15 @@ impl Connection {
         membership: Membership,
         mut messages: &[Arc<Published>],
         window: Batch,
-        now: Instant,
+        tally: &mut Tally,
     ) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
         while !messages.is_empty() {
-            let (taken, flush) = outbox.push(membership, messages, window, now);
-            self.act(&mut outbox, flush);
+            let (taken, flush) = outbox.push(membership, messages, window, tally.now());
+            self.act(&mut outbox, flush, tally);
             messages = &messages[taken..];
         }
     }
@@ -211,7 +212,7 @@ impl Connection {
         let Some(flush) = outbox.resume(membership, message, conflated, window, Instant::now()) else {
             return false;
         };
-        self.act(&mut outbox, flush);
+        self.act(&mut outbox, flush, &mut Tally::new());
         true
     }
 
@@ -225,7 +226,7 @@ impl Connection {
     ) {
         let mut outbox = self.lock();
         let flush = outbox.reset(channel, membership, notice, position);
-        self.act(&mut outbox, flush);
+        self.act(&mut outbox, flush, &mut Tally::new());
     }
 
     /// The same for one that listens. One that reads history finds out by itself, and may be further already.
@@ -239,7 +240,7 @@ impl Connection {
         let mut outbox = self.lock();
         if outbox.is_live(channel, membership) {
             let flush = outbox.reset(channel, membership, notice, position);
-            self.act(&mut outbox, flush);
+            self.act(&mut outbox, flush, &mut Tally::new());
         }
     }
 
@@ -275,7 +276,7 @@ impl Connection {
         let mut outbox = self.lock();
         if !outbox.has_room() {
             let flush = outbox.hurry();
-            self.act(&mut outbox, flush);
+            self.act(&mut outbox, flush, &mut Tally::new());
         }
         outbox.has_room()
     }
@@ -284,30 +285,31 @@ impl Connection {
     pub(super) fn hurry(self: &Arc<Self>) {
         let mut outbox = self.lock();
         let flush = outbox.hurry();
-        self.act(&mut outbox, flush);
+        self.act(&mut outbox, flush, &mut Tally::new());
     }
 
     /// Flushes what is due; called by the ticker.
-    pub(super) fn tick(self: &Arc<Self>) {
+    pub(super) fn tick(self: &Arc<Self>, tally: &mut Tally) {
         if self.is_closed() {
             return;
         }
         let mut outbox = self.lock();
-        let flush = outbox.due(Instant::now());
-        self.act(&mut outbox, flush);
+        let now = tally.now();
+        let flush = outbox.due(now);
+        self.act(&mut outbox, flush, tally);
         if outbox.has_room() {
             // Also where nothing was left to write: whoever fell behind waits for just that.
             self.drained.notify_waiters();
         }
-        if outbox.is_stuck(Instant::now()) {
+        if outbox.is_stuck(now) {
             drop(outbox);
             self.give_up("its transport took nothing for longer than it may");
         }
     }
 
-    fn act(self: &Arc<Self>, outbox: &mut Outbox, flush: Flush) {
+    fn act(self: &Arc<Self>, outbox: &mut Outbox, flush: Flush, tally: &mut Tally) {
         let next = match flush {
-            Flush::Now(scope) => self.write(outbox, &scope),
+            Flush::Now(scope) => self.write(outbox, scope, tally),
             Flush::At(due) => Some(due),
             Flush::Nothing => None,
         };
@@ -323,11 +325,14 @@ impl Connection {
     }
 
     /// Writes what `scope` says; when to look again, if something is left.
-    fn write(&self, outbox: &mut Outbox, scope: &Scope) -> Option<Instant> {
-        let now = Instant::now();
-        let mut exit = Counted::new(&*self.transport);
+    fn write(&self, outbox: &mut Outbox, scope: Scope, tally: &mut Tally) -> Option<Instant> {
+        let now = tally.now();
+        let mut exit = Counted { transport: &*self.transport, tally, written: 0 };
         let result = outbox.drain(scope, now, &mut exit);
-        exit.count();
+        let written = exit.written;
+        if written > 0 {
+            tally.flushed(written);
+        }
         if result == Err(SendError::Closed) {
             outbox.clear();
             return None;
@@ -350,48 +355,20 @@ impl Connection {
     }
 }
 
-/// A transport whose deliveries are counted. Neighbours are mostly of one time and priority, and counted together.
+/// A transport whose deliveries are counted.
 struct Counted<'a> {
     transport: &'a dyn Transport,
-    now_ms: i64,
+    tally: &'a mut Tally,
     written: usize,
-    alike: Option<(Priority, i64)>,
-    n: usize,
-}
-
-impl<'a> Counted<'a> {
-    fn new(transport: &'a dyn Transport) -> Self {
-        Self { transport, now_ms: model::now_ms(), written: 0, alike: None, n: 0 }
-    }
-
-    fn note(&mut self, message: &Published) {
-        let alike = Some((message.priority, message.timestamp_ms));
-        if self.alike != alike {
-            self.tell();
-            self.alike = alike;
-        }
-        self.n += 1;
-        self.written += 1;
-    }
-
-    fn tell(&mut self) {
-        if let Some((priority, accepted_ms)) = self.alike.take() {
-            metrics::delivered(priority, self.now_ms - accepted_ms, std::mem::take(&mut self.n));
-        }
-    }
-
-    fn count(mut self) {
-        self.tell();
-        if self.written > 0 {
-            metrics::flushed(self.written);
-        }
-    }
 }
 
 impl Exit for Counted<'_> {
     fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
         self.transport.send(frame)?;
-        frame.messages().for_each(|message| self.note(message));
+        for message in frame.messages() {
+            self.tally.delivered(message);
+            self.written += 1;
+        }
         Ok(())
     }
 

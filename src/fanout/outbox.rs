@@ -44,7 +44,7 @@ impl Default for Limits {
 }
 
 /// What has to be done after a change.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
     /// Nothing, or what was arranged before.
     Nothing,
@@ -68,12 +68,12 @@ impl Flush {
 }
 
 /// How much leaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Everything that waits.
     All,
-    /// What waits of one channel.
-    Channel(ChannelName),
+    /// What waits of one membership.
+    Lane(Membership),
 }
 
 /// Where frames leave.
@@ -242,7 +242,7 @@ impl Outbox {
         lane.clear();
         lane.add(Pending::Reset { notice, position }, turn, false);
         self.recount();
-        if self.full { Flush::Nothing } else { Flush::Now(Scope::Channel(channel.clone())) }
+        if self.full { Flush::Nothing } else { Flush::Now(Scope::Lane(membership)) }
     }
 
     /// The channels that have fallen behind since the last call.
@@ -262,7 +262,7 @@ impl Outbox {
         let (urgent, full, turn) = (message.priority.is_urgent(), self.full, self.next_turn());
         self.batch_max = self.batch_max.min(window.max.max(1));
         let lane = &mut self.lanes[lane];
-        let before = (lane.len(), lane.bytes());
+        let (before, membership) = ((lane.len(), lane.bytes()), lane.membership);
         lane.add(Pending::Message { message: message.clone(), conflated, promised }, turn, full);
         self.count = self.count + lane.len() - before.0;
         self.bytes = self.bytes + lane.bytes() - before.1;
@@ -278,7 +278,7 @@ impl Outbox {
             return Flush::Now(Scope::All);
         }
         if urgent {
-            return Flush::Now(Scope::Channel(message.channel.clone()));
+            return Flush::Now(Scope::Lane(membership));
         }
         let quiet_from = self.last_flush.map(|last| last + window.interval);
         match quiet_from {
@@ -328,14 +328,14 @@ impl Outbox {
 
     /// Offers what `scope` says to `exit`, most urgent channel first, frame by frame, until all has left or one is
     /// not taken.
-    pub fn drain(&mut self, scope: &Scope, now: Instant, exit: &mut impl Exit) -> Result<(), SendError> {
+    pub fn drain(&mut self, scope: Scope, now: Instant, exit: &mut impl Exit) -> Result<(), SendError> {
         let rules = BatchRules { max: self.batch_max, critical_alone: self.critical_alone };
         let before = self.count;
         let result = match scope {
-            Scope::Channel(channel) => self
+            Scope::Lane(membership) => self
                 .lanes
                 .iter_mut()
-                .filter(|lane| lane.channel == *channel)
+                .filter(|lane| lane.membership == membership)
                 .try_for_each(|lane| drain_lanes(std::slice::from_mut(lane), rules, exit)),
             Scope::All => {
                 self.last_flush = Some(now);

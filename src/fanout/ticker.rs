@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Connection;
+use super::tally::Tally;
 
 /// The grid of due times.
 const GRID: Duration = Duration::from_millis(5);
@@ -65,8 +66,9 @@ impl Ticker {
 
     fn look(&self, line: u64) {
         let due = self.lock().remove(&line).unwrap_or_default();
+        let mut tally = Tally::new();
         for connection in due {
-            connection.tick();
+            connection.tick(&mut tally);
         }
     }
 

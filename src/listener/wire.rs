@@ -143,8 +143,15 @@ impl State {
             return Ok(false);
         }
         let stream = self.stream.upgrade().ok_or(io::ErrorKind::NotConnected)?;
-        while !self.rest.is_empty() {
-            match stream.try_write_vectored(&self.slices()) {
+        while let Some(front) = self.rest.front() {
+            // The kernel takes one buffer for less than a list of one.
+            let written = if self.rest.len() == 1 {
+                stream.try_write(front)
+            } else {
+                let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+                stream.try_write_vectored(self.slices(&mut slices))
+            };
+            match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.taken(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -158,14 +165,17 @@ impl State {
     fn poll_rest(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Inside of a frame of the other side nothing of this one has begun.
         while !self.rest.is_empty() && matches!(&self.phase, Phase::Frames(walk) if walk.at_boundary()) {
-            let n = ready!(poll_stream(stream, cx, &self.slices()))?;
+            let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+            let n = ready!(poll_stream(stream, cx, self.slices(&mut slices)))?;
             self.taken(n);
         }
         Poll::Ready(Ok(()))
     }
 
-    fn slices(&self) -> Vec<IoSlice<'_>> {
-        self.rest.iter().take(FRAMES_AT_ONCE).map(|frame| IoSlice::new(frame)).collect()
+    fn slices<'a, 'b>(&'a self, slices: &'b mut [IoSlice<'a>; FRAMES_AT_ONCE]) -> &'b [IoSlice<'a>] {
+        let n = self.rest.len().min(FRAMES_AT_ONCE);
+        slices.iter_mut().zip(&self.rest).for_each(|(slice, frame)| *slice = IoSlice::new(frame));
+        &slices[..n]
     }
 
     fn taken(&mut self, mut n: usize) {

@@ -117,7 +117,7 @@ impl Desk {
             Flush::At(due) => self.looks.push(due),
             Flush::Now(scope) => {
                 let mut exit = Door { frames: &mut self.frames, capacity: &mut self.capacity };
-                let result = self.outbox.drain(&scope, Instant::now(), &mut exit);
+                let result = self.outbox.drain(scope, Instant::now(), &mut exit);
                 self.was_full |= result.is_err();
                 self.looks.extend(self.outbox.next_due(Instant::now(), result.is_err()));
             }
