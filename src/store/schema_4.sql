@@ -1,6 +1,7 @@
 -- Messages stand in the order in which they were stored: what is appended together lies together, at the end of the
 -- table, however many channels it is for. Their places and ids are small and apart. `message_place` holds the
--- conflation key too, so that a replay can be counted without reading the messages.
+-- conflation key too, so that a replay can be counted without reading the messages. `message_id` begins with the id:
+-- those that the server makes rise with time, so that they, too, are added at one end.
 CREATE TABLE message_4 (
   seq            INTEGER PRIMARY KEY,
   channel        INTEGER NOT NULL,
@@ -17,4 +18,4 @@ INSERT INTO message_4 (channel, offset, id, event, priority, timestamp, conflati
 DROP TABLE message;
 ALTER TABLE message_4 RENAME TO message;
 CREATE INDEX message_place ON message (channel, offset, conflation_key);
-CREATE UNIQUE INDEX message_id ON message (channel, id);
+CREATE UNIQUE INDEX message_id ON message (id, channel);
