@@ -159,7 +159,7 @@ impl Voice {
         if self.socket.transport_type() != TransportType::Websocket {
             return None;
         }
-        state.line = self.carriers.websocket(self.socket.id.as_str());
+        state.line = self.carriers.websocket(self.socket.id);
         state.line.as_ref()?.upgrade()
     }
 
