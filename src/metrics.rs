@@ -3,6 +3,8 @@
 //! Labels are namespaces, priorities, outcomes, reasons and states, never a channel, user, test or job id, so
 //! the number of series is bounded by the configuration. All are registered at start, so that they exist at 0.
 
+mod distribution;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use ::metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::model::{Priority, TestState};
+use distribution::Distribution;
 
 /// Delivery and append latencies, in seconds: from a tenth of a millisecond to ten seconds.
 const LATENCY_SECONDS: &[f64] =
@@ -46,10 +49,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("latency_seconds".to_owned()), LATENCY_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("append_seconds".to_owned()), LATENCY_SECONDS)?
         .set_buckets_for_metric(Matcher::Prefix("tidings_job".to_owned()), JOB_SECONDS)?
-        .set_buckets_for_metric(Matcher::Full("tidings_batch_messages".to_owned()), BATCH_MESSAGES)?
         .install_recorder()?;
     describe();
     LazyLock::force(&HOT);
@@ -65,6 +66,20 @@ pub fn sum_up() {
     if let Some(handle) = &*installed {
         handle.run_upkeep();
     }
+}
+
+/// All metrics of this process, in the text format of Prometheus.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    let mut text = handle.render();
+    text.push_str(LATENCY_HEAD);
+    for (priority, latency) in Priority::ALL.iter().zip(&LATENCY) {
+        let labels = format!("priority=\"{}\"", priority.name());
+        latency.render(&mut text, "tidings_delivery_latency_seconds", &labels);
+    }
+    text.push_str(BATCH_HEAD);
+    BATCH.render(&mut text, "tidings_batch_messages", "");
+    text
 }
 
 /// Makes the series of these namespaces exist before their first message.
@@ -87,12 +102,6 @@ fn describe() {
     describe_gauge!("tidings_channels", "Channels with at least one subscriber on this node");
     describe_counter!("tidings_publications_total", "Messages appended, by namespace and priority");
     describe_counter!("tidings_deliveries_total", "Messages handed to sockets, by priority");
-    describe_histogram!(
-        "tidings_delivery_latency_seconds",
-        Unit::Seconds,
-        "From the acceptance of a message to its hand-over to a socket, by priority"
-    );
-    describe_histogram!("tidings_batch_messages", "Messages that left a connection's outbox at once");
     describe_counter!(
         "tidings_conflated_total",
         "Messages that a newer one with the same key made superfluous"
@@ -156,8 +165,6 @@ fn register() {
 /// Handles that the hot paths use without looking them up.
 struct Hot {
     deliveries: [Counter; 4],
-    latency: [Histogram; 4],
-    batch: Histogram,
     append: Histogram,
     connections: Gauge,
     subscriptions: Gauge,
@@ -166,13 +173,23 @@ struct Hot {
 
 static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     deliveries: Priority::ALL.map(|p| counter!("tidings_deliveries_total", "priority" => p.name())),
-    latency: Priority::ALL.map(|p| histogram!("tidings_delivery_latency_seconds", "priority" => p.name())),
-    batch: histogram!("tidings_batch_messages"),
     append: histogram!("tidings_broker_append_seconds"),
     connections: gauge!("tidings_connections"),
     subscriptions: gauge!("tidings_subscriptions"),
     channels: gauge!("tidings_channels"),
 });
+
+// What is measured with each delivery is counted here, and not kept for the recorder.
+static LATENCY: [Distribution; 4] = [const { Distribution::new(LATENCY_SECONDS, 1000.0) }; 4];
+static BATCH: Distribution = Distribution::new(BATCH_MESSAGES, 1.0);
+const LATENCY_HEAD: &str = "\
+# HELP tidings_delivery_latency_seconds From the acceptance of a message to its hand-over to a socket, by priority
+# TYPE tidings_delivery_latency_seconds histogram
+";
+const BATCH_HEAD: &str = "\
+# HELP tidings_batch_messages Messages that left a connection's outbox at once
+# TYPE tidings_batch_messages histogram
+";
 
 // The recorder's own counters cannot be read back but as text.
 static PUBLISHED: AtomicU64 = AtomicU64::new(0);
@@ -203,13 +220,12 @@ pub fn published(namespace: &str, priority: Priority) {
 pub fn delivered(priority: Priority, latency_ms: i64, n: usize) {
     DELIVERED.fetch_add(n as u64, Ordering::Relaxed);
     HOT.deliveries[slot(priority)].increment(n as u64);
-    HOT.latency[slot(priority)].record_many(seconds(latency_ms), n);
+    LATENCY[slot(priority)].record(u64::try_from(latency_ms).unwrap_or(0), n as u64);
 }
 
 /// `messages` left an outbox at once, and as many another, `n` in all.
 pub fn flushed(messages: usize, n: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "no outbox holds 2^52 messages")]
-    HOT.batch.record_many(messages as f64, n);
+    BATCH.record(messages as u64, n as u64);
 }
 
 /// A newer message took the place of `n` pending ones.
@@ -303,4 +319,28 @@ fn seconds(ms: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a latency has no 53 bits of milliseconds")]
     let seconds = ms.max(0) as f64 / 1000.0;
     seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_here_is_rendered_once_beside_what_the_recorder_knows() {
+        let handle = install().unwrap();
+        delivered(Priority::Critical, 3, 7);
+        flushed(7, 1);
+        let text = render(&handle);
+        for name in ["tidings_delivery_latency_seconds", "tidings_batch_messages", "tidings_job_wait_seconds"]
+        {
+            assert_eq!(text.matches(&format!("# TYPE {name} histogram\n")).count(), 1, "{name}");
+            assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+        }
+        let counted = text.lines().find_map(|line| {
+            line.strip_prefix("tidings_delivery_latency_seconds_count{priority=\"critical\"} ")?.parse().ok()
+        });
+        // Other tests of this process may deliver, too.
+        assert!(counted.is_some_and(|n: u64| n >= 7), "{counted:?}");
+        assert!(text.contains("tidings_batch_messages_bucket{le=\"+Inf\"} "));
+    }
 }

@@ -27,9 +27,9 @@ pub trait Line: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug, Clone)]
 pub struct Arrival {
     /// Names it; no other connection ever has the same name.
-    pub connection_id: String,
+    pub connection_id: Arc<str>,
     /// The client's name for its device.
-    pub client_id: String,
+    pub client_id: Arc<str>,
     /// Whose it is, if it said so.
     pub user_id: Option<UserId>,
     /// When it came, in ms since the Unix epoch.

@@ -161,7 +161,7 @@ impl Edge {
         // Admitted before, so it can be read.
         let handshake = Handshake::parse(auth).unwrap_or_default();
         let began = socket.req_parts();
-        self.carriers.open(socket.id.as_str(), &began.headers, &began.extensions);
+        self.carriers.open(socket.id, &began.headers, &began.extensions);
         let session = Session::start(&self, socket, handshake);
         self.sessions().insert(socket.id, session.clone());
         let edge = Arc::downgrade(&self);
@@ -186,13 +186,13 @@ impl Edge {
     }
 
     fn disconnected(&self, sid: Sid, broke: bool) {
-        self.carriers.forget(sid.as_str());
+        self.carriers.forget(sid);
         self.forget(sid, broke);
     }
 
     /// Ends a client that may or may not know of it: what carries it, and its session.
     fn end(&self, sid: Sid) {
-        self.carriers.end(sid.as_str());
+        self.carriers.end(sid);
         self.forget(sid, true);
     }
 

@@ -136,6 +136,10 @@ impl Outbox {
         self.leave(channel);
         self.memberships += 1;
         let membership = Membership(self.memberships);
+        if self.lanes.is_empty() {
+            // Most connections join one channel, and a vector begins with room for four.
+            self.lanes.reserve_exact(1);
+        }
         self.lanes.push(Lane::new(channel.clone(), membership, batch));
         membership
     }

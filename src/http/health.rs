@@ -117,7 +117,7 @@ pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoRes
         (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, state.metrics.render())
+    (headers, gauges::render(&state.metrics))
 }
 
 /// The cheapest question that only a working store can answer.

@@ -78,8 +78,7 @@ impl Wire {
         if !matches!(state.phase, Phase::Frames(_)) {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        state.rest.extend(frames.drain(..));
-        state.flush()
+        state.write(frames)
     }
 
     /// Offers the peer again what it did not take; whether nothing waits any more.
@@ -87,7 +86,12 @@ impl Wire {
     /// # Errors
     /// As [`Wire::write`].
     pub fn flush(&self) -> io::Result<bool> {
-        self.lock().flush()
+        let mut state = self.lock();
+        let clear = state.flush()?;
+        if clear {
+            state.rest = VecDeque::new();
+        }
+        Ok(clear)
     }
 
     /// Writes for whoever serves the connection.
@@ -134,6 +138,20 @@ impl Wire {
 }
 
 impl State {
+    /// The room for frames goes back and forth: mostly the peer takes all at once, and one of us suffices with it.
+    fn write(&mut self, frames: &mut Vec<Bytes>) -> io::Result<bool> {
+        if self.rest.is_empty() {
+            self.rest = std::mem::take(frames).into();
+        } else {
+            self.rest.extend(frames.drain(..));
+        }
+        let clear = self.flush()?;
+        if clear {
+            *frames = std::mem::take(&mut self.rest).into();
+        }
+        Ok(clear)
+    }
+
     fn flush(&mut self) -> io::Result<bool> {
         let Phase::Frames(walk) = &self.phase else { return Err(io::ErrorKind::NotConnected.into()) };
         if self.rest.is_empty() {
@@ -143,21 +161,10 @@ impl State {
             return Ok(false);
         }
         let stream = self.stream.upgrade().ok_or(io::ErrorKind::NotConnected)?;
-        while let Some(front) = self.rest.front() {
-            // The kernel takes one buffer for less than a list of one.
-            let written = if self.rest.len() == 1 {
-                stream.try_write(front)
-            } else {
-                let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
-                stream.try_write_vectored(self.slices(&mut slices))
-            };
-            match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => self.taken(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        while !self.rest.is_empty() {
+            let mut slices = [IoSlice::new(&[]); FRAMES_AT_ONCE];
+            let Some(n) = try_write(&stream, self.slices(&mut slices))? else { return Ok(false) };
+            self.taken(n);
         }
         Ok(true)
     }
@@ -201,6 +208,24 @@ fn after_head(head: &[u8]) -> Option<Phase> {
         }
         None if head.len() < MAX_HEAD => None,
         _ => Some(Phase::Http),
+    }
+}
+
+/// How much the peer took; `None` if it takes nothing now.
+fn try_write(stream: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    loop {
+        // The kernel takes one buffer for less than a list of one.
+        let written = match bufs {
+            [one] => stream.try_write(one),
+            several => stream.try_write_vectored(several),
+        };
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

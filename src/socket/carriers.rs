@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use http::{Extensions, HeaderMap, Method, Request, Uri, header};
 use socketioxide::TransportType;
 use socketioxide::extract::SocketRef;
+use socketioxide::socket::Sid;
 
 use super::Edge;
 use crate::listener::{KillSwitch, WeakKillSwitch};
@@ -28,10 +29,10 @@ pub(super) struct Carriers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    sessions: HashMap<String, Carried>,
+    sessions: HashMap<Sid, Carried>,
     // Apart from the sessions, because an upgrade may come before its session begins. Each request that upgrades
     // takes its connection with it, so there are no more live ones than connections.
-    websockets: HashMap<String, WeakKillSwitch>,
+    websockets: HashMap<Sid, WeakKillSwitch>,
     look_at: usize,
 }
 
@@ -45,29 +46,29 @@ struct Carried {
 
 impl Carriers {
     /// A session begins, with a request of these parts.
-    pub(super) fn open(&self, sid: &str, headers: &HeaderMap, extensions: &Extensions) {
-        self.state().sessions.insert(sid.to_owned(), Carried::default());
+    pub(super) fn open(&self, sid: Sid, headers: &HeaderMap, extensions: &Extensions) {
+        self.state().sessions.insert(sid, Carried::default());
         if let Some(switch) = extensions.get().filter(|_| is_websocket(headers)) {
             self.upgraded(sid, switch);
         }
     }
 
     /// The library has forgotten the session `sid`.
-    pub(super) fn forget(&self, sid: &str) {
+    pub(super) fn forget(&self, sid: Sid) {
         let mut state = self.state();
-        state.sessions.remove(sid);
-        state.websockets.remove(sid);
+        state.sessions.remove(&sid);
+        state.websockets.remove(&sid);
     }
 
     /// Ends the session `sid`, if there is one.
-    pub(super) fn end(&self, sid: &str) {
+    pub(super) fn end(&self, sid: Sid) {
         let mut state = self.state();
-        let Some(session) = state.sessions.get_mut(sid) else { return };
+        let Some(session) = state.sessions.get_mut(&sid) else { return };
         session.ended = true;
         if let Some((switch, request)) = session.poll.take() {
             switch.press_during(request);
         }
-        if let Some(switch) = state.websockets.remove(sid) {
+        if let Some(switch) = state.websockets.remove(&sid) {
             switch.press();
         }
     }
@@ -83,7 +84,7 @@ impl Carriers {
             return switch.iter().for_each(|switch| self.upgraded(sid, switch));
         }
         let mut state = self.state();
-        let Some(session) = state.sessions.get_mut(sid) else { return };
+        let Some(session) = state.sessions.get_mut(&sid) else { return };
         if session.ended {
             let unknown = request.uri().to_string().replace(&format!("sid={sid}"), &format!("sid={NOBODY}"));
             if let Ok(unknown) = Uri::try_from(unknown) {
@@ -94,22 +95,22 @@ impl Carriers {
         }
     }
 
-    fn is_ended(&self, sid: &str) -> bool {
-        self.state().sessions.get(sid).is_some_and(|session| session.ended)
+    fn is_ended(&self, sid: Sid) -> bool {
+        self.state().sessions.get(&sid).is_some_and(|session| session.ended)
     }
 
     /// What carries the WebSocket of session `sid`, if it has one.
-    pub(super) fn websocket(&self, sid: &str) -> Option<WeakKillSwitch> {
-        self.state().websockets.get(sid).cloned()
+    pub(super) fn websocket(&self, sid: Sid) -> Option<WeakKillSwitch> {
+        self.state().websockets.get(&sid).cloned()
     }
 
-    fn upgraded(&self, sid: &str, switch: &KillSwitch) {
+    fn upgraded(&self, sid: Sid, switch: &KillSwitch) {
         let mut state = self.state();
         if state.websockets.len() >= state.look_at.max(FEW) {
             state.websockets.retain(|_, switch| switch.is_alive());
             state.look_at = state.websockets.len() * 2;
         }
-        state.websockets.insert(sid.to_owned(), switch.downgrade());
+        state.websockets.insert(sid, switch.downgrade());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,8 +123,8 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// The session that a request names.
-fn sid(uri: &Uri) -> Option<&str> {
-    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))
+fn sid(uri: &Uri) -> Option<Sid> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))?.parse().ok()
 }
 
 /// The way to one client for whoever counts connections.
@@ -161,6 +162,14 @@ impl presence::Line for SessionLine {
 mod tests {
     use super::*;
 
+    const A: &str = "aaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbb";
+    const GONE: &str = "gone-gone-gone-g";
+
+    fn sid(name: &str) -> Sid {
+        name.parse().unwrap()
+    }
+
     fn request(query: &str, switch: &KillSwitch) -> Request<()> {
         let uri = format!("/socket.io/?EIO=4&{query}");
         switch.begin_request();
@@ -169,41 +178,42 @@ mod tests {
 
     fn opened(sids: &[&str]) -> Carriers {
         let carriers = Carriers::default();
-        sids.iter().for_each(|sid| carriers.open(sid, &HeaderMap::new(), &Extensions::new()));
+        sids.iter().for_each(|name| carriers.open(sid(name), &HeaderMap::new(), &Extensions::new()));
         carriers
     }
 
     #[test]
     fn the_requests_of_an_ended_session_lead_nowhere_and_those_of_others_pass() {
-        let (carriers, switch) = (opened(&["a", "b"]), KillSwitch::default());
-        carriers.end("a");
-        carriers.end("gone");
-        let noted = |query| {
+        let (carriers, switch) = (opened(&[A, B]), KillSwitch::default());
+        carriers.end(sid(A));
+        carriers.end(sid(GONE));
+        let noted = |query: &str| {
             let mut request = request(query, &switch);
             carriers.note(&mut request);
             request.uri().to_string()
         };
         assert_eq!(
-            noted("transport=polling&sid=a"),
+            noted(&format!("transport=polling&sid={A}")),
             format!("/socket.io/?EIO=4&transport=polling&sid={NOBODY}")
         );
-        for query in ["transport=polling&sid=b", "transport=polling&sid=gone", "transport=polling"] {
-            assert!(noted(query).ends_with(query), "{query}");
+        let others = [format!("&sid={B}"), format!("&sid={GONE}"), String::new()];
+        for query in others.map(|sid| format!("transport=polling{sid}")) {
+            assert!(noted(&query).ends_with(&query), "{query}");
         }
-        carriers.forget("a");
-        assert!(noted("transport=polling&sid=a").ends_with("sid=a"));
+        carriers.forget(sid(A));
+        assert!(noted(&format!("transport=polling&sid={A}")).ends_with(&format!("sid={A}")));
     }
 
     #[test]
     fn a_connection_is_cut_while_it_carries_the_session_and_not_once_it_carries_another() {
-        let carriers = opened(&["a", "b"]);
+        let carriers = opened(&[A, B]);
         let (first, second) = (KillSwitch::default(), KillSwitch::default());
-        carriers.note(&mut request("sid=a", &first));
-        carriers.note(&mut request("sid=b", &first));
-        carriers.end("a");
+        carriers.note(&mut request(&format!("sid={A}"), &first));
+        carriers.note(&mut request(&format!("sid={B}"), &first));
+        carriers.end(sid(A));
         assert!(first.check().is_ok());
-        carriers.note(&mut request("sid=b", &second));
-        carriers.end("b");
+        carriers.note(&mut request(&format!("sid={B}"), &second));
+        carriers.end(sid(B));
         assert!(first.check().is_ok());
         assert!(second.check().is_err());
     }
@@ -211,11 +221,11 @@ mod tests {
     #[test]
     fn an_upgrade_may_come_before_its_session() {
         let (carriers, switch) = (Carriers::default(), KillSwitch::default());
-        let mut upgrade = request("transport=websocket&sid=a", &switch);
+        let mut upgrade = request(&format!("transport=websocket&sid={A}"), &switch);
         upgrade.headers_mut().insert(header::SEC_WEBSOCKET_KEY, header::HeaderValue::from_static("k"));
         carriers.note(&mut upgrade);
-        carriers.open("a", &HeaderMap::new(), &Extensions::new());
-        carriers.end("a");
+        carriers.open(sid(A), &HeaderMap::new(), &Extensions::new());
+        carriers.end(sid(A));
         assert!(switch.check().is_err());
     }
 
@@ -223,7 +233,7 @@ mod tests {
     fn connections_that_are_gone_are_not_kept() {
         let carriers = Carriers::default();
         for n in 0..10 * FEW {
-            carriers.upgraded(&n.to_string(), &KillSwitch::default());
+            carriers.upgraded(sid(&format!("{n:016}")), &KillSwitch::default());
         }
         assert!(carriers.state().websockets.len() <= FEW);
     }

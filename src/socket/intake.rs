@@ -37,23 +37,25 @@ impl Default for State {
 }
 
 impl Intake {
-    /// Registers the handlers of `socket`.
+    /// Registers the handler of `socket`: one for all events, because each idle connection pays for each of them.
     pub(super) fn register(socket: &SocketRef) {
         let intake = Arc::new(Self::default());
         socket.extensions.insert(intake.clone());
-        for event in Request::EVENTS {
-            let intake = intake.clone();
-            // The closure's body runs while the packet is read, so events are queued in their order.
-            socket.on(event, move |reply: Reply, TryData(data): TryData<Value>| {
-                intake.take(event, data.ok(), reply);
-                async {}
-            });
-        }
-        socket.on_fallback(|Event(event): Event, reply: Reply| {
-            crate::metrics::rejected("unknown_event");
-            let known = Request::EVENTS.join("`, `");
-            let refusal = Refusal::new("unknown_event", format!("clients send `{known}`, not `{event}`"));
-            async move { reply.refuse(None, &event, &refusal).await }
+        // The closure's body runs while the packet is read, so events are queued in their order.
+        socket.on_fallback(move |Event(event): Event, reply: Reply, TryData(data): TryData<Value>| {
+            let known = Request::EVENTS.into_iter().find(|known| *known == event);
+            let unknown = match known {
+                Some(known) => {
+                    intake.take(known, data.ok(), reply);
+                    None
+                }
+                None => Some((event, reply)),
+            };
+            async move {
+                if let Some((event, reply)) = unknown {
+                    refuse_unknown(&event, &reply).await;
+                }
+            }
         });
     }
 
@@ -91,4 +93,11 @@ impl Intake {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn refuse_unknown(event: &str, reply: &Reply) {
+    crate::metrics::rejected("unknown_event");
+    let known = Request::EVENTS.join("`, `");
+    let refusal = Refusal::new("unknown_event", format!("clients send `{known}`, not `{event}`"));
+    reply.refuse(None, event, &refusal).await;
 }

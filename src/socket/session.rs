@@ -6,7 +6,7 @@
 mod device;
 mod rooms;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::{Value, json};
@@ -35,8 +35,8 @@ const PENDING_REQUESTS: usize = 128;
 #[derive(Debug)]
 pub(super) struct Session {
     edge: Weak<Edge>,
-    sid: String,
-    client_id: String,
+    sid: Arc<str>,
+    client_id: Arc<str>,
     user_id: Option<UserId>,
     // None where the client did not name itself: then there is nothing to recognise it by.
     device: Option<Device>,
@@ -64,8 +64,17 @@ struct State {
     working: bool,
     ended: bool,
     broke: bool,
-    rooms: BTreeSet<ChannelName>,
+    // Each once; few, as an outbox has them too.
+    rooms: Vec<ChannelName>,
     places: Places,
+}
+
+impl State {
+    fn enter(&mut self, room: &ChannelName) {
+        if !self.rooms.contains(room) {
+            self.rooms.push(room.clone());
+        }
+    }
 }
 
 impl Session {
@@ -82,13 +91,13 @@ impl Session {
             acks: handshake.acks.then(Acks::default),
             tap: tap.clone(),
         };
-        let sid = socket.id.to_string();
+        let sid: Arc<str> = socket.id.as_str().into();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
         let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });
         let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
-            client_id: handshake.client_id.unwrap_or_else(|| sid.clone()),
+            client_id: handshake.client_id.map_or_else(|| sid.clone(), Arc::from),
             sid,
             user_id: handshake.user_id,
             device,
@@ -137,7 +146,7 @@ impl Session {
         let greeted = self.voice.say_indirectly(|socket| socket.emit("connection:established", &greeting));
         // Its fence is on the way before the first room is joined.
         let greeted = greeted.and_then(|()| self.voice.flush());
-        greeted.inspect_err(|error| tracing::debug!(sid = self.sid, ?error, "nobody was greeted")).is_ok()
+        greeted.inspect_err(|error| tracing::debug!(sid = &*self.sid, ?error, "nobody was greeted")).is_ok()
     }
 
     /// Takes an event in its order.
@@ -201,6 +210,8 @@ impl Session {
                 let next = state.pending.pop_front();
                 if next.is_none() && !state.ended {
                     state.working = false;
+                    // An idle connection keeps no room for what it may ask one day.
+                    state.pending = VecDeque::new();
                     return;
                 }
                 (next, state.ended)

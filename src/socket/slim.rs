@@ -14,20 +14,10 @@ use tower::Service;
 use super::carriers::Carriers;
 use crate::listener::KillSwitch;
 
-/// The headers that the handshake and the authentication read.
-const KEPT: [header::HeaderName; 11] = [
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::HOST,
-    header::ORIGIN,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_PROTOCOL,
-    header::SEC_WEBSOCKET_VERSION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// The headers that the library and `carriers` read. A socket's own request has one of them at most.
+const KEPT: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::SEC_WEBSOCKET_KEY];
+/// How clients that begin with a WebSocket ask for it: a text that need not be kept for each of them.
+const USUAL: &str = "/socket.io/?EIO=4&transport=websocket";
 
 /// Gives `inner` slim requests for `/socket.io/` and everything else as it is.
 #[derive(Debug, Clone)]
@@ -65,7 +55,9 @@ where
 }
 
 fn slim(mut parts: Parts) -> Parts {
-    let mut headers = HeaderMap::with_capacity(KEPT.len());
+    let count = KEPT.iter().map(|name| parts.headers.get_all(name).iter().count()).sum();
+    // Exactly: a map that grows by itself begins with room for six.
+    let mut headers = HeaderMap::with_capacity(count);
     for name in KEPT {
         for value in parts.headers.get_all(&name) {
             if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -82,7 +74,9 @@ fn slim(mut parts: Parts) -> Parts {
         extensions.insert(switch);
     }
     // The text of a URI is a slice of the same buffer.
-    if let Ok(copy) = Uri::try_from(parts.uri.to_string()) {
+    if parts.uri == USUAL {
+        parts.uri = Uri::from_static(USUAL);
+    } else if let Ok(copy) = Uri::try_from(parts.uri.to_string()) {
         parts.uri = copy;
     }
     parts.headers = headers;
@@ -105,8 +99,17 @@ mod tests {
             .body(())
             .expect("a request");
         let slim = slim(request.into_parts().0);
-        assert_eq!(slim.uri, "/socket.io/?EIO=4&transport=websocket");
-        assert_eq!(slim.headers.len(), 2);
+        assert_eq!(slim.uri, USUAL);
+        assert_eq!(slim.headers.len(), 1);
+        assert_eq!(slim.headers[header::SEC_WEBSOCKET_KEY], "abc");
         assert!(slim.extensions.is_empty());
+    }
+
+    #[test]
+    fn a_slim_request_is_for_what_the_client_asked_for() {
+        for uri in [USUAL, "/socket.io/?EIO=4&transport=polling&sid=a", "/socket.io/"] {
+            let request = Request::builder().uri(uri).body(()).expect("a request");
+            assert_eq!(slim(request.into_parts().0).uri, uri);
+        }
     }
 }

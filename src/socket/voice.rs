@@ -81,6 +81,10 @@ impl Voice {
         }
         let frame = frame();
         state.gathered_bytes += frame.len();
+        if state.gathered.capacity() == 0 {
+            // Most connections hear one message at a time, and a vector begins with room for four.
+            state.gathered.reserve_exact(1);
+        }
         state.gathered.push(frame);
         if state.gathered.len() >= GATHERED || state.gathered_bytes >= GATHERED_BYTES {
             state.write(&line)?;
@@ -155,7 +159,7 @@ impl Voice {
         if self.socket.transport_type() != TransportType::Websocket {
             return None;
         }
-        state.line = self.carriers.websocket(self.socket.id.as_str());
+        state.line = self.carriers.websocket(self.socket.id);
         state.line.as_ref()?.upgrade()
     }
 

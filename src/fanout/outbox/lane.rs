@@ -10,6 +10,9 @@ use crate::fanout::{Frame, SendError};
 use crate::metrics;
 use crate::model::{ChannelName, Position, Priority, Published};
 
+/// An empty lane keeps room for so many messages, so that a busy one need not ask for it all the time.
+const KEPT: usize = 64;
+
 /// What waits.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -113,6 +116,10 @@ impl Lane {
             self.supersede(&mut newest);
         }
         self.bytes += newest.bytes();
+        if self.pending.capacity() == 0 {
+            // Mostly one waits, and a queue begins with room for four.
+            self.pending.reserve_exact(1);
+        }
         self.pending.push_back(newest);
     }
 
@@ -151,6 +158,10 @@ impl Lane {
         for gone in self.pending.drain(..n) {
             self.bytes -= gone.bytes();
             self.written = Some(gone.position().clone());
+        }
+        if self.pending.is_empty() && self.pending.capacity() > KEPT {
+            // What a burst needed is not kept by each connection for the rest of its life.
+            self.pending = VecDeque::new();
         }
     }
 }

@@ -34,8 +34,8 @@ impl Line for Thread {
 fn arrive(server: &Server, connection: &str, user: Option<&str>, dead: bool) -> Arc<Thread> {
     let line = Arc::new(Thread { dead, ..Thread::default() });
     server.presence.arrive(Arrival {
-        connection_id: connection.to_owned(),
-        client_id: format!("client-{connection}"),
+        connection_id: connection.into(),
+        client_id: format!("client-{connection}").into(),
         user_id: user.map(|user| UserId::parse(user).unwrap()),
         connected_at_ms: 7,
         line: line.clone(),

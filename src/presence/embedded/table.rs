@@ -1,6 +1,6 @@
 //! The table of who is there, and the changes that are still to be told. No I/O, no locks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ impl Change {
 #[derive(Debug)]
 struct Entry {
     arrival: Arrival,
-    rooms: BTreeSet<ChannelName>,
+    // In their order; few, and a tree would have room for eleven.
+    rooms: Vec<ChannelName>,
 }
 
 #[derive(Debug)]
@@ -43,7 +44,7 @@ struct RoomEntry {
 /// Connections with their rooms, counted by user and by room.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    connections: BTreeMap<String, Entry>,
+    connections: BTreeMap<Arc<str>, Entry>,
     users: BTreeMap<UserId, UserEntry>,
     rooms: HashMap<ChannelName, RoomEntry>,
     changes: VecDeque<Change>,
@@ -51,7 +52,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn arrive(&mut self, arrival: Arrival, now_ms: i64) {
-        if self.connections.contains_key(&arrival.connection_id) {
+        if self.connections.contains_key(&*arrival.connection_id) {
             return;
         }
         if let Some(user_id) = &arrival.user_id {
@@ -63,7 +64,7 @@ impl Table {
             }
         }
         let id = arrival.connection_id.clone();
-        self.connections.insert(id, Entry { arrival, rooms: BTreeSet::new() });
+        self.connections.insert(id, Entry { arrival, rooms: Vec::new() });
     }
 
     /// What was known of the connection, for the caller to let go.
@@ -101,7 +102,8 @@ impl Table {
 
     pub(super) fn enter(&mut self, connection_id: &str, room: &ChannelName) {
         let Some(entry) = self.connections.get_mut(connection_id) else { return };
-        if entry.rooms.insert(room.clone()) {
+        if let Err(place) = entry.rooms.binary_search(room) {
+            entry.rooms.insert(place, room.clone());
             let in_room = self.rooms.entry(room.clone()).or_default();
             in_room.connections += 1;
             if let Some(user_id) = &entry.arrival.user_id {
@@ -112,7 +114,8 @@ impl Table {
 
     pub(super) fn leave(&mut self, connection_id: &str, room: &ChannelName) {
         let Some(entry) = self.connections.get_mut(connection_id) else { return };
-        if entry.rooms.remove(room) {
+        if let Ok(place) = entry.rooms.binary_search(room) {
+            entry.rooms.remove(place);
             let user_id = entry.arrival.user_id.clone();
             self.count_out(room, user_id.as_ref());
         }
@@ -174,7 +177,7 @@ impl Table {
     }
 
     pub(super) fn lines(&self) -> Vec<(String, Arc<dyn Line>)> {
-        self.connections.iter().map(|(id, entry)| (id.clone(), entry.arrival.line.clone())).collect()
+        self.connections.iter().map(|(id, entry)| (id.to_string(), entry.arrival.line.clone())).collect()
     }
 }
 
@@ -189,10 +192,10 @@ fn online(user_id: &UserId, entry: &UserEntry) -> Online {
 fn present(entry: &Entry) -> Present {
     let Arrival { connection_id, client_id, user_id, connected_at_ms, .. } = &entry.arrival;
     Present {
-        connection_id: connection_id.clone(),
-        client_id: client_id.clone(),
+        connection_id: connection_id.to_string(),
+        client_id: client_id.to_string(),
         user_id: user_id.clone(),
-        rooms: entry.rooms.iter().cloned().collect(),
+        rooms: entry.rooms.clone(),
         connected_at_ms: *connected_at_ms,
         transport: None,
     }
@@ -225,8 +228,8 @@ mod tests {
 
     fn arrival(connection: &str, user: &str) -> Arrival {
         Arrival {
-            connection_id: connection.to_owned(),
-            client_id: connection.to_owned(),
+            connection_id: connection.into(),
+            client_id: connection.into(),
             user_id: Some(UserId::parse(user).unwrap()),
             connected_at_ms: 0,
             line: Arc::new(NoLine),

@@ -51,11 +51,11 @@ impl Session {
         let since = match edge.parts.notifier.catch_up(user, &channel).await {
             Ok(since) => since,
             Err(error) => {
-                tracing::warn!(sid = self.sid, %error, "what waits for a user is not known; only news follow");
+                tracing::warn!(sid = &*self.sid, %error, "what waits for a user is not known; only news follow");
                 Since::Now
             }
         };
-        self.state().rooms.insert(channel.clone());
+        self.state().enter(&channel);
         let request = JoinRequest { channel: channel.clone(), since, batch: self.batch, snapshot: false };
         match edge.parts.fanout.prepare_join(&self.connection, request).await {
             Ok(joined) => {
@@ -63,7 +63,7 @@ impl Session {
                 edge.parts.fanout.finish_join(self.connection.clone(), joined);
             }
             Err(error) => {
-                tracing::warn!(sid = self.sid, %error, "an inbox could not be joined");
+                tracing::warn!(sid = &*self.sid, %error, "an inbox could not be joined");
                 self.leave(edge, &channel).await;
             }
         }
@@ -80,7 +80,7 @@ impl Session {
     pub(super) async fn leave(&self, edge: &Edge, room: &ChannelName) {
         {
             let mut state = self.state();
-            state.rooms.remove(room);
+            state.rooms.retain(|other| other != room);
             state.places.forget(room);
         }
         edge.parts.presence.leave(&self.sid, room);
@@ -102,7 +102,7 @@ impl Session {
             let text = format!("a connection may be in {limit} rooms; leave one first");
             return Err(Refusal::new("too_many_rooms", text));
         }
-        state.rooms.insert(room.clone());
+        state.enter(room);
         Ok(())
     }
 }

@@ -50,8 +50,8 @@ fn user(name: &str) -> UserId {
 
 fn arrival(connection: &str, name: Option<&str>, line: Arc<Thread>) -> Arrival {
     Arrival {
-        connection_id: connection.to_owned(),
-        client_id: connection.to_owned(),
+        connection_id: connection.into(),
+        client_id: connection.into(),
         user_id: name.map(user),
         connected_at_ms: 1,
         line,
