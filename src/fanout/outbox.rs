@@ -10,6 +10,7 @@
 //!   wait of them are dropped, only the place after which they are missing is kept, and somebody has to read on
 //!   from history (`Outbox::resume`) until they are live again.
 
+mod flush;
 mod lane;
 
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{Frame, SendError};
+use super::SendError;
 use crate::config::channels::Batch;
 use crate::model::{ChannelName, Position, Published};
+pub use flush::{Exit, Flush, Scope};
 use lane::{BatchRules, Lane, Pending, drain_lanes};
 
 /// When a full transport is offered its frames again.
@@ -41,47 +43,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { bytes: 512 * 1024, room: 64 * 1024, stuck: Duration::from_secs(30) }
     }
-}
-
-/// What has to be done after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flush {
-    /// Nothing, or what was arranged before.
-    Nothing,
-    /// Drain this much now.
-    Now(Scope),
-    /// Look again then.
-    At(Instant),
-}
-
-impl Flush {
-    /// Both of them.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, flush) | (flush, Self::Nothing) => flush,
-            (Self::At(one), Self::At(other)) => Self::At(one.min(other)),
-            (Self::Now(scope), Self::At(_)) | (Self::At(_), Self::Now(scope)) => Self::Now(scope),
-            (Self::Now(one), Self::Now(other)) if one == other => Self::Now(one),
-            (Self::Now(_), Self::Now(_)) => Self::Now(Scope::All),
-        }
-    }
-}
-
-/// How much leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything that waits.
-    All,
-    /// What waits of one membership.
-    Lane(Membership),
-}
-
-/// Where frames leave.
-pub trait Exit {
-    /// As [`super::Transport::send`].
-    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError>;
-    /// As [`super::Transport::flush`].
-    fn flush(&mut self) -> Result<(), SendError>;
 }
 
 /// Tells one membership of a channel from the next: what was begun for an earlier one counts for nothing.

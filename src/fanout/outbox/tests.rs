@@ -5,6 +5,7 @@ mod accounting;
 use std::collections::HashMap;
 
 use super::*;
+use crate::fanout::Frame;
 use crate::model::message::sample;
 use crate::model::{Epoch, Priority};
 
