@@ -23,13 +23,13 @@ test: ## everything that CI checks; stops at the first failure
 	@echo '== micro benchmarks, once through'
 	@cargo test --bench micro
 	@if command -v valgrind >/dev/null; then benches/callgrind --smoke encode owner-batch; fi
-	@echo '== interoperation with the official JavaScript client'
-	@cargo build --quiet
-	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
 	@echo '== the comparison with other servers, tiny'
+	@cargo build --quiet
 	@cargo build --quiet --example floor
-	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
 	@benches/peers/run.mjs --quick --tidings '$(TARGET)/debug/tidings' --floor '$(TARGET)/debug/examples/floor'
+	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
+	@echo '== interoperation with the official JavaScript client'
+	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
