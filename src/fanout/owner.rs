@@ -14,6 +14,8 @@ use crate::model::{ChannelName, Position, Published};
 
 /// How many commands an owner takes at once.
 const TAKE: usize = 64;
+/// No more messages are added to so many: others wait for their turn.
+const TOGETHER: usize = 256;
 
 /// What an owner is asked to do.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Owner {
                 // What waits together is handed out together.
                 while let (Command::Publish(messages), Some(Command::Publish(_))) =
                     (&mut command, commands.peek())
+                    && messages.len() < TOGETHER
                 {
                     if let Some(Command::Publish(more)) = commands.next() {
                         messages.extend(more);

@@ -126,7 +126,15 @@ pub struct Connection {
     switch: KillSwitch,
     write_deadline: Duration,
     // Runs only while a write waits, so that an idle connection has no timer.
-    stuck: Option<Pin<Box<Sleep>>>,
+    stuck: Option<Stuck>,
+}
+
+/// A write that waits.
+#[derive(Debug)]
+struct Stuck {
+    deadline: Pin<Box<Sleep>>,
+    /// How much of what was written past the library the peer had taken when the time began.
+    taken: u64,
 }
 
 impl Connection {
@@ -148,11 +156,18 @@ impl Connection {
             self.stuck = None;
             return written;
         }
-        let deadline = self.write_deadline;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
-        if stuck.as_mut().poll(cx).is_pending() {
+        // What is written past the library counts as well.
+        let (deadline, taken) = (self.write_deadline, self.switch.wire().taken());
+        if self.stuck.as_ref().is_some_and(|stuck| stuck.taken != taken) {
+            self.stuck = None;
+        }
+        let started = || Stuck { deadline: Box::pin(tokio::time::sleep(deadline)), taken };
+        let stuck = self.stuck.get_or_insert_with(started);
+        if stuck.deadline.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
+        // The library takes a failed write for a lost packet and goes on; its reader, too, has to see the end.
+        self.switch.press();
         let text = "the peer took nothing before the write deadline";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
@@ -202,5 +217,57 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write).map_err(Into::into))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(300);
+    const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
+    /// A connection with a small buffer, and its peer.
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
+        (Connection::new(stream, DEADLINE), peer)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_ended_for_the_reader_too() {
+        let (mut connection, _peer) = pair().await;
+        let error = connection.write_all(&vec![b'x'; 16 << 20]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = connection.read(&mut [0]).await.expect_err("it has ended");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_what_is_written_past_the_library_is_not_ended() {
+        let (mut connection, mut peer) = pair().await;
+        let switch = connection.kill_switch();
+        switch.wire().upgrade();
+        connection.write_all(HEAD).await.unwrap();
+        // A direct frame that takes the peer several deadlines, and one of the library behind it.
+        let mut frame = vec![0x81, 127];
+        frame.extend((8_u64 << 20).to_be_bytes());
+        frame.resize(frame.len() + (8 << 20), b'x');
+        let whole = HEAD.len() + frame.len() + 2;
+        assert!(!switch.wire().write(&mut vec![frame.into()]).unwrap(), "it is too large");
+        let reader = tokio::spawn(async move {
+            let (mut read, mut some) = (0, vec![0; 128 * 1024]);
+            while read < whole {
+                read += peer.read(&mut some).await.unwrap();
+                tokio::time::sleep(DEADLINE / 20).await;
+            }
+        });
+        connection.write_all(&[0x81, 0]).await.expect("the peer reads");
+        reader.await.unwrap();
     }
 }

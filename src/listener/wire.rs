@@ -39,6 +39,8 @@ struct State {
     phase: Phase,
     // Taken from the fan-out; the first one may be cut.
     rest: VecDeque<Bytes>,
+    /// How many bytes of it the peer took in all.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ enum Phase {
 
 impl Wire {
     pub(super) fn new(stream: Weak<TcpStream>) -> Self {
-        let state = State { stream, phase: Phase::Http, rest: VecDeque::new() };
+        let state = State { stream, phase: Phase::Http, rest: VecDeque::new(), taken: 0 };
         Self { upgrading: AtomicBool::new(false), passed: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
@@ -92,6 +94,11 @@ impl Wire {
             state.rest = VecDeque::new();
         }
         Ok(clear)
+    }
+
+    /// How many direct bytes the peer has taken: while this rises, it reads.
+    pub(super) fn taken(&self) -> u64 {
+        self.lock().taken
     }
 
     /// Writes for whoever serves the connection.
@@ -186,6 +193,7 @@ impl State {
     }
 
     fn taken(&mut self, mut n: usize) {
+        self.taken += n as u64;
         while let Some(front) = self.rest.front_mut() {
             if n < front.len() {
                 front.advance(n);

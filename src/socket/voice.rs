@@ -8,6 +8,7 @@
 //! is indirect, until a fence that was sent after it has come out at the other end.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,13 @@ const GATHERED_BYTES: usize = 64 * 1024;
 const FENCE_AGAIN: Duration = Duration::from_secs(1);
 /// The library itself tells every client first that it is connected.
 const BY_THE_LIBRARY: u64 = 1;
+
+/// Where the numbers of a voice begin. One WebSocket may carry several sessions one after the other; the fence of an
+/// earlier one must not pass for one of a later.
+fn first_number() -> u64 {
+    static VOICES: AtomicU64 = AtomicU64::new(0);
+    VOICES.fetch_add(1, Ordering::Relaxed) << 32 | BY_THE_LIBRARY
+}
 
 /// Speaks to one client.
 pub(super) struct Voice {
@@ -59,7 +67,7 @@ impl Voice {
             line: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
-            indirect: BY_THE_LIBRARY,
+            indirect: first_number(),
             fenced: 0,
             fenced_at: None,
         };
