@@ -42,6 +42,7 @@ struct Carried {
     // The newest poll, and which request of its connection that is: the connection may be that of a proxy, and
     // carry others once the poll is answered.
     poll: Option<(WeakKillSwitch, u64)>,
+    polls: u64,
 }
 
 impl Carriers {
@@ -92,11 +93,17 @@ impl Carriers {
             }
         } else if request.method() == Method::GET {
             session.poll = switch.map(|switch| (switch.downgrade(), switch.request()));
+            session.polls += 1;
         }
     }
 
     fn is_ended(&self, sid: Sid) -> bool {
         self.state().sessions.get(&sid).is_some_and(|session| session.ended)
+    }
+
+    /// How many polls there were of session `sid`.
+    pub(super) fn polls(&self, sid: Sid) -> u64 {
+        self.state().sessions.get(&sid).map_or(0, |session| session.polls)
     }
 
     /// What carries the WebSocket of session `sid`, if it has one.

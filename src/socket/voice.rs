@@ -24,6 +24,8 @@ use crate::listener::{KillSwitch, WeakKillSwitch};
 /// So many frames, or bytes of them, are gathered for one write.
 const GATHERED: usize = 64;
 const GATHERED_BYTES: usize = 64 * 1024;
+/// So much is said between two polls; an answer, which may carry what was said in two of these times, holds more.
+const POLLED_BYTES: usize = 32 * 1024;
 /// A fence that did not come out for so long is sent again: it may have gone by polling.
 const FENCE_AGAIN: Duration = Duration::from_secs(1);
 /// The library itself tells every client first that it is connected.
@@ -48,6 +50,9 @@ struct State {
     /// Direct frames that are not written yet.
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
+    /// The polls so far, and what was said since the last one.
+    polls: u64,
+    polled_bytes: usize,
     /// How many packets went through the library.
     indirect: u64,
     /// How many of them the newest fence stands behind.
@@ -67,6 +72,8 @@ impl Voice {
             line: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
+            polls: 0,
+            polled_bytes: 0,
             indirect: first_number(),
             fenced: 0,
             fenced_at: None,
@@ -82,7 +89,12 @@ impl Voice {
         emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
     ) -> Result<(), SendError> {
         let mut state = self.lock();
-        let Some(line) = self.direct(&mut state) else { return self.emit(&mut state, emit) };
+        let Some(line) = self.direct(&mut state) else {
+            if self.socket.transport_type() == TransportType::Polling {
+                self.count_for_poll(&mut state, frame().len())?;
+            }
+            return self.emit(&mut state, emit);
+        };
         // What the peer did not take the last time goes first.
         if state.gathered.is_empty() && !line.wire().flush().map_err(|_| SendError::Closed)? {
             return Err(SendError::Full);
@@ -125,6 +137,20 @@ impl Voice {
             return if clear { Ok(()) } else { Err(SendError::Full) };
         }
         if state.write(&line)? { Ok(()) } else { Err(SendError::Full) }
+    }
+
+    /// Keeps what one poll takes away below what one answer holds. The library sets the packet that found no room in
+    /// an answer aside for the next poll, and forgets it when the client goes on over WebSocket instead.
+    fn count_for_poll(&self, state: &mut State, bytes: usize) -> Result<(), SendError> {
+        let polls = self.carriers.polls(self.socket.id);
+        if state.polls != polls {
+            (state.polls, state.polled_bytes) = (polls, 0);
+        }
+        if state.polled_bytes > 0 && state.polled_bytes + bytes > POLLED_BYTES {
+            return Err(SendError::Full);
+        }
+        state.polled_bytes += bytes;
+        Ok(())
     }
 
     fn emit(
