@@ -1,5 +1,6 @@
 //! The whole: puts the layers together. The only place that picks a back end.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,7 +65,6 @@ pub enum StartError {
 }
 
 /// What a server is made of.
-#[derive(Debug)]
 pub struct AppOptions {
     /// The configuration.
     pub settings: Settings,
@@ -73,26 +73,40 @@ pub struct AppOptions {
     /// A program that, called as `PROGRAM guard -- ARGV…`, runs ARGV and ends it should this process die; the
     /// `tidings` program itself. Without it commands outlive a killed server.
     pub guard: Option<PathBuf>,
+    /// Runners beside those that ship; one of the same test type takes its place.
+    pub runners: Vec<Arc<dyn Runner>>,
+}
+
+impl fmt::Debug for AppOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppOptions").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 /// A running server.
-#[derive(Debug)]
 pub struct App {
     address: SocketAddr,
     store: Store,
+    queue: Arc<dyn Queue>,
     pool: Option<Arc<Pool>>,
     readiness: Readiness,
     stop_serving: CancellationToken,
     tasks: Tasks,
 }
 
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl App {
     /// Starts a server. It answers requests when this returns.
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
-        let AppOptions { settings, rules, guard } = options;
+        let AppOptions { settings, rules, guard, runners: more } = options;
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
-        let runners = Arc::new(runners(&settings, guard)?);
+        let runners = Arc::new(runners(&settings, guard, more)?);
         // Before the store: a taken port should leave no trace.
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
@@ -137,14 +151,21 @@ impl App {
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
         tasks.spawn("http", log_end(server.into_future()));
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
-        let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
-        Ok(Self { address, store, pool, readiness, stop_serving, tasks })
+        let start_pool = || Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
+        let pool = settings.worker.then(start_pool);
+        Ok(Self { address, store, queue, pool, readiness, stop_serving, tasks })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its queue.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
     }
 
     /// Stops in order: no new requests, running jobs back into the queue, tasks, store.
@@ -169,7 +190,11 @@ async fn log_end(server: impl Future<Output = std::io::Result<()>>) {
     }
 }
 
-fn runners(settings: &Settings, guard: Option<PathBuf>) -> Result<RunnerSet, InvalidAllow> {
+fn runners(
+    settings: &Settings,
+    guard: Option<PathBuf>,
+    more: Vec<Arc<dyn Runner>>,
+) -> Result<RunnerSet, InvalidAllow> {
     let mut command = CommandRunner::new(settings.suites.clone());
     if let Some(guard) = guard {
         command = command.with_guard(guard);
@@ -181,7 +206,7 @@ fn runners(settings: &Settings, guard: Option<PathBuf>) -> Result<RunnerSet, Inv
     };
     let stress = StressRunner::new(&allow)?;
     let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), Arc::new(stress)];
-    Ok(runners.into_iter().collect())
+    Ok(runners.into_iter().chain(more).collect())
 }
 
 fn queue_options(settings: &Settings) -> QueueOptions {

@@ -1,9 +1,10 @@
 //! `tidings bench`: measures a server from outside, as its clients see it.
 //!
-//! `queue` times jobs, `urgent` a critical message. The others measure the fan-out of any server that speaks our small contract (WebSocket,
+//! `queue` times jobs, `jobs` counts them, `urgent` times a critical message. The others measure the fan-out of any server that speaks our small contract (WebSocket,
 //! `room:join`, `POST /api/v1/events`): `target` finds or starts the server, `swarm` are the subscribers,
 //! `publisher` sends, `pace` keeps the two together, `load` runs and watches them, `report` says what came of it.
 
+mod jobs;
 mod load;
 mod pace;
 mod process;
@@ -54,6 +55,8 @@ enum What {
     Recovery(recovery::Args),
     /// From the submission of a job to the message that its test started, one job after the other.
     Queue(queue::Args),
+    /// How many jobs a second are submitted, run and told of, when running them takes no time.
+    Jobs(jobs::Args),
     /// How long a critical message takes to a client that is owed thousands of low ones.
     Urgent(urgent::Args),
 }
@@ -69,6 +72,7 @@ struct Threads {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.what {
         What::Queue(args) => queue::run(args).await,
+        What::Jobs(args) => jobs::run(args).await,
         What::Urgent(args) => urgent::run(args).await,
         What::Storm(args) => {
             measure(args.target.clone(), args.clients, move |target| storm::run(&args, target)).await

@@ -47,7 +47,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     // Before anybody can know that the server runs, and tell it to stop.
     let mut signals = StopSignals::listen()?;
-    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await.map_err(refused)?;
+    let app = App::start(AppOptions { settings, rules, guard: Some(guard), runners: Vec::new() })
+        .await
+        .map_err(refused)?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
     signals.next().await;

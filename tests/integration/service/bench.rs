@@ -45,6 +45,14 @@ fn the_queue_benchmark_prints_its_figures() {
 }
 
 #[test]
+fn jobs_that_do_nothing_are_counted() {
+    let figures = figures(&["jobs", "--jobs", "50", "--concurrency", "4", "--submitters", "3"]);
+    assert_eq!(figures["jobs"], 50, "{figures}");
+    assert!(figures["jobs_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{figures}");
+    assert_cost(&figures, "cpu_us_per_job");
+}
+
+#[test]
 fn a_critical_message_is_timed_with_and_without_low_ones_before_it() {
     let figures = figures(&["urgent", "--rounds", "2", "--low", "700", "--payload", "50"]);
     assert_eq!(figures["delivered"], 2 * 702, "{figures}");
