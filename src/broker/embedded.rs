@@ -87,7 +87,7 @@ impl Broker for EmbeddedBroker {
         let answer = self.store.write(move |tx| {
             let mut told = Told::default();
             let mut answers = Vec::with_capacity(groups.len());
-            let mut appender = Appender::new(tx.conn());
+            let mut appender = Appender::new(tx);
             for group in &groups {
                 answers.push(appender.append(group, &mut told)?);
             }
@@ -120,7 +120,7 @@ impl Broker for EmbeddedBroker {
     ) -> Result<Page, BrokerError> {
         let history = self.rules.resolve(channel.as_str()).map(|r| r.namespace.history);
         let name = channel.clone();
-        let found = self.store.read(move |conn| read::history(conn, &name, history, after, limit)).await?;
+        let found = self.store.read_places(move |tx| read::history(tx, &name, history, after, limit)).await?;
         if let Some(page) = found {
             return Ok(page);
         }
@@ -135,7 +135,7 @@ impl Broker for EmbeddedBroker {
 
     async fn survey(&self, channel: &ChannelName, after: u64, upto: u64) -> Result<Survey, BrokerError> {
         let name = channel.clone();
-        Ok(self.store.read(move |conn| read::survey(conn, &name, after, upto)).await?)
+        Ok(self.store.read_places(move |tx| read::survey(tx, &name, after, upto)).await?)
     }
 
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {

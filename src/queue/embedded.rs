@@ -124,7 +124,7 @@ impl Inner {
         groups: impl IntoIterator<Item = Option<AppendGroup>>,
     ) -> rusqlite::Result<()> {
         let mut told = Told::default();
-        let mut appender = Appender::new(tx.conn());
+        let mut appender = Appender::new(tx);
         for group in groups.into_iter().flatten() {
             if let Err(refused) = appender.append(&group, &mut told)? {
                 // The job's own state decides; its test was written to from outside in a way that does not fit.

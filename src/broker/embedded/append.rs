@@ -12,6 +12,7 @@ use crate::broker::{AppendError, Appended};
 use crate::inbox;
 use crate::model::event::test_progress_channel;
 use crate::model::{ChannelName, Epoch, Position, Published, Snapshot, TestId, TestState};
+use crate::store::WriteTx;
 
 /// How many messages an append removes at most when its channel has grown past its bound.
 const TRIM_STEP: u64 = 256;
@@ -60,8 +61,8 @@ pub(super) fn find_channel(conn: &Connection, name: &ChannelName) -> rusqlite::R
 /// Appends to channels, for one operation. A channel's row is read once and written back at the end, however many
 /// of its messages come: [`Appender::finish`] has to be called before anybody else looks at the tables.
 #[must_use]
-pub(crate) struct Appender<'a> {
-    conn: &'a Connection,
+pub(crate) struct Appender<'t, 'a> {
+    tx: &'t mut WriteTx<'a>,
     rows: HashMap<ChannelName, Row>,
 }
 
@@ -70,9 +71,9 @@ struct Row {
     touched_at: Option<i64>,
 }
 
-impl<'a> Appender<'a> {
-    pub(crate) fn new(conn: &'a Connection) -> Self {
-        Self { conn, rows: HashMap::new() }
+impl<'t, 'a> Appender<'t, 'a> {
+    pub(crate) fn new(tx: &'t mut WriteTx<'a>) -> Self {
+        Self { tx, rows: HashMap::new() }
     }
 
     /// Appends the group and adds its messages to `told`. A refusal leaves no message: it is decided before the
@@ -82,8 +83,8 @@ impl<'a> Appender<'a> {
         group: &AppendGroup,
         told: &mut Told,
     ) -> rusqlite::Result<Result<Appended, AppendError>> {
-        let (conn, first) = (self.conn, &group.first);
-        let row = self.row(first)?;
+        let (conn, first) = (self.tx.conn(), &group.first);
+        let row = row_of(&mut self.rows, conn, first)?;
         if let Some(offset) = known_offset(conn, &row.channel, first)? {
             let position = Position { epoch: row.channel.epoch.clone(), offset };
             return Ok(Ok(Appended { id: first.id.clone(), position, duplicate: true }));
@@ -101,13 +102,13 @@ impl<'a> Appender<'a> {
             }
             save_snapshot(conn, &snapshot, first.timestamp_ms)?;
         }
-        let published = row.append(conn, first)?;
+        let published = row.append(self.tx, first)?;
         let position = published.position.clone();
         told.push(&first.namespace, published);
         for mirror in &group.mirrors {
-            let row = self.row(mirror)?;
+            let row = row_of(&mut self.rows, conn, mirror)?;
             if known_offset(conn, &row.channel, mirror)?.is_none() {
-                told.push(&mirror.namespace, row.append(conn, mirror)?);
+                told.push(&mirror.namespace, row.append(self.tx, mirror)?);
             }
         }
         Ok(Ok(Appended { id: first.id.clone(), position, duplicate: false }))
@@ -116,7 +117,8 @@ impl<'a> Appender<'a> {
     /// Writes back how far the channels are.
     pub(crate) fn finish(self) -> rusqlite::Result<()> {
         let mut update = self
-            .conn
+            .tx
+            .conn()
             .prepare_cached("UPDATE channel SET top = ?2, oldest = ?3, touched_at = ?4 WHERE id = ?1")?;
         for Row { channel, touched_at } in self.rows.into_values() {
             if let Some(touched_at) = touched_at {
@@ -125,14 +127,19 @@ impl<'a> Appender<'a> {
         }
         Ok(())
     }
+}
 
-    fn row(&mut self, append: &Append) -> rusqlite::Result<&mut Row> {
-        match self.rows.entry(append.channel.clone()) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(new) => {
-                let channel = ensure_channel(self.conn, &append.channel, append.timestamp_ms)?;
-                Ok(new.insert(Row { channel, touched_at: None }))
-            }
+/// The row of the message's channel, read if it is not known yet.
+fn row_of<'r>(
+    rows: &'r mut HashMap<ChannelName, Row>,
+    conn: &Connection,
+    append: &Append,
+) -> rusqlite::Result<&'r mut Row> {
+    match rows.entry(append.channel.clone()) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(new) => {
+            let channel = ensure_channel(conn, &append.channel, append.timestamp_ms)?;
+            Ok(new.insert(Row { channel, touched_at: None }))
         }
     }
 }
@@ -154,24 +161,24 @@ fn known_offset(conn: &Connection, row: &ChannelRow, append: &Append) -> rusqlit
 }
 
 impl Row {
-    fn append(&mut self, conn: &Connection, append: &Append) -> rusqlite::Result<Arc<Published>> {
-        let row = &mut self.channel;
+    fn append(&mut self, tx: &mut WriteTx<'_>, append: &Append) -> rusqlite::Result<Arc<Published>> {
+        let (conn, row) = (tx.conn(), &mut self.channel);
         let offset = row.top + 1;
         let size = append.namespace.history.size;
         if size == 0 {
             if row.oldest <= row.top {
                 // History was switched off since the last message: its rows would be in nobody's reach any more.
-                conn.prepare_cached("DELETE FROM message WHERE channel = ?1")?.execute([row.id])?;
+                remove_before(conn, row.id, offset)?;
             }
             row.oldest = offset + 1;
         } else {
-            insert_message(conn, row.id, offset, append)?;
+            let seq = tx.place(row.id, offset, append.conflation_key.clone());
+            insert_message(conn, seq, row.id, offset, append)?;
             // Readers hold to the bound exactly (`read::oldest_readable`); the rows may lag a little behind, so
             // that not every append pays for a delete.
             if offset - row.oldest >= size + size / 8 + 32 {
                 row.oldest = (offset + 1 - size).min(row.oldest + TRIM_STEP);
-                conn.prepare_cached("DELETE FROM message WHERE channel = ?1 AND offset < ?2")?
-                    .execute(params![row.id, row.oldest])?;
+                remove_before(conn, row.id, row.oldest)?;
             }
         }
         row.top = offset;
@@ -190,12 +197,31 @@ impl Row {
     }
 }
 
-fn insert_message(conn: &Connection, channel: i64, offset: u64, append: &Append) -> rusqlite::Result<()> {
+/// Removes the channel's messages before `offset` as far as the stored index has them; the next merge finds the
+/// others, for their channel's `oldest` is beyond them.
+fn remove_before(conn: &Connection, channel: i64, offset: u64) -> rusqlite::Result<()> {
+    let before = params![channel, offset];
     conn.prepare_cached(
-        "INSERT INTO message (channel, offset, id, event, priority, timestamp, conflation_key, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "DELETE FROM message WHERE seq IN (SELECT seq FROM place WHERE channel = ?1 AND offset < ?2)",
+    )?
+    .execute(before)?;
+    conn.prepare_cached("DELETE FROM place WHERE channel = ?1 AND offset < ?2")?.execute(before)?;
+    Ok(())
+}
+
+fn insert_message(
+    conn: &Connection,
+    seq: i64,
+    channel: i64,
+    offset: u64,
+    append: &Append,
+) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO message (seq, channel, offset, id, event, priority, timestamp, conflation_key, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
+        seq,
         channel,
         offset,
         append.id.as_str(),
