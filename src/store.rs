@@ -24,6 +24,7 @@ pub use crate::config::settings::Synchronous;
 pub use open::OpenError;
 use places::Recent;
 pub use places::{Place, ReadTx};
+pub(crate) use writer::Version;
 pub use writer::WriteTx;
 use writer::{Operation, WriteOp};
 

@@ -28,6 +28,14 @@ pub struct WriteTx<'a> {
     after_commit: &'a mut Effects,
     added: &'a mut Added,
     recent: &'a Recent,
+    rollbacks: u64,
+}
+
+/// The state of the tables as the writer sees it: two that are equal are of the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    changes: u64,
+    rollbacks: u64,
 }
 
 #[derive(Default)]
@@ -44,6 +52,11 @@ impl<'a> WriteTx<'a> {
     #[must_use]
     pub fn conn(&self) -> &'a Connection {
         self.conn
+    }
+
+    /// What the tables are like now.
+    pub(crate) fn version(&self) -> Version {
+        Version { changes: self.conn.total_changes(), rollbacks: self.rollbacks }
     }
 
     /// Gives the next message of the table `message` its `seq`, and notes where it stands; the caller inserts its row.
@@ -117,7 +130,8 @@ pub(super) fn start(
     queue: mpsc::Receiver<Operation>,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
     let Opened { conn, path, lock, mark } = opened;
-    let writer = Writer { conn, path, recent, next_seq: mark + 1, merge_at: MERGE_BYTES, _lock: lock };
+    let writer =
+        Writer { conn, path, recent, next_seq: mark + 1, rollbacks: 0, merge_at: MERGE_BYTES, _lock: lock };
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || writer.run(queue))
@@ -129,6 +143,7 @@ struct Writer {
     path: PathBuf,
     recent: Recent,
     next_seq: i64,
+    rollbacks: u64,
     /// How many bytes of recent places call for the next merge.
     merge_at: usize,
     // Held for as long as the process may write; the operating system lets go of it even after kill -9.
@@ -182,13 +197,15 @@ impl Writer {
     fn transaction(&mut self, group: &mut [Operation]) -> rusqlite::Result<()> {
         let mut effects = Effects::default();
         // A panic must not end the writer: every later change would be refused, and the lock be let go.
-        catch_unwind(AssertUnwindSafe(|| self.apply(group, &mut effects))).unwrap_or_else(|_| {
-            let detail = Some("a change panicked; the log says where".to_owned());
-            Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-                detail,
-            ))
-        })?;
+        catch_unwind(AssertUnwindSafe(|| self.apply(group, &mut effects)))
+            .unwrap_or_else(|_| {
+                let detail = Some("a change panicked; the log says where".to_owned());
+                Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+                    detail,
+                ))
+            })
+            .inspect_err(|_| self.rollbacks += 1)?;
         for effect in effects.0 {
             if catch_unwind(AssertUnwindSafe(effect)).is_err() {
                 tracing::error!("telling of a committed change panicked");
@@ -200,9 +217,16 @@ impl Writer {
     fn apply(&mut self, group: &mut [Operation], effects: &mut Effects) -> rusqlite::Result<()> {
         // Dropped without a commit, it rolls back; so does a panic in an operation.
         let tx = rusqlite::Transaction::new_unchecked(&self.conn, rusqlite::TransactionBehavior::Immediate)?;
-        let (recent, mut added) = (&self.recent, Added::from(self.next_seq));
+        let (recent, rollbacks) = (&self.recent, self.rollbacks);
+        let mut added = Added::from(self.next_seq);
         for op in group {
-            op.apply(&mut WriteTx { conn: &tx, after_commit: effects, added: &mut added, recent })?;
+            op.apply(&mut WriteTx {
+                conn: &tx,
+                after_commit: effects,
+                added: &mut added,
+                recent,
+                rollbacks,
+            })?;
         }
         tx.commit()?;
         self.next_seq = added.committed(recent);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::append::{ChannelRow, find_channel, load_snapshot, parse_snapshot, place};
+use super::rows::{ChannelRow, find_channel};
+use super::snapshot::{load_snapshot, parse_snapshot, place};
 use crate::broker::{Page, PageLimit, Survey, TestPage, Top};
 use crate::config::channels::{History, Rules};
 use crate::model::message::OpenEnvelope;
