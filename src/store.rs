@@ -9,7 +9,9 @@
 //! then starts with new epochs, so that nobody mistakes the gap for a whole past. With `full` every commit is
 //! on the disk before it is acknowledged, and the epochs stay.
 
+mod merge;
 mod open;
+mod places;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub use crate::config::settings::Synchronous;
 use crate::fault::{Cause, Fault};
 pub use open::OpenError;
+use places::Recent;
+pub use places::{Place, ReadTx};
+pub(crate) use writer::Version;
 pub use writer::WriteTx;
 use writer::{Operation, WriteOp};
 
@@ -81,6 +86,7 @@ struct Shared {
     writes: Mutex<Option<mpsc::Sender<Operation>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Mutex<Vec<Connection>>,
+    recent: Recent,
     permits: Arc<Semaphore>,
 }
 
@@ -107,12 +113,14 @@ impl Store {
         let readers = (0..READERS).map(|_| open::reader(&opened.path)).collect::<Result<Vec<_>, _>>()?;
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let path = opened.path.clone();
-        let writer = writer::start(opened, queue)?;
+        let recent = Recent::none_after(opened.mark);
+        let writer = writer::start(opened, recent.clone(), queue)?;
         let shared = Shared {
             path,
             writes: Mutex::new(Some(writes)),
             writer: Mutex::new(Some(writer)),
             readers: Mutex::new(readers),
+            recent,
             permits: Arc::new(Semaphore::new(READERS)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -141,14 +149,37 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.read_with(|| (), move |conn, ()| read(conn)).await
+    }
+
+    /// Takes what `before` gives, begins the transaction only then, and hands both to `read`.
+    async fn read_with<B, T>(
+        &self,
+        before: impl FnOnce() -> B + Send + 'static,
+        read: impl FnOnce(&Connection, &B) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+    {
         let permit = self.shared.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let mut reader = Reader { shared: self.shared.clone(), conn: None, _permit: permit };
         let task = tokio::task::spawn_blocking(move || {
             let conn = lock(&reader.shared.readers).pop().ok_or(StoreError::Closed)?;
-            let result = in_read_transaction(reader.conn.insert(conn), read);
+            let before = before();
+            let result = in_read_transaction(reader.conn.insert(conn), |conn| read(conn, &before));
             result.map_err(|e| classify(&reader.shared.path, &e))
         });
         task.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same for who reads messages by their place: `read` also sees the places that are not stored yet.
+    pub async fn read_places<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTx<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let recent = self.shared.recent.clone();
+        self.read_with(move || recent.tail(), move |conn, tail| read(&ReadTx::new(conn, tail)?)).await
     }
 
     /// The database file.

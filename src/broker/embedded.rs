@@ -3,20 +3,27 @@
 mod append;
 mod read;
 mod retain;
+mod rows;
+mod snapshot;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
-pub(crate) use append::{Appender, ensure_channel, load_snapshot, save_snapshot};
+pub(crate) use append::Appender;
+pub(crate) use rows::ensure_channel;
+pub(crate) use snapshot::{load_snapshot, save_snapshot};
+
+use append::KnownRows;
 
 use super::{
-    AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, Survey, TestPage, Top,
+    Append, AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, Survey,
+    TestPage, Top,
 };
 use crate::config::channels::{Namespace, Rules};
 use crate::fault::Fault;
 use crate::metrics;
-use crate::model::{ChannelName, Published, Snapshot, TestId, TestState, now_ms};
+use crate::model::{ChannelName, Position, Published, Snapshot, TestId, TestState, now_ms};
 use crate::store::{Store, StoreError, WriteTx};
 
 /// The live side of the embedded store: every transaction that appends messages tells it of them.
@@ -57,8 +64,17 @@ impl Live {
 pub(crate) struct Told(Vec<(Arc<Namespace>, Arc<Published>)>);
 
 impl Told {
-    fn push(&mut self, namespace: &Arc<Namespace>, message: Arc<Published>) {
-        self.0.push((namespace.clone(), message));
+    fn push(&mut self, message: &Append, position: Position) {
+        let published = Published::new(
+            message.channel.clone(),
+            position,
+            message.event.clone(),
+            message.priority,
+            message.timestamp_ms,
+            message.conflation_key.clone(),
+            message.open.clone(),
+        );
+        self.0.push((message.namespace.clone(), Arc::new(published)));
     }
 }
 
@@ -68,13 +84,15 @@ pub struct EmbeddedBroker {
     store: Store,
     rules: Arc<Rules>,
     live: Live,
+    /// Taken by the writer for each append.
+    known: Arc<Mutex<KnownRows>>,
 }
 
 impl EmbeddedBroker {
     /// The broker on `store`, which tells `live` of every message.
     #[must_use]
     pub fn new(store: Store, rules: Arc<Rules>, live: Live) -> Self {
-        Self { store, rules, live }
+        Self { store, rules, live, known: Arc::default() }
     }
 }
 
@@ -90,15 +108,16 @@ impl Broker for EmbeddedBroker {
         &self,
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
-        let live = self.live.clone();
+        let (live, known) = (self.live.clone(), self.known.clone());
         let answer = self.store.write(move |tx| {
             let mut told = Told::default();
             let mut answers = Vec::with_capacity(groups.len());
-            let mut appender = Appender::new(tx.conn());
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut appender = Appender::knowing(tx, std::mem::take(&mut *known));
             for group in &groups {
                 answers.push(appender.append(group, &mut told)?);
             }
-            appender.finish()?;
+            *known = appender.finish_knowing()?;
             live.tell_after_commit(tx, told);
             Ok(answers)
         });
@@ -127,7 +146,7 @@ impl Broker for EmbeddedBroker {
     ) -> Result<Page, BrokerError> {
         let history = self.rules.resolve(channel.as_str()).map(|r| r.namespace.history);
         let name = channel.clone();
-        let found = self.store.read(move |conn| read::history(conn, &name, history, after, limit)).await?;
+        let found = self.store.read_places(move |tx| read::history(tx, &name, history, after, limit)).await?;
         if let Some(page) = found {
             return Ok(page);
         }
@@ -142,7 +161,7 @@ impl Broker for EmbeddedBroker {
 
     async fn survey(&self, channel: &ChannelName, after: u64, upto: u64) -> Result<Survey, BrokerError> {
         let name = channel.clone();
-        Ok(self.store.read(move |conn| read::survey(conn, &name, after, upto)).await?)
+        Ok(self.store.read_places(move |tx| read::survey(tx, &name, after, upto)).await?)
     }
 
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {

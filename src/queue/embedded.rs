@@ -124,10 +124,11 @@ impl Inner {
         tx: &mut WriteTx<'_>,
         groups: impl IntoIterator<Item = Option<AppendGroup>>,
     ) -> rusqlite::Result<()> {
+        let groups: Vec<_> = groups.into_iter().flatten().collect();
         let mut told = Told::default();
-        let mut appender = Appender::new(tx.conn());
-        for group in groups.into_iter().flatten() {
-            if let Err(refused) = appender.append(&group, &mut told)? {
+        let mut appender = Appender::new(tx);
+        for group in &groups {
+            if let Err(refused) = appender.append(group, &mut told)? {
                 // The job's own state decides; its test was written to from outside in a way that does not fit.
                 tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::merge::merge_left;
 use crate::config::settings::Synchronous;
 
 /// Marks the file as ours: "tdng" in ASCII.
@@ -17,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// Why the store cannot be opened: what is wrong, where, and what to do.
@@ -77,6 +79,8 @@ pub(super) struct Opened {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
     pub(super) lock: File,
+    /// The `seq` of the last message; all places are in the stored index.
+    pub(super) mark: i64,
 }
 
 pub(super) fn open(dir: &Path, synchronous: Synchronous) -> Result<Opened, OpenError> {
@@ -88,7 +92,8 @@ pub(super) fn open(dir: &Path, synchronous: Synchronous) -> Result<Opened, OpenE
     configure(&conn).map_err(sqlite)?;
     migrate(&mut conn, &path)?;
     note_start(&mut conn, synchronous).map_err(sqlite)?;
-    Ok(Opened { conn, path, lock })
+    let mark = merge_left(&mut conn).map_err(sqlite)?;
+    Ok(Opened { conn, path, lock, mark })
 }
 
 /// A connection that only reads.

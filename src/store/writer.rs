@@ -3,23 +3,39 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::merge::Added;
 use super::open::{Opened, mark_clean};
+use super::places::{Place, Recent};
 use super::{OpenError, StoreError, classify};
 use crate::metrics;
 
 /// How many operations share a commit at most. A larger group would only make its first operation wait longer:
 /// at this size the commit is a small part of the cost already.
 const GROUP_MAX: usize = 512;
+/// How many bytes of places are in memory before they are merged: those of some 30,000 messages. More would make the
+/// writer wait longer at a time, and save little.
+const MERGE_BYTES: usize = 2 << 20;
 
 /// What an operation works with: the open transaction, and the news that wait for its commit.
 #[derive(Debug)]
 pub struct WriteTx<'a> {
     conn: &'a Connection,
     after_commit: &'a mut Effects,
+    added: &'a mut Added,
+    recent: &'a Recent,
+    rollbacks: u64,
+}
+
+/// The state of the tables as the writer sees it: two that are equal are of the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    changes: u64,
+    rollbacks: u64,
 }
 
 #[derive(Default)]
@@ -31,11 +47,27 @@ impl std::fmt::Debug for Effects {
     }
 }
 
-impl WriteTx<'_> {
+impl<'a> WriteTx<'a> {
     /// The connection, inside of the group's transaction.
     #[must_use]
-    pub fn conn(&self) -> &Connection {
+    pub fn conn(&self) -> &'a Connection {
         self.conn
+    }
+
+    /// What the tables are like now.
+    pub(crate) fn version(&self) -> Version {
+        Version { changes: self.conn.total_changes(), rollbacks: self.rollbacks }
+    }
+
+    /// Gives the next message of the table `message` its `seq`, and notes where it stands; the caller inserts its row.
+    pub(crate) fn place(&mut self, channel: i64, offset: u64, conflation_key: Option<Arc<str>>) -> i64 {
+        self.added.add(channel, |seq| Place { offset, seq, conflation_key })
+    }
+
+    /// Merges the recent places into the table `place`, in this transaction: until the next append it has all of
+    /// them. Messages before the oldest one of their channel are removed with it.
+    pub fn merge_places(&mut self) -> rusqlite::Result<()> {
+        self.added.merge(self.conn, self.recent)
     }
 
     /// Has `effect` run once the changes are committed: in commit order, on the writer's thread, before the
@@ -86,13 +118,20 @@ where
     }
 }
 
+/// The operation that merges recent places, which nobody waits for.
+fn merging() -> Operation {
+    Box::new(WriteOp { apply: |tx: &mut WriteTx<'_>| tx.merge_places(), out: None, reply: None })
+}
+
 /// Starts the writer's thread; it ends when every sender of `queue` is gone.
 pub(super) fn start(
     opened: Opened,
+    recent: Recent,
     queue: mpsc::Receiver<Operation>,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
-    let Opened { conn, path, lock } = opened;
-    let writer = Writer { conn, path, _lock: lock };
+    let Opened { conn, path, lock, mark } = opened;
+    let writer =
+        Writer { conn, path, recent, next_seq: mark + 1, rollbacks: 0, merge_at: MERGE_BYTES, _lock: lock };
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || writer.run(queue))
@@ -102,12 +141,17 @@ pub(super) fn start(
 struct Writer {
     conn: Connection,
     path: PathBuf,
+    recent: Recent,
+    next_seq: i64,
+    rollbacks: u64,
+    /// How many bytes of recent places call for the next merge.
+    merge_at: usize,
     // Held for as long as the process may write; the operating system lets go of it even after kill -9.
     _lock: File,
 }
 
 impl Writer {
-    fn run(self, mut queue: mpsc::Receiver<Operation>) {
+    fn run(mut self, mut queue: mpsc::Receiver<Operation>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while let Some(first) = queue.blocking_recv() {
             group.push(first);
@@ -116,6 +160,10 @@ impl Writer {
                 group.push(next);
             }
             self.commit_group(&mut group);
+            self.merge_in_time();
+        }
+        if let Err(error) = self.transaction(&mut [merging()]) {
+            tracing::warn!(%error, "recent places could not be merged; the next start does it");
         }
         if let Err(error) = mark_clean(&self.conn) {
             tracing::warn!(%error, "the store could not be marked as cleanly closed");
@@ -124,7 +172,7 @@ impl Writer {
 
     /// Commits the group as one. If that fails, each operation gets its own transaction, so that one which
     /// cannot be stored takes no other with it.
-    fn commit_group(&self, group: &mut Vec<Operation>) {
+    fn commit_group(&mut self, group: &mut Vec<Operation>) {
         let started = std::time::Instant::now();
         match self.transaction(group) {
             Ok(()) => {
@@ -146,16 +194,18 @@ impl Writer {
         }
     }
 
-    fn transaction(&self, group: &mut [Operation]) -> rusqlite::Result<()> {
+    fn transaction(&mut self, group: &mut [Operation]) -> rusqlite::Result<()> {
         let mut effects = Effects::default();
         // A panic must not end the writer: every later change would be refused, and the lock be let go.
-        catch_unwind(AssertUnwindSafe(|| self.apply(group, &mut effects))).unwrap_or_else(|_| {
-            let detail = Some("a change panicked; the log says where".to_owned());
-            Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-                detail,
-            ))
-        })?;
+        catch_unwind(AssertUnwindSafe(|| self.apply(group, &mut effects)))
+            .unwrap_or_else(|_| {
+                let detail = Some("a change panicked; the log says where".to_owned());
+                Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
+                    detail,
+                ))
+            })
+            .inspect_err(|_| self.rollbacks += 1)?;
         for effect in effects.0 {
             if catch_unwind(AssertUnwindSafe(effect)).is_err() {
                 tracing::error!("telling of a committed change panicked");
@@ -164,13 +214,38 @@ impl Writer {
         Ok(())
     }
 
-    fn apply(&self, group: &mut [Operation], effects: &mut Effects) -> rusqlite::Result<()> {
+    fn apply(&mut self, group: &mut [Operation], effects: &mut Effects) -> rusqlite::Result<()> {
         // Dropped without a commit, it rolls back; so does a panic in an operation.
         let tx = rusqlite::Transaction::new_unchecked(&self.conn, rusqlite::TransactionBehavior::Immediate)?;
+        let (recent, rollbacks) = (&self.recent, self.rollbacks);
+        let mut added = Added::from(self.next_seq);
         for op in group {
-            op.apply(&mut WriteTx { conn: &tx, after_commit: effects })?;
+            op.apply(&mut WriteTx {
+                conn: &tx,
+                after_commit: effects,
+                added: &mut added,
+                recent,
+                rollbacks,
+            })?;
         }
-        tx.commit()
+        tx.commit()?;
+        self.next_seq = added.committed(recent);
+        Ok(())
+    }
+
+    /// Merges recent places before they take too much memory, by itself: who appends does not wait for it.
+    fn merge_in_time(&mut self) {
+        let bytes = self.recent.tail().bytes();
+        if bytes < self.merge_at {
+            return;
+        }
+        self.merge_at = match self.transaction(&mut [merging()]) {
+            Ok(()) => MERGE_BYTES,
+            Err(error) => {
+                tracing::error!(%error, bytes, "recent places could not be merged and stay in memory");
+                bytes + MERGE_BYTES
+            }
+        };
     }
 
     fn refuse(&self, group: &mut Vec<Operation>, error: &rusqlite::Error) {

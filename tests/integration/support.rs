@@ -11,6 +11,7 @@ use tidings::broker::append::{Append, Draft};
 use tidings::broker::{AppendGroup, Broker, LiveSink, PageLimit};
 use tidings::config::channels::{BUILTIN, Rules};
 use tidings::model::{ChannelName, EventName, Incoming, MessageId, Published, now_ms};
+use tidings::store::WriteTx;
 
 /// Nothing that the tests wait for takes this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -163,4 +164,14 @@ pub(crate) async fn history(broker: &dyn Broker, name: &str) -> Vec<Arc<Publishe
 /// The offsets and ids that can be read of a channel.
 pub(crate) async fn stored(broker: &dyn Broker, name: &str) -> Vec<(u64, String)> {
     history(broker, name).await.iter().map(|m| (m.position.offset, id_of(m))).collect()
+}
+
+/// What retention does to a channel of which nothing is left for a month.
+pub(crate) fn forget(tx: &mut WriteTx<'_>, channel: &str) -> rusqlite::Result<()> {
+    tx.merge_places()?;
+    for of in ["message", "place"] {
+        let remove = format!("DELETE FROM {of} WHERE channel = (SELECT id FROM channel WHERE name = ?1)");
+        tx.conn().execute(&remove, [channel])?;
+    }
+    tx.conn().execute("DELETE FROM channel WHERE name = ?1", [channel]).map(|_| ())
 }

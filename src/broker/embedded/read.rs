@@ -1,14 +1,17 @@
 //! Reading: tops, stretches of history, and tests, each from one committed state.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::append::{ChannelRow, find_channel, load_snapshot, parse_snapshot, place};
+use super::rows::{ChannelRow, find_channel};
+use super::snapshot::{load_snapshot, parse_snapshot, place};
 use crate::broker::{Page, PageLimit, Survey, TestPage, Top};
 use crate::config::channels::{History, Rules};
 use crate::model::message::OpenEnvelope;
 use crate::model::{ChannelName, EventName, Position, Priority, Published, TestId, TestState, now_ms};
+use crate::store::ReadTx;
 
 /// The test whose snapshot `channel` has, if its namespace has snapshots.
 pub(super) fn test_of(rules: &Rules, channel: &ChannelName) -> Option<TestId> {
@@ -33,46 +36,65 @@ pub(super) fn top(
 }
 
 pub(super) fn history(
-    conn: &Connection,
+    tx: &ReadTx<'_>,
     channel: &ChannelName,
     history: Option<History>,
     after: u64,
     limit: PageLimit,
 ) -> rusqlite::Result<Option<Page>> {
-    let Some(row) = find_channel(conn, channel)? else { return Ok(None) };
-    let oldest = oldest_readable(conn, &row, history)?;
-    let mut statement = conn.prepare_cached(
-        "SELECT offset, event, priority, timestamp, conflation_key, body FROM message
-         WHERE channel = ?1 AND offset > ?2 ORDER BY offset LIMIT ?3",
-    )?;
-    let from = after.max(oldest.saturating_sub(1)).min(i64::MAX as u64);
-    let most = i64::try_from(limit.messages.max(1)).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![row.id, from, most])?;
-    let (mut messages, mut bytes) = (Vec::new(), 0);
-    while let Some(stored) = rows.next()? {
-        let published = published(channel, &row, stored)?;
-        bytes += published.size();
-        if bytes > limit.bytes && !messages.is_empty() {
-            break;
+    let Some(row) = find_channel(tx.conn(), channel)? else { return Ok(None) };
+    let oldest = oldest_readable(tx, &row, history)?;
+    let from = next(after).max(oldest);
+    // Offsets have no holes, so this is no more than what is asked for.
+    let upto = row.top.min(from.saturating_add(limit.messages.max(1) as u64 - 1));
+    let mut messages: Vec<Arc<Published>> = Vec::new();
+    let mut room = limit.bytes;
+    // Whether there is room for more.
+    let mut take = |stored: &rusqlite::Row<'_>| {
+        let message = published(channel, &row, stored)?;
+        let fits = message.size() <= room || messages.is_empty();
+        if fits {
+            room = room.saturating_sub(message.size());
+            messages.push(Arc::new(message));
         }
-        messages.push(Arc::new(published));
+        Ok::<_, rusqlite::Error>(fits)
+    };
+    let mut indexed = tx.conn().prepare_cached(
+        "SELECT message.offset, event, priority, timestamp, message.conflation_key, body
+         FROM place JOIN message ON message.seq = place.seq
+         WHERE place.channel = ?1 AND place.offset BETWEEN ?2 AND ?3 ORDER BY place.offset",
+    )?;
+    let mut rows = indexed.query(params![row.id, from, upto])?;
+    let mut fits = true;
+    while fits && let Some(stored) = rows.next()? {
+        fits = take(stored)?;
     }
-    drop(rows);
+    let mut by_seq = tx.conn().prepare_cached(
+        "SELECT offset, event, priority, timestamp, conflation_key, body FROM message WHERE seq = ?1",
+    )?;
+    let mut recent = tx.recent(row.id, &(from..=upto)).into_iter();
+    while fits && let Some(place) = recent.next() {
+        let mut rows = by_seq.query([place.seq])?;
+        if let Some(stored) = rows.next()? {
+            fits = take(stored)?;
+        }
+    }
     Ok(Some(Page { messages, epoch: row.epoch, top: row.top, oldest }))
 }
 
 pub(super) fn survey(
-    conn: &Connection,
+    tx: &ReadTx<'_>,
     channel: &ChannelName,
     after: u64,
     upto: u64,
 ) -> rusqlite::Result<Survey> {
-    let Some(row) = find_channel(conn, channel)? else { return Ok(Survey::default()) };
-    let mut statement = conn.prepare_cached(
-        "SELECT conflation_key, max(offset), count(*) FROM message
-         WHERE channel = ?1 AND offset > ?2 AND offset <= ?3 GROUP BY conflation_key",
+    let Some(row) = find_channel(tx.conn(), channel)? else { return Ok(Survey::default()) };
+    let (from, upto) = (next(after).max(row.oldest), upto.min(row.top));
+    let mut statement = tx.conn().prepare_cached(
+        "SELECT conflation_key, max(offset), count(*) FROM place
+         WHERE channel = ?1 AND offset BETWEEN ?2 AND ?3 GROUP BY conflation_key",
     )?;
-    let mut rows = statement.query(params![row.id, after.min(i64::MAX as u64), upto.min(i64::MAX as u64)])?;
+    let mut rows = statement.query(params![row.id, from, upto])?;
     let mut survey = Survey::default();
     while let Some(group) = rows.next()? {
         match group.get::<_, Option<String>>(0)? {
@@ -82,31 +104,54 @@ pub(super) fn survey(
             None => survey.plain = group.get(2)?,
         }
     }
+    for place in tx.recent(row.id, &(from..=upto)) {
+        match place.conflation_key {
+            Some(key) => {
+                survey.newest.insert(key, place.offset);
+            }
+            None => survey.plain += 1,
+        }
+    }
     Ok(survey)
 }
 
+/// The offset after `offset`, which a receiver may have made up; the store knows no larger ones than this.
+fn next(offset: u64) -> u64 {
+    offset.min(i64::MAX as u64 - 1) + 1
+}
+
 /// The oldest offset that the channel's bounds still promise; rows before it may linger until they are removed.
-fn oldest_readable(conn: &Connection, row: &ChannelRow, history: Option<History>) -> rusqlite::Result<u64> {
+fn oldest_readable(tx: &ReadTx<'_>, row: &ChannelRow, history: Option<History>) -> rusqlite::Result<u64> {
     let Some(history) = history else { return Ok(row.oldest) };
     let by_size = (row.top + 1).saturating_sub(history.size).max(row.oldest);
     let ttl_ms = i64::try_from(history.ttl.as_millis()).unwrap_or(i64::MAX);
-    let by_age = first_since(conn, row.id, by_size, now_ms().saturating_sub(ttl_ms))?;
+    let by_age = first_since(tx, row.id, by_size..=row.top, now_ms().saturating_sub(ttl_ms))?;
     Ok(by_age.unwrap_or(row.top + 1))
 }
 
-/// The first offset, from `from` on, of a message that was accepted at or after `cutoff_ms`.
+/// The first of `offsets` whose message was accepted at or after `cutoff_ms`.
 pub(super) fn first_since(
-    conn: &Connection,
+    tx: &ReadTx<'_>,
     channel: i64,
-    from: u64,
+    offsets: RangeInclusive<u64>,
     cutoff_ms: i64,
 ) -> rusqlite::Result<Option<u64>> {
-    conn.prepare_cached(
-        "SELECT offset FROM message WHERE channel = ?1 AND offset >= ?2 AND timestamp >= ?3
-         ORDER BY offset LIMIT 1",
-    )?
-    .query_row(params![channel, from, cutoff_ms], |row| row.get(0))
-    .optional()
+    let mut indexed = tx.conn().prepare_cached(
+        "SELECT place.offset FROM place JOIN message ON message.seq = place.seq
+         WHERE place.channel = ?1 AND place.offset >= ?2 AND timestamp >= ?3 ORDER BY place.offset LIMIT 1",
+    )?;
+    let found =
+        indexed.query_row(params![channel, offsets.start(), cutoff_ms], |row| row.get(0)).optional()?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let mut by_seq = tx.conn().prepare_cached("SELECT 1 FROM message WHERE seq = ?1 AND timestamp >= ?2")?;
+    for place in tx.recent(channel, &offsets) {
+        if by_seq.exists(params![place.seq, cutoff_ms])? {
+            return Ok(Some(place.offset));
+        }
+    }
+    Ok(None)
 }
 
 fn published(

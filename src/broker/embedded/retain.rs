@@ -6,7 +6,7 @@ use super::read::first_since;
 use crate::broker::BrokerError;
 use crate::config::channels::Rules;
 use crate::model::now_ms;
-use crate::store::Store;
+use crate::store::{ReadTx, Store};
 
 /// How many rows one operation removes at most; other writers wait no longer than that takes.
 const STEP: usize = 500;
@@ -29,6 +29,8 @@ struct Excess {
 
 pub(super) async fn retain(store: &Store, rules: &Rules) -> Result<bool, BrokerError> {
     let now = now_ms();
+    // A message is removed by its stored place. Those that come meanwhile are for the next time.
+    store.write(|tx| tx.merge_places()).await?;
     // Found by readers, so that only the deletes themselves take the writer's time.
     let stored = store.read(stored_channels).await?;
     let bounded: Vec<(Stored, u64, i64)> = stored
@@ -40,13 +42,15 @@ pub(super) async fn retain(store: &Store, rules: &Rules) -> Result<bool, BrokerE
             Some((stored, history.size, now.saturating_sub(ttl_ms)))
         })
         .collect();
-    let excess = store.read(move |conn| find_excess(conn, &bounded)).await?;
+    let excess = store.read_places(move |tx| find_excess(tx, &bounded)).await?;
     let mut more = false;
     for Excess { channel, keep_from } in excess {
         let removed = store.write(move |tx| remove(tx.conn(), channel, keep_from)).await?;
         more |= removed == STEP;
     }
     let forgotten = store.write(move |tx| {
+        // An id that is given again may not find places of the channel that had it before.
+        tx.merge_places()?;
         tx.conn().execute(
             "DELETE FROM channel WHERE id IN
              (SELECT id FROM channel WHERE oldest > top AND touched_at < ?1 LIMIT ?2)",
@@ -65,11 +69,11 @@ fn stored_channels(conn: &Connection) -> rusqlite::Result<Vec<Stored>> {
     rows.collect()
 }
 
-fn find_excess(conn: &Connection, bounded: &[(Stored, u64, i64)]) -> rusqlite::Result<Vec<Excess>> {
+fn find_excess(tx: &ReadTx<'_>, bounded: &[(Stored, u64, i64)]) -> rusqlite::Result<Vec<Excess>> {
     let mut excess = Vec::new();
     for (Stored { id, top, oldest, .. }, size, cutoff_ms) in bounded {
         let by_size = (top + 1).saturating_sub(*size).max(*oldest);
-        let keep_from = first_since(conn, *id, by_size, *cutoff_ms)?.unwrap_or(top + 1);
+        let keep_from = first_since(tx, *id, by_size..=*top, *cutoff_ms)?.unwrap_or(top + 1);
         if keep_from > *oldest {
             excess.push(Excess { channel: *id, keep_from });
         }
@@ -78,16 +82,23 @@ fn find_excess(conn: &Connection, bounded: &[(Stored, u64, i64)]) -> rusqlite::R
 }
 
 fn remove(conn: &Connection, channel: i64, keep_from: u64) -> rusqlite::Result<usize> {
+    let excess = params![channel, keep_from, STEP];
+    conn.prepare_cached(
+        "DELETE FROM message WHERE seq IN
+         (SELECT seq FROM place WHERE channel = ?1 AND offset < ?2 ORDER BY offset LIMIT ?3)",
+    )?
+    .execute(excess)?;
     let removed = conn
         .prepare_cached(
-            "DELETE FROM message WHERE channel = ?1 AND offset IN
-             (SELECT offset FROM message WHERE channel = ?1 AND offset < ?2 ORDER BY offset LIMIT ?3)",
+            "DELETE FROM place WHERE channel = ?1 AND offset IN
+             (SELECT offset FROM place WHERE channel = ?1 AND offset < ?2 ORDER BY offset LIMIT ?3)",
         )?
-        .execute(params![channel, keep_from, STEP])?;
+        .execute(excess)?;
+    // What is not in the index yet is removed by the merge, which goes by this bound.
     conn.prepare_cached(
-        "UPDATE channel SET oldest =
-           coalesce((SELECT min(offset) FROM message WHERE channel = ?1), top + 1) WHERE id = ?1",
+        "UPDATE channel SET oldest = max(oldest, min(?2, coalesce(
+           (SELECT min(offset) FROM place WHERE channel = ?1), ?2))) WHERE id = ?1",
     )?
-    .execute([channel])?;
+    .execute(params![channel, keep_from])?;
     Ok(removed)
 }

@@ -7,7 +7,7 @@ use tidings::fanout::{JoinRequest, Since};
 use tidings::model::{Epoch, Position};
 
 use super::{node, request};
-use crate::support::{channel, in_time, wait_until};
+use crate::support::{channel, forget, in_time, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_amid_a_thousand_messages_has_no_gap_and_no_duplicate() {
@@ -110,12 +110,7 @@ async fn who_cannot_be_brought_up_to_date_is_told_to_start_over_and_then_listens
 
 /// Begins the channel anew, with twenty messages.
 async fn return_to_twenty(node: &super::Node) {
-    let clear = node.store.write(|tx| {
-        tx.conn().execute_batch(
-            "DELETE FROM message WHERE channel = (SELECT id FROM channel WHERE name = 'short-1');
-             DELETE FROM channel WHERE name = 'short-1'",
-        )
-    });
+    let clear = node.store.write(|tx| forget(tx, "short-1"));
     clear.await.expect("the store is open");
     node.publish("short-1", 20, 20).await;
 }
@@ -145,7 +140,7 @@ async fn a_channel_that_was_forgotten_while_somebody_listened_can_be_joined() {
     node.publish("plain-1", 1, 20).await;
     idle_wire.got("plain-1", 0, 1).await;
     // What retention does after a month without messages.
-    let forget = node.store.write(|tx| tx.conn().execute_batch("DELETE FROM message; DELETE FROM channel"));
+    let forget = node.store.write(|tx| forget(tx, "plain-1"));
     forget.await.unwrap();
     let (connection, wire) = node.connect();
     let ack = in_time("the join ends", node.join(&connection, "plain-1", Since::Now)).await;

@@ -9,7 +9,7 @@ use tidings::fanout::Since;
 use tidings::model::Position;
 
 use super::node;
-use crate::support::{in_time, wait_until};
+use crate::support::{forget, in_time, wait_until};
 
 /// Takes a few frames now and then.
 fn drip(wire: &Arc<super::Wire>, frames: usize) -> tokio::task::JoinHandle<()> {
@@ -136,7 +136,7 @@ async fn a_slow_receiver_of_a_channel_that_was_forgotten_is_told_once_to_start_o
     wire.set_capacity(0);
     // More than an outbox holds.
     node.publish("plain-1", 100, 10_000).await;
-    let forget = node.store.write(|tx| tx.conn().execute_batch("DELETE FROM message; DELETE FROM channel"));
+    let forget = node.store.write(|tx| forget(tx, "plain-1"));
     forget.await.expect("the store is open");
     wire.set_capacity(usize::MAX);
     wait_until("it is told", async || !wire.resets().is_empty()).await;

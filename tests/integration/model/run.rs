@@ -20,7 +20,7 @@ use super::past::{News, Past, Sent, Span};
 use super::session::{Session, Sessions, Work};
 use super::view::View;
 use super::world::{Checked, World};
-use crate::support::{channel, in_time};
+use crate::support::{channel, forget, in_time};
 
 /// A device and what its client knows.
 #[derive(Debug, Default)]
@@ -287,11 +287,7 @@ impl Run {
         }
         self.published().await?;
         let places = self.world.places.lock().await;
-        let forget = self.node.store.write(move |tx| {
-            let messages = "DELETE FROM message WHERE channel = (SELECT id FROM channel WHERE name = ?1)";
-            tx.conn().execute(messages, [room.name()])?;
-            tx.conn().execute("DELETE FROM channel WHERE name = ?1", [room.name()])
-        });
+        let forget = self.node.store.write(move |tx| forget(tx, room.name()));
         in_time("a channel is forgotten", forget).await.expect("the store is open");
         let begin = self.world.tick();
         let epoch = self.node.broker.top(&channel(room.name())).await.expect("a top").position.epoch;
