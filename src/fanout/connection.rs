@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Fanout;
-use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Scope};
+use super::outbox::{Exit, Flush, Limits, Membership, Outbox, Passed, Scope};
 use super::tally::Tally;
 use super::ticker::Ticker;
 use crate::config::channels::Batch;
@@ -58,6 +58,17 @@ pub enum SendError {
     Closed,
 }
 
+impl SendError {
+    /// Whether what was taken is written, by the answer of [`Transport::flush`].
+    pub fn is_written(flushed: Result<(), Self>) -> Result<bool, Self> {
+        match flushed {
+            Ok(()) => Ok(true),
+            Err(Self::Full) => Ok(false),
+            Err(Self::Closed) => Err(Self::Closed),
+        }
+    }
+}
+
 /// Takes frames in order, without waiting.
 pub trait Transport: Send + Sync + 'static {
     /// Takes the frame for writing, whole or not at all; it may wait for [`Transport::flush`].
@@ -65,6 +76,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Writes what was taken. After [`SendError::Full`] some of it still waits: flush again later.
     fn flush(&self) -> Result<(), SendError> {
         Ok(())
+    }
+    /// [`Transport::send`] and [`Transport::flush`] in one, for a frame that nothing waits before: whether it was
+    /// written. If not, it was taken, and still waits: flush again later.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]: the frame was not taken.
+    fn pass(&self, frame: Frame<'_>) -> Result<bool, SendError> {
+        self.send(frame)?;
+        SendError::is_written(self.flush())
     }
     /// Ends the transport: its peer is beyond help.
     fn kill(&self);
@@ -190,11 +210,40 @@ impl Connection {
             return;
         }
         let mut outbox = self.lock();
+        if let [message] = messages
+            && self.pass(&mut outbox, membership, message, window, tally)
+        {
+            return;
+        }
         while !messages.is_empty() {
             let (taken, flush) = outbox.push(membership, messages, window, tally.now());
             self.act(&mut outbox, flush, tally);
             messages = &messages[taken..];
         }
+    }
+
+    /// Hands a message past the outbox, if nothing waits in it and the message would leave at once; else false.
+    fn pass(
+        self: &Arc<Self>,
+        outbox: &mut Outbox,
+        membership: Membership,
+        message: &Arc<Published>,
+        window: Batch,
+        tally: &mut Tally,
+    ) -> bool {
+        let now = tally.now();
+        let mut exit = Counted { transport: &*self.transport, tally, written: 0 };
+        let passed = outbox.pass(membership, message, window, now, &mut exit);
+        let written = exit.written;
+        if written > 0 {
+            tally.flushed(written);
+        }
+        if passed == Some(Passed::Waits)
+            && let Some(due) = outbox.next_due(now, true)
+        {
+            self.ticker.schedule(self, due);
+        }
+        passed.is_some()
     }
 
     /// Hands over a message from history; whether the membership still exists.
@@ -326,7 +375,7 @@ impl Connection {
 
     /// Writes what `scope` says; when to look again, if something is left.
     fn write(&self, outbox: &mut Outbox, scope: Scope, tally: &mut Tally) -> Option<Instant> {
-        let now = tally.now();
+        let (now, had_room) = (tally.now(), outbox.has_room());
         let mut exit = Counted { transport: &*self.transport, tally, written: 0 };
         let result = outbox.drain(scope, now, &mut exit);
         let written = exit.written;
@@ -337,7 +386,8 @@ impl Connection {
             outbox.clear();
             return None;
         }
-        if outbox.has_room() {
+        // Whoever waits for room saw under this lock that there was none.
+        if !had_room && outbox.has_room() {
             self.drained.notify_waiters();
         }
         outbox.next_due(now, result.is_err())
@@ -362,14 +412,26 @@ struct Counted<'a> {
     written: usize,
 }
 
-impl Exit for Counted<'_> {
-    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
-        self.transport.send(frame)?;
+impl Counted<'_> {
+    fn count(&mut self, frame: Frame<'_>) {
         for message in frame.messages() {
             self.tally.delivered(message);
             self.written += 1;
         }
+    }
+}
+
+impl Exit for Counted<'_> {
+    fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.transport.send(frame)?;
+        self.count(frame);
         Ok(())
+    }
+
+    fn pass(&mut self, frame: Frame<'_>) -> Result<bool, SendError> {
+        let written = self.transport.pass(frame)?;
+        self.count(frame);
+        Ok(written)
     }
 
     fn flush(&mut self) -> Result<(), SendError> {

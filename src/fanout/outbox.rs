@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::SendError;
 use crate::config::channels::Batch;
 use crate::model::{ChannelName, Position, Published};
-pub use flush::{Exit, Flush, Scope};
+pub use flush::{Exit, Flush, Passed, Scope};
 use lane::{BatchRules, Lane, Pending, drain_lanes};
 
 /// When a full transport is offered its frames again.
@@ -176,6 +176,37 @@ impl Outbox {
             self.due = due;
         }
         (taken, flush)
+    }
+
+    /// Hands a live message straight to `exit`, if nothing waits before it and it would leave at once; `None` if it
+    /// is to be [pushed](Outbox::push) instead. Most messages for most receivers go this way.
+    pub fn pass(
+        &mut self,
+        membership: Membership,
+        message: &Arc<Published>,
+        window: Batch,
+        now: Instant,
+        exit: &mut impl Exit,
+    ) -> Option<Passed> {
+        if self.full || self.count > 0 {
+            return None;
+        }
+        let urgent = message.priority.is_urgent();
+        if !urgent && self.last_flush.is_some_and(|last| now < last + window.interval) {
+            return None;
+        }
+        let lane = self.lanes.iter_mut().find(|lane| lane.membership == membership)?;
+        let result = lane.pass(message, exit)?;
+        if !urgent {
+            self.last_flush = Some(now);
+        }
+        match result {
+            Ok(true) | Err(_) => Some(Passed::Left),
+            Ok(false) => {
+                (self.full, self.stuck_since) = (true, Some(now));
+                Some(Passed::Waits)
+            }
+        }
     }
 
     /// Takes a message from history, right before which the receiver was spared `conflated`; `None` if the

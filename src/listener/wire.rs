@@ -24,6 +24,17 @@ const FRAMES_AT_ONCE: usize = 64;
 /// The head of the answer to an upgrade is shorter.
 const MAX_HEAD: usize = 4096;
 
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The peer took it.
+    Whole,
+    /// It waits here, as [`Wire::write`] says.
+    Waits,
+    /// What was written before still waits, and this was not taken.
+    Refused,
+}
+
 /// The writing side of one connection.
 #[derive(Debug)]
 pub struct Wire {
@@ -81,6 +92,32 @@ impl Wire {
             return Err(io::ErrorKind::NotConnected.into());
         }
         state.write(frames)
+    }
+
+    /// Writes one frame, as [`Wire::write`] does several, but only if nothing waits before it.
+    ///
+    /// # Errors
+    /// As [`Wire::write`].
+    pub fn write_one(&self, mut frame: Bytes) -> io::Result<Written> {
+        let mut state = self.lock();
+        if !state.rest.is_empty() {
+            if !state.flush()? {
+                return Ok(Written::Refused);
+            }
+            state.rest = VecDeque::new();
+        }
+        let Phase::Frames(walk) = &state.phase else { return Err(io::ErrorKind::NotConnected.into()) };
+        if walk.at_boundary() {
+            let stream = state.stream.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+            let n = try_write(&stream, &[IoSlice::new(&frame)])?.unwrap_or(0);
+            state.taken += n as u64;
+            if n == frame.len() {
+                return Ok(Written::Whole);
+            }
+            frame.advance(n);
+        }
+        state.rest.push_back(frame);
+        Ok(Written::Waits)
     }
 
     /// Offers the peer again what it did not take; whether nothing waits any more.

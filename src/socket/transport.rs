@@ -28,7 +28,7 @@ pub(super) struct SocketTransport {
 impl SocketTransport {
     fn send_message(&self, message: &Arc<Published>, conflated: u64) -> Result<(), SendError> {
         let event = &message.event;
-        if let Some(acks) = self.acks.as_ref().filter(|_| message.priority == Priority::Critical) {
+        if let Some(acks) = self.acks.as_ref().filter(|_| self.is_owed_an_answer(message)) {
             if acks.is_full() {
                 return Err(SendError::Full);
             }
@@ -59,6 +59,10 @@ impl SocketTransport {
         Ok(())
     }
 
+    fn is_owed_an_answer(&self, message: &Published) -> bool {
+        self.acks.is_some() && message.priority == Priority::Critical
+    }
+
     fn note(&self, message: &Published) {
         if let Some(tap) = &self.tap {
             tap.written(message);
@@ -79,6 +83,23 @@ impl Transport for SocketTransport {
                 || packet::event("room:reset", notice.get()),
                 |socket| socket.emit("room:reset", notice),
             ),
+        }
+    }
+
+    fn pass(&self, frame: Frame<'_>) -> Result<bool, SendError> {
+        match frame {
+            Frame::Message(message, conflated) if !self.is_owed_an_answer(message) => {
+                let written = self.voice.say_at_once(
+                    || packet::message(message, conflated),
+                    |socket| socket.emit(message.event.as_str(), &*message.json_conflated(conflated)),
+                )?;
+                self.note(message);
+                Ok(written)
+            }
+            _ => {
+                self.send(frame)?;
+                SendError::is_written(self.flush())
+            }
         }
     }
 

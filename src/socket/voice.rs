@@ -8,6 +8,7 @@
 //! is indirect, until a fence that was sent after it has come out at the other end.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use socketioxide::{SendError as SocketSendError, SocketError, TransportType};
 use super::carriers::Carriers;
 use crate::fanout::SendError;
 use crate::listener::frames::FENCE;
+use crate::listener::wire::Written;
 use crate::listener::{KillSwitch, WeakKillSwitch};
 
 /// So many frames, or bytes of them, are gathered for one write.
@@ -88,12 +90,40 @@ impl Voice {
         frame: impl FnOnce() -> Bytes,
         emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
     ) -> Result<(), SendError> {
+        self.say_in(&mut self.lock(), frame, emit)
+    }
+
+    /// [`Voice::say`] and [`Voice::flush`] in one, as [`crate::fanout::Transport::pass`].
+    pub(super) fn say_at_once(
+        &self,
+        frame: impl FnOnce() -> Bytes,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
+    ) -> Result<bool, SendError> {
         let mut state = self.lock();
-        let Some(line) = self.direct(&mut state) else {
+        if state.gathered.is_empty()
+            && let Some(line) = self.direct(&mut state)
+        {
+            return match line.wire().write_one(frame()).map_err(closed)? {
+                Written::Whole => Ok(true),
+                Written::Waits => Ok(false),
+                Written::Refused => Err(SendError::Full),
+            };
+        }
+        self.say_in(&mut state, frame, emit)?;
+        SendError::is_written(self.flush_in(&mut state))
+    }
+
+    fn say_in(
+        &self,
+        state: &mut State,
+        frame: impl FnOnce() -> Bytes,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SocketSendError>,
+    ) -> Result<(), SendError> {
+        let Some(line) = self.direct(state) else {
             if self.socket.transport_type() == TransportType::Polling {
-                self.count_for_poll(&mut state, frame().len())?;
+                self.count_for_poll(state, frame().len())?;
             }
-            return self.emit(&mut state, emit);
+            return self.emit(state, emit);
         };
         // What the peer did not take the last time goes first.
         if state.gathered.is_empty() && !line.wire().flush().map_err(|_| SendError::Closed)? {
@@ -126,10 +156,13 @@ impl Voice {
     /// # Errors
     /// [`SendError::Full`]: all is said, but the peer has not taken it yet; flush again.
     pub(super) fn flush(&self) -> Result<(), SendError> {
-        let mut state = self.lock();
-        let Some(line) = self.line(&mut state) else { return Ok(()) };
+        self.flush_in(&mut self.lock())
+    }
+
+    fn flush_in(&self, state: &mut State) -> Result<(), SendError> {
+        let Some(line) = self.line(state) else { return Ok(()) };
         if line.wire().passed() != state.indirect {
-            self.fence(&mut state);
+            self.fence(state);
             return Ok(());
         }
         if state.gathered.is_empty() {
@@ -212,12 +245,15 @@ pub(super) fn send_error(error: SocketSendError) -> SendError {
     SendError::Closed
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an error comes by value")]
+fn closed(error: io::Error) -> SendError {
+    tracing::trace!(%error, "a WebSocket takes no more frames");
+    SendError::Closed
+}
+
 impl State {
     fn write(&mut self, line: &KillSwitch) -> Result<bool, SendError> {
         self.gathered_bytes = 0;
-        line.wire().write(&mut self.gathered).map_err(|error| {
-            tracing::trace!(%error, "a WebSocket takes no more frames");
-            SendError::Closed
-        })
+        line.wire().write(&mut self.gathered).map_err(closed)
     }
 }

@@ -29,6 +29,15 @@ impl Flush {
     }
 }
 
+/// What became of a message that did not have to wait for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// It was written, or the transport is gone.
+    Left,
+    /// The transport has taken it, and is full now: see [`super::Outbox::next_due`].
+    Waits,
+}
+
 /// How much leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -42,6 +51,11 @@ pub enum Scope {
 pub trait Exit {
     /// As [`crate::fanout::Transport::send`].
     fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError>;
+    /// As [`crate::fanout::Transport::pass`].
+    fn pass(&mut self, frame: Frame<'_>) -> Result<bool, SendError> {
+        self.send(frame)?;
+        SendError::is_written(self.flush())
+    }
     /// As [`crate::fanout::Transport::flush`].
     fn flush(&mut self) -> Result<(), SendError>;
 }

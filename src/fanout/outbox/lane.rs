@@ -147,6 +147,25 @@ impl Lane {
         metrics::conflated(1);
     }
 
+    /// Hands a message on that nothing waits before: whether it was written, as [`Exit::pass`]. `None` if it was not
+    /// taken, or is not for this way.
+    pub(super) fn pass(
+        &mut self,
+        message: &Arc<Published>,
+        exit: &mut impl Exit,
+    ) -> Option<Result<bool, SendError>> {
+        if !self.live || self.batch {
+            return None;
+        }
+        let result = exit.pass(Frame::Message(message, 0));
+        match result {
+            Err(SendError::Full) => return None,
+            Err(SendError::Closed) => {}
+            Ok(_) => self.written = Some(message.position.clone()),
+        }
+        Some(result)
+    }
+
     /// Drops what waits.
     pub(super) fn clear(&mut self) {
         self.pending = VecDeque::new();

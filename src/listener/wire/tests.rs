@@ -61,6 +61,7 @@ async fn before_the_answer_to_the_upgrade_nothing_is_taken() {
     wire.upgrade();
     write_all(&wire, &stream, &HEAD[..20]).await;
     assert!(wire.write(&mut vec![frame("a").into()]).is_err());
+    assert!(wire.write_one(frame("a").into()).is_err());
     write_all(&wire, &stream, &HEAD[20..]).await;
     assert!(wire.write(&mut vec![frame("a").into()]).unwrap());
     // A refused upgrade leaves an ordinary connection.
@@ -120,6 +121,14 @@ async fn frames_of_both_sides_stay_whole_and_in_their_order() {
         tokio::spawn(async move {
             let mut said: VecDeque<String> = said.into();
             while !said.is_empty() {
+                if random.bool() {
+                    // A frame alone: taken at once, or refused while others wait.
+                    match wire.write_one(frame(&said[0]).into()).unwrap() {
+                        Written::Refused => tokio::time::sleep(Duration::from_millis(1)).await,
+                        Written::Whole | Written::Waits => drop(said.pop_front()),
+                    }
+                    continue;
+                }
                 let n = random.usize(1..100).min(said.len());
                 let mut some = said.drain(..n).map(|payload| Bytes::from(frame(&payload))).collect();
                 let mut clear = wire.write(&mut some).unwrap();
