@@ -25,16 +25,19 @@ env = { OUTCOME = "fail" }
 timeout = "30s"
 `;
 
-/** Resolves to a running server: `{ url, post(path, body), stderr(), stop() }`. */
-export async function startServer() {
+/**
+ * Resolves to a running server: `{ url, post(path, body), stderr(), kill(), stop() }`. `port` is where it listens, `flags` are
+ * further ones of `tidings serve`, `settings` variables of its environment.
+ */
+export async function startServer({ port = 0, flags = [], settings = {} } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'tidings-interop-'));
   await writeFile(join(dir, 'tidings.toml'), config);
   // What the developer has set for their own server must not reach this one.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')));
-  const args = ['serve', '--listen', '127.0.0.1:0', '--data-dir', join(dir, 'data')];
-  const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml')], {
+  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data-dir', join(dir, 'data')];
+  const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml'), ...flags], {
     cwd: dir,
-    env,
+    env: { ...env, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let stderr = '';
@@ -43,6 +46,11 @@ export async function startServer() {
   const lastResort = () => child.kill('SIGKILL');
   process.once('exit', lastResort);
 
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await ended;
+  };
+  /** The exit code of a server that ended by itself, null for one that had to be killed. */
   const stop = async () => {
     if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
       child.kill('SIGTERM');
@@ -52,10 +60,11 @@ export async function startServer() {
     }
     process.off('exit', lastResort);
     await rm(dir, { recursive: true, force: true });
+    return child.exitCode;
   };
   try {
     const url = await listening(child);
-    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, stop };
+    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, stop };
   } catch (error) {
     await stop();
     throw new Error(`${error.message}; its standard error was:\n${stderr || '(nothing)'}`);

@@ -1,0 +1,151 @@
+// What docs/deploy promises, piece by piece: proxies before servers that know nothing of each other, and the rest.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { createServer, request } from 'node:http';
+import { once } from 'node:events';
+import { after, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { Client } from './client.mjs';
+import { eventually, freePort } from './daemon.mjs';
+import { Follower, from, Reader } from './follower.mjs';
+import { configuration, PROXIES } from './proxies.mjs';
+import { startServer } from './server.mjs';
+
+const TRANSPORTS = { default: undefined, websocket: ['websocket'], polling: ['polling'] };
+const PROXY_TIMEOUT_S = 75;
+
+const servers = await Promise.all([startServer(), startServer(), startServer()]);
+after(() => Promise.all(servers.map((server) => server.stop())));
+const urls = servers.map((server) => server.url);
+
+/** A server that is not ours, so that only the proxy decides: it says what it was sent, and streams when told to. */
+async function startEcho() {
+  const streams = [];
+  const server = createServer((incoming, answer) => {
+    if (!incoming.url.endsWith('/stream')) return answer.end(JSON.stringify(incoming.headers));
+    answer.writeHead(200, { 'content-type': 'text/event-stream' });
+    answer.write('data: 1\n\n');
+    streams.push(answer);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const url = `http://127.0.0.1:${server.address().port}`;
+  return { urls: [url, url, url], streams, stop: () => (server.closeAllConnections(), server.close()) };
+}
+
+/** A plain request from one of the loopback's addresses: `{ status, headers, text }`. */
+async function ask(url, { address = '127.0.0.1', method = 'GET', headers = {}, body } = {}) {
+  const sent = request(url, { method, headers, localAddress: address, agent: false });
+  sent.end(body);
+  const [answer] = await once(sent, 'response');
+  let text = '';
+  for await (const chunk of answer.setEncoding('utf8')) text += chunk;
+  return { status: answer.statusCode, headers: answer.headers, text };
+}
+
+const note = (channel, n, rest) => ({ event: 'custom:note', channel, data: { n }, ...rest });
+
+for (const [name, start] of Object.entries(PROXIES)) {
+  describe(name, { timeout: 120_000, concurrency: true }, async () => {
+    const proxy = await start(urls);
+    after(() => proxy.stop());
+
+    for (const [transport, transports] of Object.entries(TRANSPORTS)) {
+      test(`every client stays with its server, and clients are spread: ${transport}`, async (t) => {
+        const room = `test-progress-spread_${name}_${transport}`;
+        const clients = Array.from({ length: 40 }, (_, i) => {
+          return new Follower(proxy, room, { transports, options: from(`127.0.1.${i + 1}`) });
+        });
+        t.after(() => clients.forEach((client) => client.close()));
+        await Promise.all(clients.map((client) => client.joined()));
+        if (!transports) {
+          const upgraded = ({ socket }) => socket.io.engine.transport.name === 'websocket';
+          await eventually('not every client was upgraded', () => clients.every(upgraded));
+        }
+        await Promise.all(servers.map((server) => server.post('/api/v1/events', [note(room, 1), note(room, 2)])));
+        await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 2)));
+        assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
+        for (const client of clients) {
+          client.assertContinuous();
+          assert.equal(client.visits().length, 1, 'a client lost its connection');
+        }
+      });
+    }
+
+    test('a server-sent event does not wait for the next one', async () => {
+      const echo = await startEcho();
+      const before = await start(echo.urls);
+      const reader = new Reader(`${before.url}/api/v1/channels/x/stream`);
+      try {
+        for (let n = 1; n <= 3; n++) {
+          await eventually(`event ${n} was held back`, () => reader.events.length === n);
+          assert.deepEqual(reader.events.map((event) => event.data), Array.from({ length: n }, (_, i) => i + 1));
+          echo.streams[0].write(`data: ${n + 1}\n\n`);
+        }
+      } finally {
+        await reader.close();
+        await before.stop();
+        echo.stop();
+      }
+    });
+
+    test('who goes away while the server is silent is gone for the server, too', async () => {
+      const echo = await startEcho();
+      const before = await start(echo.urls);
+      const reader = new Reader(`${before.url}/api/v1/channels/x/stream`);
+      try {
+        await eventually('the stream does not open', () => reader.events.length === 1);
+        assert.equal(echo.streams[0].closed, false);
+        await reader.close();
+        await eventually('the server still has the stream', () => echo.streams[0].closed);
+      } finally {
+        await reader.close();
+        await before.stop();
+        echo.stop();
+      }
+    });
+
+    test('the address is the one that the proxy saw, whatever the client says', async () => {
+      const echo = await startEcho();
+      const before = await start(echo.urls);
+      try {
+        const headers = { host: 'tidings.example', 'x-forwarded-for': '192.0.2.1', 'x-forwarded-proto': 'gopher' };
+        const seen = JSON.parse((await ask(before.url, { address: '127.0.3.1', headers })).text);
+        assert.equal(seen['x-forwarded-for'], '127.0.3.1');
+        assert.equal(seen['x-forwarded-proto'], 'http');
+        assert.equal(seen.host, 'tidings.example');
+      } finally {
+        await before.stop();
+        echo.stop();
+      }
+    });
+
+    test('only the network that is named gets through', async () => {
+      const before = await start(urls, [['127.0.0.0/8', '127.0.0.0/16']]);
+      try {
+        assert.equal((await ask(`${before.url}/healthz`)).status, 200);
+        assert.equal((await ask(`${before.url}/healthz`, { address: '127.9.0.1' })).status, 403);
+      } finally {
+        await before.stop();
+      }
+    });
+
+    test('metrics are not for everybody', async () => {
+      assert.equal((await ask(`${proxy.url}/metrics`)).status, 404);
+      assert.equal((await ask(`${urls[0]}/metrics`)).status, 200);
+    });
+
+    test('a request as large as tidings takes gets through, and a larger one is refused', async () => {
+      const room = `test-progress-large_${name}`;
+      const whole = 4 * 1024 * 1024;
+      const messages = Array.from({ length: 80 }, (_, n) => note(room, n, { data: { n, text: 'x'.repeat(52_000) } }));
+      const body = JSON.stringify(messages);
+      assert.ok(body.length <= whole && body.length > whole - 100_000, `${body.length}`);
+      const headers = { 'content-type': 'application/json' };
+      const post = (size) => ask(`${proxy.url}/api/v1/events`, { method: 'POST', headers, body: body.padEnd(size) });
+      const { status, text } = await post(whole);
+      assert.equal(status, 200, text.slice(0, 500));
+      assert.equal(JSON.parse(text).results.filter((result) => result.offset).length, messages.length);
+      assert.equal((await post(whole + 1)).status, 413);
+    });
+  });
+}
