@@ -13,6 +13,15 @@ const OUTPUT_CHARS = 20_000;
 // Where tests run as root, daemons run as nobody: a configuration that needs more would fail for everybody else.
 const NOBODY = process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
 
+const lastResorts = new Set();
+process.once('exit', () => lastResorts.forEach((end) => end()));
+
+/** Has `end` called if this process ends before what it started. The answer takes that back. */
+export function atExit(end) {
+  lastResorts.add(end);
+  return () => lastResorts.delete(end);
+}
+
 /** A directory that daemons may write to. */
 export async function directory(name) {
   const path = await mkdtemp(join(tmpdir(), `tidings-${name}-`));
@@ -60,7 +69,7 @@ export async function startDaemon(argv, { dir, port, signal = 'SIGTERM' }) {
   const killAll = () => {
     if (running()) process.kill(-child.pid, 'SIGKILL');
   };
-  process.once('exit', killAll);
+  const forget = atExit(killAll);
 
   const stop = async () => {
     if (running()) {
@@ -69,7 +78,7 @@ export async function startDaemon(argv, { dir, port, signal = 'SIGTERM' }) {
       await ended;
       clearTimeout(hard);
     }
-    process.off('exit', killAll);
+    forget();
     await rm(dir, { recursive: true, force: true });
   };
   try {

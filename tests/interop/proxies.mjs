@@ -61,6 +61,11 @@ async function startNginx(urls, changes = []) {
     ...daemon,
     url: `http://127.0.0.1:${port}`,
     stderr: () => daemon.output().slice(-2000),
+    /** What was logged until now; nginx writes it when its logs are opened again. */
+    accessLog: async () => {
+      process.kill(daemon.pid, 'SIGUSR1');
+      return readFile(join(dir, 'tidings.log'), 'utf8');
+    },
     drain: (i) => reload(exchange(text, [[address(i), `${address(i)} down`]])),
     restore: (i) => reload(exchange(text, [[`${address(i)} down`, address(i)]])),
   };
@@ -97,6 +102,7 @@ async function startHaproxy(urls, changes = []) {
     ...daemon,
     url: `http://127.0.0.1:${port}`,
     stderr: () => daemon.output().slice(-2000),
+    accessLog: daemon.output,
     run,
     drain: (i) => set(i, 'drain'),
     restore: (i) => set(i, 'ready'),

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { atExit } from './daemon.mjs';
 
 const START_MS = 20_000;
 const STOP_MS = 5_000;
@@ -43,8 +44,7 @@ export async function startServer({ port = 0, flags = [], settings = {} } = {}) 
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text) => (stderr = (stderr + text).slice(-STDERR_CHARS)));
   const ended = once(child, 'close').catch(() => undefined);
-  const lastResort = () => child.kill('SIGKILL');
-  process.once('exit', lastResort);
+  const forget = atExit(() => child.kill('SIGKILL'));
 
   const kill = async () => {
     child.kill('SIGKILL');
@@ -58,7 +58,7 @@ export async function startServer({ port = 0, flags = [], settings = {} } = {}) 
       await ended;
       clearTimeout(hard);
     }
-    process.off('exit', lastResort);
+    forget();
     await rm(dir, { recursive: true, force: true });
     return child.exitCode;
   };
