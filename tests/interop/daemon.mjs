@@ -13,6 +13,8 @@ const OUTPUT_CHARS = 20_000;
 // Where tests run as root, daemons run as nobody: a configuration that needs more would fail for everybody else.
 const NOBODY = process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
 
+// Daemons are not in everybody's path.
+const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 const lastResorts = new Set();
 process.once('exit', () => lastResorts.forEach((end) => end()));
 
@@ -56,7 +58,7 @@ export async function eventually(what, condition, withinMs = START_MS) {
  */
 export async function startDaemon(argv, { dir, port, signal = 'SIGTERM' }) {
   // A group of its own, because nginx' workers outlive a master that is killed.
-  const child = spawn(argv[0], argv.slice(1), { cwd: dir, detached: true, stdio: ['ignore', 'pipe', 'pipe'], ...NOBODY });
+  const child = spawn(argv[0], argv.slice(1), { cwd: dir, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'], ...NOBODY });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => (output = (output + text).slice(-OUTPUT_CHARS)));
