@@ -12,6 +12,8 @@ import { configuration, PROXIES } from './proxies.mjs';
 import { startServer } from './server.mjs';
 
 const TRANSPORTS = { default: undefined, websocket: ['websocket'], polling: ['polling'] };
+// States of a server in HAProxy's runtime API.
+const [DOWN, UP] = ['0', '2'];
 // Every time-out of a connection that may be silent.
 const TIME_OUT = '75s';
 const FLOOD_BYTES = 64 * 1024 * 1024;
@@ -23,7 +25,10 @@ const urls = servers.map((server) => server.url);
 /** A server that is not ours, so that only the proxy decides: it says what it was sent, and streams when told to. */
 async function startEcho() {
   const streams = [];
+  const echo = { streams, ready: true };
   const server = createServer((incoming, answer) => {
+    if (!echo.ready) answer.statusCode = 503;
+    if (!echo.ready) return answer.end('not ready');
     if (!incoming.url.endsWith('/stream')) return answer.end(JSON.stringify(incoming.headers));
     answer.writeHead(200, { 'content-type': 'text/event-stream' });
     answer.write('data: 1\n\n');
@@ -31,7 +36,11 @@ async function startEcho() {
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const url = `http://127.0.0.1:${server.address().port}`;
-  return { urls: [url, url, url], streams, stop: () => (server.closeAllConnections(), server.close()) };
+  const stop = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return Object.assign(echo, { urls: [url, url, url], stop });
 }
 
 /** A plain request from one of the loopback's addresses: `{ status, headers, text }`. */
@@ -48,6 +57,54 @@ const note = (channel, n, rest) => ({ event: 'custom:note', channel, data: { n }
 
 describe('docs/deploy', { concurrency: true }, () => {
   for (const [name, start] of Object.entries(PROXIES)) describe(name, { timeout: 120_000, concurrency: true }, () => proxied(name, start));
+});
+
+test('HAProxy lets servers speak for themselves while none of them is ready', { timeout: 60_000 }, async () => {
+  const echo = await startEcho();
+  const before = await PROXIES.HAProxy(echo.urls);
+  const states = async () => (await before.run('show servers state tidings')).trim().split('\n').slice(2);
+  const all = (state) => eventually(states, async () => (await states()).every((line) => line.split(' ')[5] === state));
+  try {
+    await all(UP);
+    echo.ready = false;
+    await all(DOWN);
+    const { status, text } = await ask(`${before.url}/api/v1/stats`);
+    assert.deepEqual({ status, text }, { status: 503, text: 'not ready' });
+    echo.ready = true;
+    await all(UP);
+    assert.equal((await ask(`${before.url}/api/v1/stats`)).status, 200);
+  } finally {
+    await before.stop();
+    echo.stop();
+  }
+});
+
+test('nginx with affinity by cookie spreads clients behind one address, and each stays with its server', async (t) => {
+  const byCookie = [['hash $remote_addr consistent;', 'hash $affinity consistent;'], ['# add_header Set-Cookie', 'add_header Set-Cookie']];
+  const proxy = await PROXIES.nginx(urls, byCookie);
+  t.after(() => proxy.stop());
+  const room = 'test-progress-cookie';
+  const clients = Array.from({ length: 30 }, (_, i) => {
+    return new Follower(proxy, room, { transports: i % 2 ? ['polling'] : undefined, options: { withCredentials: true } });
+  });
+  t.after(() => clients.forEach((client) => client.close()));
+  await Promise.all(clients.map((client) => client.joined()));
+  await Promise.all(servers.map((server) => server.post('/api/v1/events', note(room, 1))));
+  await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
+  assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
+  assert.ok(clients.every((client) => client.visits().length === 1), 'a client lost its connection');
+});
+
+test('the image\'s health check tells a server that runs from one that does not', async () => {
+  const [, argv] = /HEALTHCHECK .*\\\n\s+CMD (\[.*\])\n/.exec(await configuration('Dockerfile'));
+  const [command, ...args] = JSON.parse(argv);
+  const check = (port) => {
+    const changed = args.map((arg) => arg.replace('127.0.0.1/8080', `127.0.0.1/${port}`));
+    assert.notDeepEqual(changed, args);
+    return new Promise((resolve) => execFile(command, changed, (error) => resolve(error?.code ?? 0)));
+  };
+  assert.equal(await check(new URL(urls[0]).port), 0);
+  assert.equal(await check(await freePort()), 1);
 });
 
 /** What both proxies have to do. */

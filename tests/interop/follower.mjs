@@ -35,6 +35,11 @@ export class Follower extends Client {
     return ack;
   }
 
+  /** The offset of the newest message that it has. */
+  offset() {
+    return this.#since?.offset ?? 0;
+  }
+
   /** What it is told when it connects; the last one says where it is. */
   visits() {
     return this.log.filter((entry) => entry.event === 'connection:established').map((entry) => entry.data.node);
