@@ -10,7 +10,8 @@ export class Client {
   log = [];
   #waiting = new Set();
 
-  constructor(server, { transports, auth = {}, reconnection = false } = {}) {
+  /** `options` are further ones of the official client. */
+  constructor(server, { transports, auth = {}, reconnection = false, options = {} } = {}) {
     this.server = server;
     this.socket = io(server.url, {
       ...(transports && { transports }),
@@ -19,6 +20,7 @@ export class Client {
       reconnection,
       reconnectionDelay: 50,
       timeout: DEADLINE_MS,
+      ...options,
     });
     this.socket.onAny((event, data) => this.#add({ event, data }));
     this.socket.on('connect_error', (error) => this.#add({ event: 'connect_error', data: error.message }));

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { atExit } from './daemon.mjs';
 
 const START_MS = 20_000;
 const STOP_MS = 5_000;
@@ -25,24 +26,31 @@ env = { OUTCOME = "fail" }
 timeout = "30s"
 `;
 
-/** Resolves to a running server: `{ url, post(path, body), stderr(), stop() }`. */
-export async function startServer() {
+/**
+ * Resolves to a running server: `{ url, post(path, body), stderr(), kill(), stop() }`. `port` is where it listens, `flags` are
+ * further ones of `tidings serve`, `settings` variables of its environment.
+ */
+export async function startServer({ port = 0, flags = [], settings = {} } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'tidings-interop-'));
   await writeFile(join(dir, 'tidings.toml'), config);
   // What the developer has set for their own server must not reach this one.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')));
-  const args = ['serve', '--listen', '127.0.0.1:0', '--data-dir', join(dir, 'data')];
-  const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml')], {
+  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data-dir', join(dir, 'data')];
+  const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml'), ...flags], {
     cwd: dir,
-    env,
+    env: { ...env, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text) => (stderr = (stderr + text).slice(-STDERR_CHARS)));
   const ended = once(child, 'close').catch(() => undefined);
-  const lastResort = () => child.kill('SIGKILL');
-  process.once('exit', lastResort);
+  const forget = atExit(() => child.kill('SIGKILL'));
 
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await ended;
+  };
+  /** The exit code of a server that ended by itself, null for one that had to be killed. */
   const stop = async () => {
     if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
       child.kill('SIGTERM');
@@ -50,12 +58,13 @@ export async function startServer() {
       await ended;
       clearTimeout(hard);
     }
-    process.off('exit', lastResort);
+    forget();
     await rm(dir, { recursive: true, force: true });
+    return child.exitCode;
   };
   try {
     const url = await listening(child);
-    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, stop };
+    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, stop };
   } catch (error) {
     await stop();
     throw new Error(`${error.message}; its standard error was:\n${stderr || '(nothing)'}`);

@@ -1,0 +1,281 @@
+// What docs/deploy promises, piece by piece: proxies before servers that know nothing of each other, and the rest.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { createServer, request } from 'node:http';
+import { once } from 'node:events';
+import { after, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { Client } from './client.mjs';
+import { eventually, freePort } from './daemon.mjs';
+import { Follower, from, Reader } from './follower.mjs';
+import { configuration, PROXIES } from './proxies.mjs';
+import { startServer } from './server.mjs';
+
+const TRANSPORTS = { default: undefined, websocket: ['websocket'], polling: ['polling'] };
+// States of a server in HAProxy's runtime API.
+const [DOWN, UP] = ['0', '2'];
+// Every time-out of a connection that may be silent.
+const TIME_OUT = '75s';
+const FLOOD_BYTES = 64 * 1024 * 1024;
+
+const servers = await Promise.all([startServer(), startServer(), startServer()]);
+after(() => Promise.all(servers.map((server) => server.stop())));
+const urls = servers.map((server) => server.url);
+
+/** A server that is not ours, so that only the proxy decides: it says what it was sent, and streams when told to. */
+async function startEcho() {
+  const streams = [];
+  const echo = { streams, ready: true };
+  const server = createServer((incoming, answer) => {
+    if (!echo.ready) answer.statusCode = 503;
+    if (!echo.ready) return answer.end('not ready');
+    if (!incoming.url.endsWith('/stream')) return answer.end(JSON.stringify(incoming.headers));
+    answer.writeHead(200, { 'content-type': 'text/event-stream' });
+    answer.write('data: 1\n\n');
+    streams.push(answer);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const url = `http://127.0.0.1:${server.address().port}`;
+  const stop = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return Object.assign(echo, { urls: [url, url, url], stop });
+}
+
+/** A plain request from one of the loopback's addresses: `{ status, headers, text }`. */
+async function ask(url, { address = '127.0.0.1', method = 'GET', headers = {}, body } = {}) {
+  const sent = request(url, { method, headers, localAddress: address, agent: false });
+  sent.end(body);
+  const [answer] = await once(sent, 'response');
+  let text = '';
+  for await (const chunk of answer.setEncoding('utf8')) text += chunk;
+  return { status: answer.statusCode, headers: answer.headers, text };
+}
+
+const note = (channel, n, rest) => ({ event: 'custom:note', channel, data: { n }, ...rest });
+
+describe('docs/deploy', { concurrency: true }, () => {
+  for (const [name, start] of Object.entries(PROXIES)) describe(name, { timeout: 120_000, concurrency: true }, () => proxied(name, start));
+});
+
+test('HAProxy lets servers speak for themselves while none of them is ready', { timeout: 60_000 }, async () => {
+  const echo = await startEcho();
+  const before = await PROXIES.HAProxy(echo.urls);
+  const states = async () => (await before.run('show servers state tidings')).trim().split('\n').slice(2);
+  const all = (state) => eventually(states, async () => (await states()).every((line) => line.split(' ')[5] === state));
+  try {
+    await all(UP);
+    echo.ready = false;
+    await all(DOWN);
+    const { status, text } = await ask(`${before.url}/api/v1/stats`);
+    assert.deepEqual({ status, text }, { status: 503, text: 'not ready' });
+    echo.ready = true;
+    await all(UP);
+    assert.equal((await ask(`${before.url}/api/v1/stats`)).status, 200);
+  } finally {
+    await before.stop();
+    echo.stop();
+  }
+});
+
+test('nginx with affinity by cookie spreads clients behind one address, and each stays with its server', async (t) => {
+  const byCookie = [['hash $remote_addr consistent;', 'hash $affinity consistent;'], ['# add_header Set-Cookie', 'add_header Set-Cookie']];
+  const proxy = await PROXIES.nginx(urls, byCookie);
+  t.after(() => proxy.stop());
+  const room = 'test-progress-cookie';
+  const clients = Array.from({ length: 30 }, (_, i) => {
+    return new Follower(proxy, room, { transports: i % 2 ? ['polling'] : undefined, options: { withCredentials: true } });
+  });
+  t.after(() => clients.forEach((client) => client.close()));
+  await Promise.all(clients.map((client) => client.joined()));
+  await Promise.all(servers.map((server) => server.post('/api/v1/events', note(room, 1))));
+  await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
+  assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
+  assert.ok(clients.every((client) => client.visits().length === 1), 'a client lost its connection');
+});
+
+test('the image\'s health check tells a server that runs from one that does not', async () => {
+  const [, argv] = /HEALTHCHECK .*\\\n\s+CMD (\[.*\])\n/.exec(await configuration('Dockerfile'));
+  const [command, ...args] = JSON.parse(argv);
+  const check = (port) => {
+    const changed = args.map((arg) => arg.replace('127.0.0.1/8080', `127.0.0.1/${port}`));
+    assert.notDeepEqual(changed, args);
+    return new Promise((resolve) => execFile(command, changed, (error) => resolve(error?.code ?? 0)));
+  };
+  assert.equal(await check(new URL(urls[0]).port), 0);
+  assert.equal(await check(await freePort()), 1);
+});
+
+/** What both proxies have to do. */
+async function proxied(name, start) {
+  const proxy = await start(urls);
+  after(() => proxy.stop());
+
+  for (const [transport, transports] of Object.entries(TRANSPORTS)) {
+    test(`every client stays with its server, and clients are spread: ${transport}`, async (t) => {
+      const room = `test-progress-spread_${name}_${transport}`;
+      const clients = Array.from({ length: 30 }, (_, i) => {
+        return new Follower(proxy, room, { transports, options: from(`127.0.1.${i + 1}`) });
+      });
+      t.after(() => clients.forEach((client) => client.close()));
+      await Promise.all(clients.map((client) => client.joined()));
+      if (!transports) {
+        const upgraded = ({ socket }) => socket.io.engine.transport.name === 'websocket';
+        await eventually('not every client was upgraded', () => clients.every(upgraded));
+      }
+      await Promise.all(servers.map((server) => server.post('/api/v1/events', [note(room, 1), note(room, 2)])));
+      await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 2)));
+      assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
+      for (const client of clients) {
+        client.assertContinuous();
+        assert.equal(client.visits().length, 1, 'a client lost its connection');
+      }
+    });
+  }
+
+  test('a server-sent event does not wait for the next one', async () => {
+    const echo = await startEcho();
+    const before = await start(echo.urls);
+    const reader = new Reader(`${before.url}/api/v1/channels/x/stream`);
+    try {
+      for (let n = 1; n <= 3; n++) {
+        await eventually(`event ${n} was held back`, () => reader.events.length === n);
+        assert.deepEqual(reader.events.map((event) => event.data), Array.from({ length: n }, (_, i) => i + 1));
+        echo.streams[0].write(`data: ${n + 1}\n\n`);
+      }
+    } finally {
+      await reader.close();
+      await before.stop();
+      echo.stop();
+    }
+  });
+
+  test('what a stream\'s reader does not take waits at the server, not in the proxy', async () => {
+    const echo = await startEcho();
+    const before = await start(echo.urls);
+    const sent = request(`${before.url}/api/v1/channels/x/stream`, { agent: false }).end();
+    try {
+      // Nobody reads it.
+      await once(sent, 'response');
+      const [stream] = echo.streams;
+      stream.write(Buffer.alloc(FLOOD_BYTES, 'data: flood\n\n'));
+      let [waits, same] = [stream.writableLength, 0];
+      while (same < 10) {
+        await pause(50);
+        same = stream.writableLength === waits ? same + 1 : 0;
+        waits = stream.writableLength;
+      }
+      assert.ok(waits > FLOOD_BYTES / 2, `only ${waits} bytes wait at the server`);
+    } finally {
+      sent.destroy();
+      await before.stop();
+      echo.stop();
+    }
+  });
+
+  test('who goes away while the server is silent is gone for the server, too', async () => {
+    const echo = await startEcho();
+    const before = await start(echo.urls);
+    const reader = new Reader(`${before.url}/api/v1/channels/x/stream`);
+    try {
+      await eventually('the stream does not open', () => reader.events.length === 1);
+      assert.equal(echo.streams[0].closed, false);
+      await reader.close();
+      await eventually('the server still has the stream', () => echo.streams[0].closed);
+    } finally {
+      await reader.close();
+      await before.stop();
+      echo.stop();
+    }
+  });
+
+  test('the address is the one that the proxy saw, whatever the client says', async () => {
+    const echo = await startEcho();
+    const before = await start(echo.urls);
+    try {
+      const headers = { host: 'tidings.example', 'x-forwarded-for': '192.0.2.1', 'x-forwarded-proto': 'gopher' };
+      const seen = JSON.parse((await ask(before.url, { address: '127.0.3.1', headers })).text);
+      assert.equal(seen['x-forwarded-for'], '127.0.3.1');
+      assert.equal(seen['x-forwarded-proto'], 'http');
+      assert.equal(seen.host, 'tidings.example');
+    } finally {
+      await before.stop();
+      echo.stop();
+    }
+  });
+
+  test('only the network that is named gets through', async () => {
+    const before = await start(urls, [['127.0.0.0/8', '127.0.0.0/16']]);
+    try {
+      assert.equal((await ask(`${before.url}/healthz`)).status, 200);
+      assert.equal((await ask(`${before.url}/healthz`, { address: '127.9.0.1' })).status, 403);
+    } finally {
+      await before.stop();
+    }
+  });
+
+  test('what stands in a query is not in the log', async () => {
+    const before = await start(urls);
+    try {
+      const { status } = await ask(`${before.url}/api/v1/stats?token=geheim`);
+      assert.equal(status, 200);
+      const log = await eventually('the request is not in the log', async () => {
+        const text = await before.accessLog();
+        return text.includes('/api/v1/stats') && text;
+      });
+      assert.doesNotMatch(log, /geheim/);
+    } finally {
+      await before.stop();
+    }
+  });
+
+  test('metrics are not for everybody', async () => {
+    assert.equal((await ask(`${proxy.url}/metrics`)).status, 404);
+    assert.equal((await ask(`${urls[0]}/metrics`)).status, 200);
+  });
+
+  test('a silent connection outlives the time-outs of the proxy, as long as the server\'s heart beats', async (t) => {
+    const silent = await startServer({ settings: { TIDINGS_HEARTBEAT__INTERVAL: '1h', TIDINGS_HEARTBEAT__TIMEOUT: '1h' } });
+    const beating = await startServer({ settings: { TIDINGS_HEARTBEAT__INTERVAL: '1500ms' } });
+    // The same relation as in the files, only twenty times as fast: 75 s and a heartbeat of 30 s.
+    const faster = [[TIME_OUT, '3750ms']];
+    const [cut, kept] = await Promise.all([silent, beating].map(({ url }) => start([url, url, url], faster)));
+    t.after(() => Promise.all([silent, beating, cut, kept].map((running) => running.stop())));
+    const room = 'test-progress-silent';
+    const clients = (proxy) => Object.values(TRANSPORTS).map((transports) => new Follower(proxy, room, { transports }));
+    const [ended, lasting] = [clients(cut), clients(kept)];
+    t.after(() => [...ended, ...lasting].forEach((client) => client.close()));
+    await Promise.all([...ended, ...lasting].map((client) => client.joined()));
+    const again = (client) => client.until('the end by a time-out', () => client.visits().length > 1);
+    await Promise.all(ended.map(again));
+    for (const client of lasting) assert.equal(client.visits().length, 1, `a connection was cut: ${JSON.stringify(client.log)}`);
+    await beating.post('/api/v1/events', note(room, 1));
+    await Promise.all(lasting.map((client) => client.message(room, (m) => m.data.n === 1)));
+  });
+
+  test('time-outs are longer than a connection of this version is ever silent', async () => {
+    const client = new Client(proxy);
+    const { heartbeat } = await client.connected();
+    client.close();
+    const text = await configuration({ nginx: 'nginx.conf', HAProxy: 'haproxy.cfg' }[name]);
+    const names = { nginx: /proxy_(?:read|send)_timeout (\w+);/g, HAProxy: /timeout (?:client|server|tunnel) (\w+)$/gm };
+    const found = [...text.matchAll(names[name])].map(([, duration]) => duration);
+    assert.ok(found.length >= 2 && found.every((duration) => duration === TIME_OUT), found.join());
+    assert.ok(parseInt(TIME_OUT) * 1000 > heartbeat.intervalMs + heartbeat.timeoutMs);
+  });
+
+  test('a request as large as tidings takes gets through, and a larger one is refused', async () => {
+    const room = `test-progress-large_${name}`;
+    const whole = 4 * 1024 * 1024;
+    const messages = Array.from({ length: 80 }, (_, n) => note(room, n, { data: { n, text: 'x'.repeat(52_000) } }));
+    const body = JSON.stringify(messages);
+    assert.ok(body.length <= whole && body.length > whole - 100_000, `${body.length}`);
+    const headers = { 'content-type': 'application/json' };
+    const post = (size) => ask(`${proxy.url}/api/v1/events`, { method: 'POST', headers, body: body.padEnd(size) });
+    const { status, text } = await post(whole);
+    assert.equal(status, 200, text.slice(0, 500));
+    assert.equal(JSON.parse(text).results.filter((result) => result.offset).length, messages.length);
+    assert.equal((await post(whole + 1)).status, 413);
+  });
+}
