@@ -130,7 +130,8 @@ impl Store {
         let op = WriteOp { apply, out: None, reply: Some(reply) };
         sender.send(Box::new(op)).await.map_err(|_| StoreError::Closed)?;
         drop(sender);
-        answer.await.map_err(|_| StoreError::Closed)?
+        let (result, _operation) = answer.await.map_err(|_| StoreError::Closed)?;
+        result
     }
 
     /// Runs `read` on one of the readers, in a transaction of its own: it sees one committed state.

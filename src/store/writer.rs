@@ -90,8 +90,12 @@ pub(super) trait WriteOperation: Send + std::fmt::Debug {
 pub(super) struct WriteOp<T, F> {
     pub(super) apply: F,
     pub(super) out: Option<T>,
-    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+    pub(super) reply: Option<oneshot::Sender<Answer<T, F>>>,
 }
+
+/// What came of an operation; and the operation, so that its caller's thread frees what that thread allocated:
+/// an allocator makes threads wait that free each other's memory.
+pub(super) type Answer<T, F> = (Result<T, StoreError>, F);
 
 impl<T, F> std::fmt::Debug for WriteOp<T, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -113,7 +117,7 @@ where
         let out = self.out.take();
         if let Some(reply) = self.reply.take() {
             // A caller who no longer waits has its reason; what was committed stays.
-            let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
+            let _ = reply.send((result.and_then(|()| out.ok_or(StoreError::Closed)), self.apply));
         }
     }
 }
