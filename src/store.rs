@@ -9,6 +9,7 @@
 //! then starts with new epochs, so that nobody mistakes the gap for a whole past. With `full` every commit is
 //! on the disk before it is acknowledged, and the epochs stay.
 
+mod checkpoint;
 mod merge;
 mod open;
 mod places;
