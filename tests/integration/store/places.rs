@@ -20,9 +20,9 @@ const KEYED: &str = "stress-test-keyed";
 fn keyed(n: u64, key: Option<&str>) -> AppendGroup {
     let data = key.map_or_else(|| json!({ "n": n }), |key| json!({ "n": n, "testId": key }));
     let draft = Draft {
-        id: MessageId::parse(&format!("m{n}")).unwrap(),
+        id: MessageId::parse(&format!("m{n}")).expect("a message id"),
         fresh: false,
-        event: EventName::parse("test:progress").unwrap(),
+        event: EventName::parse("test:progress").expect("an event"),
         priority: None,
         timestamp_ms: now_ms(),
         user_id: None,
@@ -118,18 +118,18 @@ async fn readers_amid_appends_merges_and_retention_see_every_message_once() {
 
 /// Reads from anywhere, and compares the page with itself and with a survey of the same stretch.
 async fn read_once(broker: &dyn Broker, random: &mut fastrand::Rng) {
-    let name = *random.choice(&[KEYED, "short-1"]).unwrap();
-    let top = broker.top(&channel(name)).await.unwrap().position.offset;
+    let name = *random.choice(&[KEYED, "short-1"]).expect("two channels");
+    let top = broker.top(&channel(name)).await.expect("a top").position.offset;
     let after = random.u64(0..=top);
     let limit = if random.bool() { ALL } else { PageLimit { messages: random.usize(1..50), ..ALL } };
-    let page = broker.history(&channel(name), after, limit).await.unwrap();
+    let page = broker.history(&channel(name), after, limit).await.expect("a page");
     assert!(page.top >= top, "{name}: the top went back from {top} to {}", page.top);
     let first = (after + 1).max(page.oldest);
     let last = page.top.min(first.saturating_add(limit.messages as u64 - 1));
     let offsets: Vec<_> = page.messages.iter().map(|m| m.position.offset).collect();
     assert!(offsets.iter().copied().eq(first..=last), "{name}: {first} to {last} were read as {offsets:?}");
     if name == KEYED {
-        let survey = broker.survey(&channel(name), after, last).await.unwrap();
+        let survey = broker.survey(&channel(name), after, last).await.expect("a survey");
         assert_eq!(survey, naive(&page.messages), "{name} after {after} up to {last}");
     }
 }
