@@ -210,10 +210,10 @@ pub fn totals() -> (u64, u64) {
     (PUBLISHED.load(Ordering::Relaxed), DELIVERED.load(Ordering::Relaxed))
 }
 
-/// Messages were appended to a channel of `namespace`.
-pub fn published(namespace: &str, priority: Priority) {
-    PUBLISHED.fetch_add(1, Ordering::Relaxed);
-    publications(namespace, priority).increment(1);
+/// `n` messages were appended to channels of `namespace`.
+pub fn published(namespace: &str, priority: Priority, n: u64) {
+    PUBLISHED.fetch_add(n, Ordering::Relaxed);
+    publications(namespace, priority).increment(n);
 }
 
 /// `n` messages were handed to a socket, `latency_ms` after they were accepted.

@@ -9,6 +9,7 @@
 //! then starts with new epochs, so that nobody mistakes the gap for a whole past. With `full` every commit is
 //! on the disk before it is acknowledged, and the epochs stay.
 
+mod checkpoint;
 mod merge;
 mod open;
 mod places;
@@ -140,7 +141,8 @@ impl Store {
         let op = WriteOp { apply, out: None, reply: Some(reply) };
         sender.send(Box::new(op)).await.map_err(|_| StoreError::Closed)?;
         drop(sender);
-        answer.await.map_err(|_| StoreError::Closed)?
+        let (result, _operation) = answer.await.map_err(|_| StoreError::Closed)?;
+        result
     }
 
     /// Runs `read` on one of the readers, in a transaction of its own: it sees one committed state.

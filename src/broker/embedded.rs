@@ -23,7 +23,7 @@ use super::{
 use crate::config::channels::{Namespace, Rules};
 use crate::fault::Fault;
 use crate::metrics;
-use crate::model::{ChannelName, Position, Published, Snapshot, TestId, TestState, now_ms};
+use crate::model::{ChannelName, Position, Priority, Published, Snapshot, TestId, TestState, now_ms};
 use crate::store::{Store, StoreError, WriteTx};
 
 /// The live side of the embedded store: every transaction that appends messages tells it of them.
@@ -44,16 +44,17 @@ impl Live {
 
     /// Tells of what was appended once the transaction is committed.
     pub(crate) fn tell_after_commit(&self, tx: &mut WriteTx<'_>, told: Told) {
-        if told.0.is_empty() {
+        let Told { messages, counts } = told;
+        if messages.is_empty() {
             return;
         }
         let sink = self.0.get().cloned();
         tx.after_commit(move || {
-            for (namespace, message) in &told.0 {
-                metrics::published(&namespace.name, message.priority);
+            for (namespace, priority, n) in &counts {
+                metrics::published(&namespace.name, *priority, *n);
             }
             if let Some(sink) = sink {
-                sink.published(told.0.into_iter().map(|(_, message)| message).collect());
+                sink.published(messages);
             }
         });
     }
@@ -61,7 +62,11 @@ impl Live {
 
 /// What a transaction appended so far.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Vec<(Arc<Namespace>, Arc<Published>)>);
+pub(crate) struct Told {
+    messages: Vec<Arc<Published>>,
+    /// How many of them there are of each kind: a metric is looked up once for all of them.
+    counts: Vec<(Arc<Namespace>, Priority, u64)>,
+}
 
 impl Told {
     fn push(&mut self, message: &Append, position: Position) {
@@ -74,7 +79,13 @@ impl Told {
             message.conflation_key.clone(),
             message.open.clone(),
         );
-        self.0.push((message.namespace.clone(), Arc::new(published)));
+        self.messages.push(Arc::new(published));
+        let Append { namespace, priority, .. } = message;
+        let counted = self.counts.iter_mut().find(|(n, p, _)| Arc::ptr_eq(n, namespace) && p == priority);
+        match counted {
+            Some((_, _, n)) => *n += 1,
+            None => self.counts.push((namespace.clone(), *priority, 1)),
+        }
     }
 }
 

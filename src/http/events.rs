@@ -183,7 +183,7 @@ async fn publish_many(state: &HttpState, caller: &Caller, body: &[u8]) -> Result
     // Per element: its refusal, or that it is the next of `messages`.
     let mut refused = Vec::with_capacity(elements.len());
     for element in elements {
-        match read(&element) {
+        match read(element) {
             Ok(message) => {
                 messages.push(sent_by(caller, message));
                 refused.push(None);
@@ -231,7 +231,7 @@ fn read(element: &RawValue) -> Result<Incoming, String> {
 }
 
 /// Takes an array apart, but keeps no more than `max` elements of it.
-fn elements(body: &[u8], max: usize) -> Result<Vec<Box<RawValue>>, Problem> {
+fn elements(body: &[u8], max: usize) -> Result<Vec<&RawValue>, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = (&mut json).deserialize_seq(Elements { max }).and_then(|read| json.end().map(|()| read));
     let (elements, n) = read.map_err(|error| Problem::bad_request("invalid_json", error.to_string()))?;
@@ -249,7 +249,7 @@ struct Elements {
 }
 
 impl<'de> Visitor<'de> for Elements {
-    type Value = (Vec<Box<RawValue>>, usize);
+    type Value = (Vec<&'de RawValue>, usize);
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an array of messages")

@@ -4,8 +4,6 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::id::{InvalidId, check, id_type};
 
 /// The longest channel name in bytes: a pattern's fixed part and one placeholder.

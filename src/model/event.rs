@@ -3,16 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 /// The longest event name in bytes.
 pub const MAX_EVENT_LEN: usize = 128;
 
 /// What happened: `test:progress`, `queue:job:added`, `custom:anything`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(value_type = String, example = "test:progress")]
 pub struct EventName(Arc<str>);
+
+super::id::text_type!(EventName);
 
 /// Why a string is not the name of an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

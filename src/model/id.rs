@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
 
 /// The longest identifier, in bytes.
 pub const MAX_ID_LEN: usize = 128;
@@ -61,10 +61,11 @@ pub(crate) fn check(what: &'static str, s: &str, max: usize) -> Result<(), Inval
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
         #[schema(value_type = String)]
         pub struct $name(Arc<str>);
+
+        $crate::model::id::text_type!($name);
 
         impl $name {
             /// Takes `s` as it is, or says what is wrong with it.
@@ -120,6 +121,39 @@ macro_rules! id_type {
     };
 }
 pub(crate) use id_type;
+
+/// Has a type that is a checked text read and written as one, without a copy of its own.
+macro_rules! text_type {
+    ($name:ident) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_str($crate::model::id::Text(Self::parse))
+            }
+        }
+    };
+}
+pub(crate) use text_type;
+
+/// Reads a text by what parses it.
+pub(crate) struct Text<T, E>(pub(crate) fn(&str) -> Result<T, E>);
+
+impl<T, E: fmt::Display> Visitor<'_> for Text<T, E> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<F: de::Error>(self, text: &str) -> Result<T, F> {
+        (self.0)(text).map_err(F::custom)
+    }
+}
 
 id_type!(
     /// Names a test: what people watch. The sender may choose it.

@@ -1,5 +1,6 @@
 //! The standard message: as a sender offers it, as a channel holds it, as a receiver reads it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -51,8 +52,8 @@ impl<'de> Visitor<'de> for IncomingVisitor {
         let (mut id, mut event, mut channel, mut priority, mut user_id, mut data) =
             (None, None, None, None, None, None);
         let mut extra: Vec<(String, Box<RawValue>)> = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
+        while let Some(Key(key)) = map.next_key()? {
+            match &*key {
                 "id" => id = Some(map.next_value()?),
                 "event" => event = Some(map.next_value()?),
                 "channel" => channel = Some(map.next_value()?),
@@ -68,7 +69,7 @@ impl<'de> Visitor<'de> for IncomingVisitor {
                 }
                 _ => {
                     let value = map.next_value()?;
-                    extra.push((key, value));
+                    extra.push((key.into_owned(), value));
                 }
             }
         }
@@ -84,12 +85,40 @@ impl<'de> Visitor<'de> for IncomingVisitor {
     }
 }
 
+/// The name of a field, copied only if it is escaped.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        // By this very call those who name the wrong field follow the way to it.
+        d.deserialize_str(KeyVisitor)
+    }
+}
+
 /// The envelope of a message without its position: a JSON object that still lacks its end.
 ///
 /// It is written once, when the message is accepted, and stored like this; [`Published`] closes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenEnvelope {
-    text: String,
+    text: Arc<str>,
     /// Written by this process from parts that are JSON; what a store gave back may be damaged.
     sound: bool,
 }
@@ -124,13 +153,13 @@ impl OpenEnvelope {
             out.push(':');
             out.push_str(value.get());
         }
-        Self { text: out, sound: true }
+        Self { text: out.into(), sound: true }
     }
 
     /// Takes back what [`Self::as_str`] gave to a store.
     #[must_use]
     pub fn from_stored(text: String) -> Self {
-        Self { text, sound: false }
+        Self { text: text.into(), sound: false }
     }
 
     /// What a store keeps.

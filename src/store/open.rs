@@ -98,11 +98,18 @@ pub(super) fn open(dir: &Path, synchronous: Synchronous) -> Result<Opened, OpenE
 
 /// A connection that only reads.
 pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
-    let sqlite = |source| OpenError::Sqlite { path: path.to_path_buf(), source };
     // Opened for writing all the same: a reader of a WAL database may have to make its shared-memory file.
+    let conn = connect(path)?;
+    let only_reads = conn.pragma_update(None, "query_only", true);
+    only_reads.map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })?;
+    Ok(conn)
+}
+
+/// One more connection to a store that is open.
+pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.to_path_buf(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    conn.pragma_update(None, "query_only", true).map_err(sqlite)?;
     configure(&conn).map_err(sqlite)?;
     Ok(conn)
 }
@@ -155,8 +162,6 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Newer { path: path.to_path_buf(), found, known });
     }
     conn.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-    // A page that many commits change is copied back once for all of them; 32 MiB of pages of 4 KiB.
-    conn.pragma_update(None, "wal_autocheckpoint", 8192).map_err(sqlite)?;
     // A WAL that a burst has blown up is cut back at the next checkpoint.
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(sqlite)?;
     let pending = MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(usize::MAX));
@@ -226,69 +231,4 @@ fn boot_id() -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A store as the first version left it: two channels and no inboxes.
-    fn first_version(dir: &Path) {
-        let conn = Connection::open(dir.join("tidings.db")).unwrap();
-        conn.execute_batch(MIGRATIONS[0]).unwrap();
-        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
-        conn.pragma_update(None, "user_version", 1).unwrap();
-        let channel =
-            "INSERT INTO channel (name, epoch, top, oldest, touched_at) VALUES (?1, 'first', 3, 1, 0)";
-        for name in ["user-notifications-ann", "queue-updates"] {
-            conn.execute(channel, [name]).unwrap();
-        }
-        let message =
-            "INSERT INTO message VALUES (?1, ?2, 'm' || ?2, 'custom:x', 2, ?2, NULL, '{\"n\":' || ?2)";
-        for (channel, offset) in [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3), (2, 3)] {
-            conn.execute(message, [channel, offset]).unwrap();
-        }
-    }
-
-    fn reopen(dir: &Path) -> Opened {
-        loop {
-            match open(dir, Synchronous::Normal) {
-                // A process that another test is just starting has the lock for as long as it is its parent's copy.
-                Err(OpenError::InUse { .. }) => std::thread::yield_now(),
-                opened => return opened.unwrap(),
-            }
-        }
-    }
-
-    fn epochs(conn: &Connection, table: &str) -> Vec<String> {
-        let mut statement = conn.prepare(&format!("SELECT epoch FROM {table} ORDER BY rowid")).unwrap();
-        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    }
-
-    #[test]
-    fn a_store_of_the_first_version_gets_inboxes_and_keeps_its_channels_and_messages() {
-        let dir = tempfile::tempdir().unwrap();
-        first_version(dir.path());
-        let opened = open(dir.path(), Synchronous::Normal).unwrap();
-        assert_eq!(epochs(&opened.conn, "channel"), ["first", "first"]);
-        assert_eq!(epochs(&opened.conn, "inbox"), Vec::<String>::new());
-        let bodies = "SELECT group_concat(id || body) FROM message WHERE channel = 2 ORDER BY offset";
-        let bodies: String = opened.conn.query_row(bodies, [], |row| row.get(0)).unwrap();
-        assert_eq!(bodies, "m1{\"n\":1,m2{\"n\":2,m3{\"n\":3");
-        let version: i64 = opened.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(version, i64::try_from(MIGRATIONS.len()).unwrap());
-    }
-
-    #[test]
-    fn when_the_host_went_down_hard_notifications_follow_their_channel_into_its_new_epoch() {
-        let dir = tempfile::tempdir().unwrap();
-        first_version(dir.path());
-        let opened = open(dir.path(), Synchronous::Normal).unwrap();
-        let entry = "INSERT INTO inbox (user, channel, id, epoch, offset, timestamp, body)
-                     VALUES ('ann', 'user-notifications-ann', 'm', 'first', 3, 0, '{')";
-        opened.conn.execute(entry, []).unwrap();
-        opened.conn.execute("UPDATE run SET boot_id = 'another'", []).unwrap();
-        drop(opened);
-        let opened = reopen(dir.path());
-        let channels = epochs(&opened.conn, "channel");
-        assert_ne!(channels[0], "first");
-        assert_eq!(epochs(&opened.conn, "inbox"), channels[..1]);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Checkpoints;
 use super::merge::Added;
 use super::open::{Opened, mark_clean};
 use super::places::{Place, Recent};
@@ -90,8 +91,12 @@ pub(super) trait WriteOperation: Send + std::fmt::Debug {
 pub(super) struct WriteOp<T, F> {
     pub(super) apply: F,
     pub(super) out: Option<T>,
-    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+    pub(super) reply: Option<oneshot::Sender<Answer<T, F>>>,
 }
+
+/// What came of an operation; and the operation, so that its caller's thread frees what that thread allocated:
+/// an allocator makes threads wait that free each other's memory.
+pub(super) type Answer<T, F> = (Result<T, StoreError>, F);
 
 impl<T, F> std::fmt::Debug for WriteOp<T, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -113,7 +118,7 @@ where
         let out = self.out.take();
         if let Some(reply) = self.reply.take() {
             // A caller who no longer waits has its reason; what was committed stays.
-            let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
+            let _ = reply.send((result.and_then(|()| out.ok_or(StoreError::Closed)), self.apply));
         }
     }
 }
@@ -129,12 +134,13 @@ pub(super) fn start(
     recent: Recent,
     queue: mpsc::Receiver<Operation>,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
-    let Opened { conn, path, lock, mark } = opened;
+    let Opened { mut conn, path, lock, mark } = opened;
+    let checkpoints = Checkpoints::start(&path, &mut conn)?;
     let writer =
         Writer { conn, path, recent, next_seq: mark + 1, rollbacks: 0, merge_at: MERGE_BYTES, _lock: lock };
     std::thread::Builder::new()
         .name("store-writer".to_owned())
-        .spawn(move || writer.run(queue))
+        .spawn(move || writer.run(queue, checkpoints))
         .map_err(OpenError::Thread)
 }
 
@@ -151,7 +157,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Operation>) {
+    fn run(mut self, mut queue: mpsc::Receiver<Operation>, mut checkpoints: Checkpoints) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while let Some(first) = queue.blocking_recv() {
             group.push(first);
@@ -161,7 +167,9 @@ impl Writer {
             }
             self.commit_group(&mut group);
             self.merge_in_time();
+            checkpoints.after_commit(&self.conn);
         }
+        checkpoints.end();
         if let Err(error) = self.transaction(&mut [merging()]) {
             tracing::warn!(%error, "recent places could not be merged; the next start does it");
         }
@@ -233,9 +241,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Merges recent places before they take too much memory, by itself: who appends does not wait for it.
+    /// Merges recent places before they take too much memory, by itself: if it fails, no append fails with it.
     fn merge_in_time(&mut self) {
         let bytes = self.recent.tail().bytes();
+        if bytes < MERGE_BYTES {
+            // Somebody else may have merged what could not be merged here.
+            self.merge_at = MERGE_BYTES;
+        }
         if bytes < self.merge_at {
             return;
         }

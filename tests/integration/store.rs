@@ -6,6 +6,7 @@ mod epochs;
 mod full;
 mod group;
 mod open;
+mod places;
 mod read;
 
 use std::path::Path;

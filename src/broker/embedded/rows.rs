@@ -1,6 +1,5 @@
 //! The rows of channels and messages, as appends read and write them.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -79,13 +78,11 @@ pub(super) fn insert_messages(conn: &Connection, messages: &[Unstored<'_>]) -> r
 }
 
 fn insert_rows(rows: usize) -> String {
-    let mut sql =
-        "INSERT INTO message (seq, channel, offset, id, event, priority, timestamp, conflation_key, body) VALUES "
-            .to_owned();
-    for row in 0..rows {
-        let _ = write!(sql, "{}(?, ?, ?, ?, ?, ?, ?, ?, ?)", if row == 0 { "" } else { ", " });
-    }
-    sql
+    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows].join(", ");
+    format!(
+        "INSERT INTO message (seq, channel, offset, id, event, priority, timestamp, conflation_key, body)
+         VALUES {values}"
+    )
 }
 
 fn bind(statement: &mut Statement<'_>, before: usize, row: &Unstored<'_>) -> rusqlite::Result<()> {

@@ -27,11 +27,14 @@ async fn the_process_that_is_killed_appends_until_then() {
     let broker = broker(&store);
     let mut appenders = Vec::new();
     for task in 0..6 {
-        let broker = broker.clone();
+        let (broker, store) = (broker.clone(), store.clone());
         appenders.push(tokio::spawn(async move {
             for n in 0..u64::MAX {
                 let name = CHANNELS[(task + usize::from(n % 2 == 0)) % CHANNELS.len()];
                 let id = format!("{}.{task}.{n}", std::process::id());
+                if n % 50 == 49 {
+                    store.write(|tx| tx.merge_places()).await.expect("places can be merged");
+                }
                 let answers = broker.append(vec![message(&rules(), name, &id)]).await.expect("an append");
                 let place = &answers[0].as_ref().expect("accepted").position;
                 // One write per line, so that a line is whole or not there.
