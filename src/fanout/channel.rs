@@ -47,12 +47,24 @@ pub(super) struct Channel {
     ring: VecDeque<Arc<Published>>,
     ring_bytes: usize,
     subscribers: Vec<Subscriber>,
+    // The newest round of its owner in which it has messages, and which of the channels it is there.
+    turn: (u64, usize),
 }
 
 impl Channel {
     pub(super) fn new(name: ChannelName, window: Batch) -> Self {
         metrics::channels(1.0);
-        Self { name, window, last: None, ring: VecDeque::new(), ring_bytes: 0, subscribers: Vec::new() }
+        let (ring, subscribers) = (VecDeque::new(), Vec::new());
+        Self { name, window, last: None, ring, ring_bytes: 0, subscribers, turn: (0, 0) }
+    }
+
+    /// Which of the channels of `round` this is; the next one of `turns` if it was not asked before.
+    pub(super) fn turn(&mut self, round: u64, turns: &mut usize) -> usize {
+        if self.turn.0 != round {
+            self.turn = (round, *turns);
+            *turns += 1;
+        }
+        self.turn.1
     }
 
     /// Adds a subscriber that does not listen yet; one that was there before begins anew.
@@ -125,7 +137,7 @@ impl Channel {
     }
 
     /// Hands the channel's next messages to everybody who listens.
-    pub(super) fn publish(&mut self, messages: &[Arc<Published>]) {
+    pub(super) fn publish(&mut self, messages: &[Arc<Published>], tally: &mut Tally) {
         let mut run = 0;
         for (n, message) in messages.iter().enumerate() {
             let position = &message.position;
@@ -133,7 +145,7 @@ impl Channel {
                 Some(last) if last.epoch != position.epoch => Some("epoch_changed"),
                 Some(last) if position.offset <= last.offset => {
                     // Known to everybody who listens: each of them began at or after it.
-                    self.hand_out(&messages[run..n]);
+                    self.hand_out(&messages[run..n], tally);
                     run = n + 1;
                     continue;
                 }
@@ -141,25 +153,24 @@ impl Channel {
                 _ => None,
             };
             if let Some(reason) = reason {
-                self.hand_out(&messages[run..n]);
+                self.hand_out(&messages[run..n], tally);
                 run = n;
                 self.reset(reason, position);
             }
             self.remember(message);
         }
-        self.hand_out(&messages[run..]);
+        self.hand_out(&messages[run..], tally);
     }
 
     /// One subscriber after the other gets all of `messages`, whose offsets rise by one.
-    fn hand_out(&mut self, messages: &[Arc<Published>]) {
+    fn hand_out(&mut self, messages: &[Arc<Published>], tally: &mut Tally) {
         let Some(first) = messages.first().map(|message| message.position.offset) else { return };
-        let mut tally = Tally::new();
         let mut any_closed = false;
         for subscriber in &self.subscribers {
             if let Some(after) = subscriber.live_after {
                 let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
                 let news = messages.get(known..).unwrap_or_default();
-                subscriber.connection.push(subscriber.membership, news, self.window, &mut tally);
+                subscriber.connection.push(subscriber.membership, news, self.window, tally);
             }
             any_closed |= subscriber.connection.is_closed();
         }
