@@ -14,6 +14,7 @@ pub mod outbox;
 mod owner;
 mod tally;
 mod ticker;
+mod transport;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use connection::{Connection, ConnectionId, Frame, SendError, Transport};
+pub use connection::{Connection, ConnectionId};
 pub use join::{JoinAck, JoinError, JoinRequest, Joined, Since};
+pub use transport::{Frame, SendError, Transport};
 
 use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;

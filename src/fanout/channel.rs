@@ -18,6 +18,9 @@ use crate::model::{ChannelName, Position, Published};
 const RING_MESSAGES: usize = 256;
 /// How many bytes of them.
 const RING_BYTES: usize = 256 * 1024;
+/// How old they may be, compared with the newest: a join takes much less from its last look at history to its end,
+/// and there may be many thousands of channels.
+const RING_MS: i64 = 5_000;
 
 /// Whether a subscriber listens from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +50,24 @@ pub(super) struct Channel {
     ring: VecDeque<Arc<Published>>,
     ring_bytes: usize,
     subscribers: Vec<Subscriber>,
+    // The newest round of its owner in which it has messages, and which of the channels it is there.
+    turn: (u64, usize),
 }
 
 impl Channel {
     pub(super) fn new(name: ChannelName, window: Batch) -> Self {
         metrics::channels(1.0);
-        Self { name, window, last: None, ring: VecDeque::new(), ring_bytes: 0, subscribers: Vec::new() }
+        let (ring, subscribers) = (VecDeque::new(), Vec::new());
+        Self { name, window, last: None, ring, ring_bytes: 0, subscribers, turn: (0, 0) }
+    }
+
+    /// Which of the channels of `round` this is; the next one of `turns` if it was not asked before.
+    pub(super) fn turn(&mut self, round: u64, turns: &mut usize) -> usize {
+        if self.turn.0 != round {
+            self.turn = (round, *turns);
+            *turns += 1;
+        }
+        self.turn.1
     }
 
     /// Adds a subscriber that does not listen yet; one that was there before begins anew.
@@ -125,7 +140,7 @@ impl Channel {
     }
 
     /// Hands the channel's next messages to everybody who listens.
-    pub(super) fn publish(&mut self, messages: &[Arc<Published>]) {
+    pub(super) fn publish(&mut self, messages: &[Arc<Published>], tally: &mut Tally) {
         let mut run = 0;
         for (n, message) in messages.iter().enumerate() {
             let position = &message.position;
@@ -133,7 +148,7 @@ impl Channel {
                 Some(last) if last.epoch != position.epoch => Some("epoch_changed"),
                 Some(last) if position.offset <= last.offset => {
                     // Known to everybody who listens: each of them began at or after it.
-                    self.hand_out(&messages[run..n]);
+                    self.hand_out(&messages[run..n], tally);
                     run = n + 1;
                     continue;
                 }
@@ -141,25 +156,24 @@ impl Channel {
                 _ => None,
             };
             if let Some(reason) = reason {
-                self.hand_out(&messages[run..n]);
+                self.hand_out(&messages[run..n], tally);
                 run = n;
                 self.reset(reason, position);
             }
             self.remember(message);
         }
-        self.hand_out(&messages[run..]);
+        self.hand_out(&messages[run..], tally);
     }
 
     /// One subscriber after the other gets all of `messages`, whose offsets rise by one.
-    fn hand_out(&mut self, messages: &[Arc<Published>]) {
+    fn hand_out(&mut self, messages: &[Arc<Published>], tally: &mut Tally) {
         let Some(first) = messages.first().map(|message| message.position.offset) else { return };
-        let mut tally = Tally::new();
         let mut any_closed = false;
         for subscriber in &self.subscribers {
             if let Some(after) = subscriber.live_after {
                 let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
                 let news = messages.get(known..).unwrap_or_default();
-                subscriber.connection.push(subscriber.membership, news, self.window, &mut tally);
+                subscriber.connection.push(subscriber.membership, news, self.window, tally);
             }
             any_closed |= subscriber.connection.is_closed();
         }
@@ -172,9 +186,12 @@ impl Channel {
         self.last = Some(message.position.clone());
         self.ring_bytes += message.size();
         self.ring.push_back(message.clone());
-        while self.ring.len() > RING_MESSAGES || self.ring_bytes > RING_BYTES {
-            let Some(oldest) = self.ring.pop_front() else { break };
+        let old = message.timestamp_ms - RING_MS;
+        while let Some(oldest) = self.ring.front()
+            && (self.ring.len() > RING_MESSAGES || self.ring_bytes > RING_BYTES || oldest.timestamp_ms < old)
+        {
             self.ring_bytes -= oldest.size();
+            self.ring.pop_front();
         }
     }
 
@@ -203,5 +220,50 @@ impl Drop for Channel {
         metrics::channels(-1.0);
         #[expect(clippy::cast_precision_loss, reason = "no channel has 2^52 subscribers")]
         metrics::subscriptions(-(self.subscribers.len() as f64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fanout::outbox::Limits;
+    use crate::fanout::ticker::Ticker;
+    use crate::fanout::{Frame, SendError, Transport};
+    use crate::model::message::sample;
+    use crate::model::{Epoch, Priority};
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn kill(&self) {}
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: Epoch::new("e"), offset }
+    }
+
+    #[test]
+    fn a_join_that_needs_what_is_long_past_reads_history() {
+        let name = ChannelName::parse("room").unwrap();
+        let mut channel = Channel::new(name.clone(), Batch { max: 1, interval: Duration::ZERO });
+        for (offset, timestamp_ms) in [(1, 0), (2, RING_MS), (3, RING_MS + 1)] {
+            let mut message = sample("room", "custom:x", Priority::Normal, offset, None, "1");
+            Arc::get_mut(&mut message).unwrap().timestamp_ms = timestamp_ms;
+            channel.publish(&[message], &mut Tally::new());
+        }
+        let connection = Connection::new(Box::new(Nowhere), Ticker::new(), Weak::new(), Limits::default());
+        let membership = connection.enter(&name, false);
+        channel.subscribe(connection.clone(), membership);
+        let mut join = |from| channel.go_live(connection.id(), membership, &at(from), false);
+        assert_eq!(join(0), GoLive::Behind, "the first message is too old to be remembered");
+        assert_eq!(join(1), GoLive::Live, "the others are not");
+        assert_eq!(connection.written_of(&name), Some(at(3)));
     }
 }

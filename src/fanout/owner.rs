@@ -9,6 +9,7 @@ use super::channel::Channel;
 pub(super) use super::channel::GoLive;
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
+use super::tally::Tally;
 use crate::config::channels::{Batch, Rules};
 use crate::model::{ChannelName, Position, Published};
 
@@ -47,11 +48,13 @@ pub(super) enum Command {
 pub(super) struct Owner {
     rules: Arc<Rules>,
     channels: HashMap<ChannelName, Channel>,
+    // How often messages were published.
+    round: u64,
 }
 
 impl Owner {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
-        Self { rules, channels: HashMap::new() }
+        Self { rules, channels: HashMap::new(), round: 0 }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
@@ -106,20 +109,25 @@ impl Owner {
     }
 
     /// Gives each channel its messages at once: a subscriber is looked at once for all of them.
-    fn publish(&mut self, mut messages: Vec<Arc<Published>>) {
-        // A channel without subscribers is nobody's concern here: history has the message.
-        messages.retain(|message| self.channels.contains_key(&message.channel));
-        // Channels come in the order of their first messages, and the sort is stable.
-        let mut turns = HashMap::new();
-        for message in &messages {
-            let turn = turns.len();
-            turns.entry(message.channel.clone()).or_insert(turn);
-        }
-        messages.sort_by_key(|message| turns.get(&message.channel).copied());
-        for run in messages.chunk_by(|one, other| one.channel == other.channel) {
-            if let Some(channel) = self.channels.get_mut(&run[0].channel) {
-                channel.publish(run);
+    fn publish(&mut self, messages: Vec<Arc<Published>>) {
+        self.round += 1;
+        let (mut turns, mut known) = (0, Vec::with_capacity(messages.len()));
+        for message in messages {
+            // A channel without subscribers is nobody's concern here: history has the message.
+            if let Some(channel) = self.channels.get_mut(&message.channel) {
+                known.push((channel.turn(self.round, &mut turns), message));
             }
+        }
+        // Channels come in the order of their first messages, and the sort is stable.
+        known.sort_by_key(|(turn, _)| *turn);
+        let (turns, messages): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+        let (mut rest, mut tally) = (messages.as_slice(), Tally::new());
+        for run in turns.chunk_by(|one, other| one == other) {
+            let (run, later) = rest.split_at(run.len());
+            if let Some(channel) = self.channels.get_mut(&run[0].channel) {
+                channel.publish(run, &mut tally);
+            }
+            rest = later;
         }
     }
 

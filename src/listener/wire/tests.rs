@@ -85,6 +85,29 @@ fn story(side: char, n: usize, random: &mut fastrand::Rng) -> Vec<String> {
     (0..n).map(payload).collect()
 }
 
+/// Writes as the fan-out does: one frame or several, as many as it likes.
+async fn say_directly(wire: Arc<Wire>, mut said: VecDeque<String>, mut random: fastrand::Rng) {
+    while !said.is_empty() {
+        if random.bool() {
+            // A frame alone: taken at once, or refused while others wait.
+            match wire.write_one(frame(&said[0]).into()).unwrap() {
+                Written::Refused => tokio::time::sleep(Duration::from_millis(1)).await,
+                Written::Whole | Written::Waits => drop(said.pop_front()),
+            }
+            continue;
+        }
+        let n = random.usize(1..100).min(said.len());
+        let mut some = said.drain(..n).map(|payload| Bytes::from(frame(&payload))).collect();
+        let mut clear = wire.write(&mut some).unwrap();
+        assert!(some.is_empty());
+        while !clear {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            clear = wire.flush().unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_both_sides_stay_whole_and_in_their_order() {
     let seed = fastrand::u64(..);
@@ -116,31 +139,7 @@ async fn frames_of_both_sides_stay_whole_and_in_their_order() {
             stream
         })
     };
-    let direct = {
-        let (wire, said, mut random) = (wire.clone(), said.clone(), random.fork());
-        tokio::spawn(async move {
-            let mut said: VecDeque<String> = said.into();
-            while !said.is_empty() {
-                if random.bool() {
-                    // A frame alone: taken at once, or refused while others wait.
-                    match wire.write_one(frame(&said[0]).into()).unwrap() {
-                        Written::Refused => tokio::time::sleep(Duration::from_millis(1)).await,
-                        Written::Whole | Written::Waits => drop(said.pop_front()),
-                    }
-                    continue;
-                }
-                let n = random.usize(1..100).min(said.len());
-                let mut some = said.drain(..n).map(|payload| Bytes::from(frame(&payload))).collect();
-                let mut clear = wire.write(&mut some).unwrap();
-                assert!(some.is_empty());
-                while !clear {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                    clear = wire.flush().unwrap();
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-    };
+    let direct = tokio::spawn(say_directly(wire.clone(), said.clone().into(), random.fork()));
     let reader = tokio::spawn(async move {
         let mut all = Vec::new();
         peer.read_to_end(&mut all).await.unwrap();
