@@ -5,8 +5,12 @@ import { Client } from './client.mjs';
 
 const RETRY_MS = 50;
 
-/** Options of the official client that make it come from `address`, one of the loopback's. */
-export const from = (address) => ({ localAddress: address, agent: new Agent({ keepAlive: true, localAddress: address }) });
+/**
+ * Options of the official client that make it come from `address`, one of the loopback's. As without an agent, each
+ * request has a connection of its own: where a kept one is reset, Node's client sends its request again without an
+ * end, and hangs until its heartbeat misses.
+ */
+export const from = (address) => ({ localAddress: address, agent: new Agent({ localAddress: address }) });
 
 export class Follower extends Client {
   #since;
