@@ -255,7 +255,7 @@ async function proxied(name, start) {
   });
 
   test('time-outs are longer than a connection of this version is ever silent', async () => {
-    const client = new Client(proxy);
+    const client = new Client(proxy, { transports: ['websocket'] });
     const { heartbeat } = await client.connected();
     client.close();
     const text = await configuration({ nginx: 'nginx.conf', HAProxy: 'haproxy.cfg' }[name]);

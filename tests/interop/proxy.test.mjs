@@ -63,7 +63,7 @@ class Publisher {
 
 /** Who a server says it is. */
 async function nameOf(server) {
-  const client = new Client(server);
+  const client = new Client(server, { transports: ['websocket'] });
   const { node } = await client.connected();
   client.close();
   return node;
@@ -164,7 +164,7 @@ for (const [name, start] of Object.entries(PROXIES)) {
       const again = await nameOf(returned);
       await proxy.restore(0);
       await eventually('no new client comes to the server that is back', async () => {
-        const fresh = new Client(proxy, { options: from(address(drained[0].address)) });
+        const fresh = new Client(proxy, { transports: ['websocket'], options: from(address(drained[0].address)) });
         const { node } = await fresh.connected();
         fresh.close();
         return node === again;
