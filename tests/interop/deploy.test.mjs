@@ -53,6 +53,14 @@ async function ask(url, { address = '127.0.0.1', method = 'GET', headers = {}, b
   return { status: answer.statusCode, headers: answer.headers, text };
 }
 
+/** Who a server says it is. */
+async function nameOf(url) {
+  const client = new Client({ url, stderr: () => '' }, { transports: ['websocket'] });
+  const { node } = await client.connected();
+  client.close();
+  return node;
+}
+
 const note = (channel, n, rest) => ({ event: 'custom:note', channel, data: { n }, ...rest });
 
 describe('docs/deploy', { concurrency: true }, () => {
@@ -133,6 +141,26 @@ async function proxied(name, start) {
       }
     });
   }
+
+  test('connections that are ended come back, and cost nobody else theirs', async (t) => {
+    const room = `test-progress-ended_${name}`;
+    // Polls share the proxy's connections to the server.
+    const clients = Array.from({ length: 30 }, (_, i) => {
+      return new Follower(proxy, room, { transports: TRANSPORTS[i % 3 ? 'polling' : 'websocket'], options: from('127.0.5.1') });
+    });
+    t.after(() => clients.forEach((client) => client.close()));
+    await Promise.all(clients.map((client) => client.joined()));
+    const server = servers[(await Promise.all(urls.map(nameOf))).indexOf(clients[0].node())];
+    const [ended, others] = [clients.slice(0, 12), clients.slice(12)];
+    const established = await Promise.all(ended.map((client) => client.connected()));
+    const connectionIds = established.map(({ connectionId }) => connectionId);
+    assert.equal((await server.post('/api/v1/connections/cleanup', { connectionIds })).closed, ended.length);
+    await eventually('who was ended does not come back', () => ended.every((client) => client.log.filter((e) => e.join).length > 1));
+    await server.post('/api/v1/events', note(room, 1));
+    await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
+    assert.ok(clients.every((client) => new Set(client.visits()).size === 1), 'a client came to another server');
+    assert.ok(others.every((client) => client.visits().length === 1), 'a connection went that nobody ended');
+  });
 
   test('a server-sent event does not wait for the next one', async () => {
     const echo = await startEcho();
