@@ -58,6 +58,14 @@ export class Follower extends Client {
   }
 }
 
+/** Who a server says it is. */
+export async function nameOf(server) {
+  const client = new Client(server, { transports: ['websocket'] });
+  const { node } = await client.connected();
+  client.close();
+  return node;
+}
+
 /** Reads a channel as server-sent events, and comes back with the last id as an `EventSource` does. */
 export class Reader {
   /** What came: `{ id, event, data }`. */
@@ -107,7 +115,8 @@ export class Reader {
 
   /** The messages, without what opens a stream. */
   messages() {
-    return this.events.filter((event) => event.data?.offset !== undefined && event.event !== 'snapshot').map((event) => event.data);
+    const messages = this.events.filter(({ event, data }) => data?.offset !== undefined && event !== 'snapshot');
+    return messages.map((event) => event.data);
   }
 
   async close() {

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Client } from './client.mjs';
 import { eventually } from './daemon.mjs';
-import { Follower, from, Reader } from './follower.mjs';
+import { Follower, from, nameOf, Reader } from './follower.mjs';
 import { PROXIES } from './proxies.mjs';
 import { startRedis } from './redis.mjs';
 import { startServer } from './server.mjs';
@@ -61,12 +61,11 @@ class Publisher {
   }
 }
 
-/** Who a server says it is. */
-async function nameOf(server) {
-  const client = new Client(server, { transports: ['websocket'] });
-  const { node } = await client.connected();
-  client.close();
-  return node;
+/** Some of these clients, and what they saw last. */
+function describeAll(followers) {
+  const last = (follower) => JSON.stringify(follower.log.slice(-2)).slice(0, 500);
+  const line = (f) => `${f.transports ?? 'upgraded'} at ${f.node()}, ${f.offset()}: ${last(f)}`;
+  return `${followers.length} clients\n${followers.slice(0, 5).map(line).join('\n')}`;
 }
 
 /** Everything that a story needs; `end()` takes it down again, however far it came. */
@@ -130,13 +129,14 @@ for (const [name, start] of Object.entries(PROXIES)) {
       await eventually('not every client was upgraded', () => followers.every(upgraded));
 
       const publisher = publish();
-      /** Everybody has everything that is acknowledged by now. */
+      /** Everybody has everything that is acknowledged by now, and some more. */
       const caughtUp = async () => {
         const top = publisher.offsets.length + 10;
+        const offset = (reader) => reader.messages().at(-1)?.offset ?? 0;
         const behind = () => followers.filter((follower) => follower.offset() < top);
-        const late = () => readers.filter((reader) => (reader.messages().at(-1)?.offset ?? 0) < top);
-        const state = () => behind().map((f) => `${f.node()} ${f.transports} at ${f.offset()}: ${JSON.stringify(f.log.slice(-3))}`);
-        await eventually(() => `${top} of ${publisher.failures.at(-1)}; ${late().length} streams; ${state().join('\n')}`, () => behind().length + late().length === 0);
+        const late = () => readers.filter((reader) => offset(reader) < top);
+        const state = () => `${top} of ${publisher.offsets.length}: ${late().length} streams, ${describeAll(behind())}`;
+        await eventually(state, () => behind().length + late().length === 0);
       };
       await caughtUp();
 
@@ -145,7 +145,7 @@ for (const [name, start] of Object.entries(PROXIES)) {
       const moves = drained.filter((follower) => follower.transports?.[0] === 'polling' && !kept(follower));
       assert.ok(moves.length > 0, 'nobody polls the server that is drained');
       await proxy.drain(0);
-      const told = (some) => () => some.filter((f) => [first, second].includes(f.node())).slice(0, 5).map((f) => `${f.transports} ${f.cookies ?? ''} ${JSON.stringify(f.log.slice(-2)).slice(0, 600)}`).join('\n');
+      const told = (some) => () => describeAll(some.filter((f) => [first, second].includes(f.node())));
       await eventually(told(moves), () => moves.every((f) => f.node() !== first));
       const late = drained.filter((follower) => !kept(follower)).slice(0, 10).map((follower) => follow(follower.address));
       await Promise.all(late.map((follower) => follower.joined()));
