@@ -1,17 +1,19 @@
 // What docs/deploy promises, piece by piece: proxies before servers that know nothing of each other, and the rest.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { createServer, request } from 'node:http';
+import { request } from 'node:http';
 import { once } from 'node:events';
 import { after, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Client } from './client.mjs';
 import { eventually, freePort } from './daemon.mjs';
-import { Follower, from, Reader } from './follower.mjs';
+import { ask, startEcho } from './echo.mjs';
+import { Follower, from, nameOf, Reader } from './follower.mjs';
 import { configuration, PROXIES } from './proxies.mjs';
 import { startServer } from './server.mjs';
 
 const TRANSPORTS = { default: undefined, websocket: ['websocket'], polling: ['polling'] };
+const AT_ONCE = { timeout: 120_000, concurrency: true };
 // States of a server in HAProxy's runtime API.
 const [DOWN, UP] = ['0', '2'];
 // Every time-out of a connection that may be silent.
@@ -22,90 +24,66 @@ const servers = await Promise.all([startServer(), startServer(), startServer()])
 after(() => Promise.all(servers.map((server) => server.stop())));
 const urls = servers.map((server) => server.url);
 
-/** A server that is not ours, so that only the proxy decides: it says what it was sent, and streams when told to. */
-async function startEcho() {
-  const streams = [];
-  const echo = { streams, ready: true };
-  const server = createServer((incoming, answer) => {
-    if (!echo.ready) answer.statusCode = 503;
-    if (!echo.ready) return answer.end('not ready');
-    if (!incoming.url.endsWith('/stream')) return answer.end(JSON.stringify(incoming.headers));
-    answer.writeHead(200, { 'content-type': 'text/event-stream' });
-    answer.write('data: 1\n\n');
-    streams.push(answer);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const url = `http://127.0.0.1:${server.address().port}`;
-  const stop = () => {
-    server.closeAllConnections();
-    server.close();
-  };
-  return Object.assign(echo, { urls: [url, url, url], stop });
-}
-
-/** A plain request from one of the loopback's addresses: `{ status, headers, text }`. */
-async function ask(url, { address = '127.0.0.1', method = 'GET', headers = {}, body } = {}) {
-  const sent = request(url, { method, headers, localAddress: address, agent: false });
-  sent.end(body);
-  const [answer] = await once(sent, 'response');
-  let text = '';
-  for await (const chunk of answer.setEncoding('utf8')) text += chunk;
-  return { status: answer.statusCode, headers: answer.headers, text };
-}
-
 const note = (channel, n, rest) => ({ event: 'custom:note', channel, data: { n }, ...rest });
 
 describe('docs/deploy', { concurrency: true }, () => {
-  for (const [name, start] of Object.entries(PROXIES)) describe(name, { timeout: 120_000, concurrency: true }, () => proxied(name, start));
+  for (const [name, start] of Object.entries(PROXIES)) describe(name, AT_ONCE, () => proxied(name, start));
+  describe('each file', AT_ONCE, alone);
 });
 
-test('HAProxy lets servers speak for themselves while none of them is ready', { timeout: 60_000 }, async () => {
-  const echo = await startEcho();
-  const before = await PROXIES.HAProxy(echo.urls);
-  const states = async () => (await before.run('show servers state tidings')).trim().split('\n').slice(2);
-  const all = (state) => eventually(states, async () => (await states()).every((line) => line.split(' ')[5] === state));
-  try {
-    await all(UP);
-    echo.ready = false;
-    await all(DOWN);
-    const { status, text } = await ask(`${before.url}/api/v1/stats`);
-    assert.deepEqual({ status, text }, { status: 503, text: 'not ready' });
-    echo.ready = true;
-    await all(UP);
-    assert.equal((await ask(`${before.url}/api/v1/stats`)).status, 200);
-  } finally {
-    await before.stop();
-    echo.stop();
-  }
-});
-
-test('nginx with affinity by cookie spreads clients behind one address, and each stays with its server', async (t) => {
-  const byCookie = [['hash $remote_addr consistent;', 'hash $affinity consistent;'], ['# add_header Set-Cookie', 'add_header Set-Cookie']];
-  const proxy = await PROXIES.nginx(urls, byCookie);
-  t.after(() => proxy.stop());
-  const room = 'test-progress-cookie';
-  const clients = Array.from({ length: 30 }, (_, i) => {
-    return new Follower(proxy, room, { transports: i % 2 ? ['polling'] : undefined, options: { withCredentials: true } });
+/** What is true of one of the files alone. */
+function alone() {
+  test('HAProxy lets servers speak for themselves while none of them is ready', async () => {
+    const echo = await startEcho();
+    const before = await PROXIES.HAProxy(echo.urls);
+    const states = async () => (await before.run('show servers state tidings')).trim().split('\n').slice(2);
+    const all = (state) => eventually(states, async () => (await states()).every((line) => line.split(' ')[5] === state));
+    try {
+      await all(UP);
+      echo.ready = false;
+      await all(DOWN);
+      const { status, text } = await ask(`${before.url}/api/v1/stats`);
+      assert.deepEqual({ status, text }, { status: 503, text: 'not ready' });
+      echo.ready = true;
+      await all(UP);
+      assert.equal((await ask(`${before.url}/api/v1/stats`)).status, 200);
+    } finally {
+      await before.stop();
+      echo.stop();
+    }
   });
-  t.after(() => clients.forEach((client) => client.close()));
-  await Promise.all(clients.map((client) => client.joined()));
-  await Promise.all(servers.map((server) => server.post('/api/v1/events', note(room, 1))));
-  await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
-  assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
-  assert.ok(clients.every((client) => client.visits().length === 1), 'a client lost its connection');
-});
 
-test('the image\'s health check tells a server that runs from one that does not', async () => {
-  const [, argv] = /HEALTHCHECK .*\\\n\s+CMD (\[.*\])\n/.exec(await configuration('Dockerfile'));
-  const [command, ...args] = JSON.parse(argv);
-  const check = (port) => {
-    const changed = args.map((arg) => arg.replace('127.0.0.1/8080', `127.0.0.1/${port}`));
-    assert.notDeepEqual(changed, args);
-    return new Promise((resolve) => execFile(command, changed, (error) => resolve(error?.code ?? 0)));
-  };
-  assert.equal(await check(new URL(urls[0]).port), 0);
-  assert.equal(await check(await freePort()), 1);
-});
+  test('nginx with affinity by cookie spreads clients behind one address, and each stays with its server', async (t) => {
+    const byCookie = [
+    ['hash $remote_addr consistent;', 'hash $affinity consistent;'],
+    ['# add_header Set-Cookie', 'add_header Set-Cookie'],
+  ];
+    const proxy = await PROXIES.nginx(urls, byCookie);
+    t.after(() => proxy.stop());
+    const room = 'test-progress-cookie';
+    const clients = Array.from({ length: 30 }, (_, i) => {
+      return new Follower(proxy, room, { transports: i % 2 ? ['polling'] : undefined, options: { withCredentials: true } });
+    });
+    t.after(() => clients.forEach((client) => client.close()));
+    await Promise.all(clients.map((client) => client.joined()));
+    await Promise.all(servers.map((server) => server.post('/api/v1/events', note(room, 1))));
+    await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
+    assert.equal(new Set(clients.map((client) => client.node())).size, 3, 'some server got no client');
+    assert.ok(clients.every((client) => client.visits().length === 1), 'a client lost its connection');
+  });
+
+  test('the image\'s health check tells a server that runs from one that does not', async () => {
+    const [, argv] = /HEALTHCHECK .*\\\n\s+CMD (\[.*\])\n/.exec(await configuration('Dockerfile'));
+    const [command, ...args] = JSON.parse(argv);
+    const check = (port) => {
+      const changed = args.map((arg) => arg.replace('127.0.0.1/8080', `127.0.0.1/${port}`));
+      assert.notDeepEqual(changed, args);
+      return new Promise((resolve) => execFile(command, changed, (error) => resolve(error?.code ?? 0)));
+    };
+    assert.equal(await check(new URL(urls[0]).port), 0);
+    assert.equal(await check(await freePort()), 1);
+  });
+}
 
 /** What both proxies have to do. */
 async function proxied(name, start) {
@@ -134,6 +112,28 @@ async function proxied(name, start) {
     });
   }
 
+  test('connections that are ended come back, and cost nobody else theirs', async (t) => {
+    const room = `test-progress-ended_${name}`;
+    // Polls share the proxy's connections to the server.
+    const clients = Array.from({ length: 30 }, (_, i) => {
+      const transports = [i % 3 ? 'polling' : 'websocket'];
+      return new Follower(proxy, room, { transports, options: from('127.0.5.1') });
+    });
+    t.after(() => clients.forEach((client) => client.close()));
+    await Promise.all(clients.map((client) => client.joined()));
+    const server = servers[(await Promise.all(servers.map(nameOf))).indexOf(clients[0].node())];
+    const [ended, others] = [clients.slice(0, 12), clients.slice(12)];
+    const established = await Promise.all(ended.map((client) => client.connected()));
+    const connectionIds = established.map(({ connectionId }) => connectionId);
+    assert.equal((await server.post('/api/v1/connections/cleanup', { connectionIds })).closed, ended.length);
+    const joins = (client) => client.log.filter((entry) => entry.join).length;
+    await eventually('who was ended does not come back', () => ended.every((client) => joins(client) > 1));
+    await server.post('/api/v1/events', note(room, 1));
+    await Promise.all(clients.map((client) => client.message(room, (m) => m.data.n === 1)));
+    assert.ok(clients.every((client) => new Set(client.visits()).size === 1), 'a client came to another server');
+    assert.ok(others.every((client) => client.visits().length === 1), 'a connection went that nobody ended');
+  });
+
   test('a server-sent event does not wait for the next one', async () => {
     const echo = await startEcho();
     const before = await start(echo.urls);
@@ -159,9 +159,11 @@ async function proxied(name, start) {
       // Nobody reads it.
       await once(sent, 'response');
       const [stream] = echo.streams;
-      stream.write(Buffer.alloc(FLOOD_BYTES, 'data: flood\n\n'));
+      // In pieces, because a piece waits as a whole until all of it is taken.
+      const piece = Buffer.alloc(FLOOD_BYTES / 1024, 'data: flood\n\n');
+      for (let n = 0; n < 1024; n++) stream.write(piece);
       let [waits, same] = [stream.writableLength, 0];
-      while (same < 10) {
+      while (same < 20) {
         await pause(50);
         same = stream.writableLength === waits ? same + 1 : 0;
         waits = stream.writableLength;
@@ -255,7 +257,7 @@ async function proxied(name, start) {
   });
 
   test('time-outs are longer than a connection of this version is ever silent', async () => {
-    const client = new Client(proxy);
+    const client = new Client(proxy, { transports: ['websocket'] });
     const { heartbeat } = await client.connected();
     client.close();
     const text = await configuration({ nginx: 'nginx.conf', HAProxy: 'haproxy.cfg' }[name]);

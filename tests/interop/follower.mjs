@@ -5,8 +5,12 @@ import { Client } from './client.mjs';
 
 const RETRY_MS = 50;
 
-/** Options of the official client that make it come from `address`, one of the loopback's. */
-export const from = (address) => ({ localAddress: address, agent: new Agent({ keepAlive: true, localAddress: address }) });
+/**
+ * Options of the official client that make it come from `address`, one of the loopback's. As without an agent, each
+ * request has a connection of its own: where a kept one is reset, Node's client sends its request again without an
+ * end, and hangs until its heartbeat misses.
+ */
+export const from = (address) => ({ localAddress: address, agent: new Agent({ localAddress: address }) });
 
 export class Follower extends Client {
   #since;
@@ -52,6 +56,14 @@ export class Follower extends Client {
   joined() {
     return this.until('a joined room', () => this.log.some((entry) => entry.join));
   }
+}
+
+/** Who a server says it is. */
+export async function nameOf(server) {
+  const client = new Client(server, { transports: ['websocket'] });
+  const { node } = await client.connected();
+  client.close();
+  return node;
 }
 
 /** Reads a channel as server-sent events, and comes back with the last id as an `EventSource` does. */
@@ -103,7 +115,8 @@ export class Reader {
 
   /** The messages, without what opens a stream. */
   messages() {
-    return this.events.filter((event) => event.data?.offset !== undefined && event.event !== 'snapshot').map((event) => event.data);
+    const messages = this.events.filter(({ event, data }) => data?.offset !== undefined && event !== 'snapshot');
+    return messages.map((event) => event.data);
   }
 
   async close() {
