@@ -135,6 +135,18 @@ impl Broker for EmbeddedBroker {
         Ok(answer.await?)
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        let one = self.store.read(|conn| conn.query_row("SELECT 1", [], |row| row.get::<_, i64>(0)));
+        Ok(one.await.map(drop)?)
+    }
+
+    async fn follow(&self, _: &ChannelName) -> Result<(), BrokerError> {
+        // The sink hears of everything that is committed.
+        Ok(())
+    }
+
+    fn unfollow(&self, _: &ChannelName) {}
+
     async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError> {
         let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
         let found = self.store.read(move |conn| read::top(conn, &name, test.as_ref())).await?;

@@ -10,6 +10,7 @@ pub(super) use super::channel::GoLive;
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
 use super::tally::Tally;
+use crate::broker::{Broker, Top};
 use crate::config::channels::{Batch, Rules};
 use crate::model::{ChannelName, Position, Published};
 
@@ -23,6 +24,8 @@ const TOGETHER: usize = 256;
 pub(super) enum Command {
     /// Messages were appended.
     Publish(Vec<Arc<Published>>),
+    /// What comes in a channel does not continue what was there.
+    Reset { channel: ChannelName, top: Box<Top> },
     /// Add a subscriber that does not listen yet.
     Subscribe {
         channel: ChannelName,
@@ -44,8 +47,8 @@ pub(super) enum Command {
 }
 
 /// The owner of some channels.
-#[derive(Debug)]
 pub(super) struct Owner {
+    broker: Arc<dyn Broker>,
     rules: Arc<Rules>,
     channels: HashMap<ChannelName, Channel>,
     // How often messages were published.
@@ -53,8 +56,8 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(rules: Arc<Rules>) -> Self {
-        Self { rules, channels: HashMap::new(), round: 0 }
+    pub(super) fn new(broker: Arc<dyn Broker>, rules: Arc<Rules>) -> Self {
+        Self { broker, rules, channels: HashMap::new(), round: 0 }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
@@ -81,10 +84,15 @@ impl Owner {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Publish(messages) => self.publish(messages),
+            Command::Reset { channel, top } => {
+                if let Some(found) = self.channels.get_mut(&channel) {
+                    found.start_over(&top);
+                }
+            }
             Command::Subscribe { channel, connection, membership, done } => {
-                let window = self.window(&channel);
+                let (window, lossy) = (self.window(&channel), self.is_lossy(&channel));
                 let name = channel.clone();
-                let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window));
+                let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window, lossy));
                 entry.subscribe(connection, membership);
                 // Whoever asked may be gone; its disconnect removes the subscriber.
                 let _ = done.send(());
@@ -101,6 +109,8 @@ impl Owner {
                     found.unsubscribe(connection);
                     if found.is_empty() {
                         self.channels.remove(&channel);
+                        // A join subscribes here before it has the channel followed, so none is forgotten.
+                        self.broker.unfollow(&channel);
                     }
                 }
                 let _ = done.send(());
@@ -129,6 +139,11 @@ impl Owner {
             }
             rest = later;
         }
+    }
+
+    /// Whether the channel keeps no history, and so is lossy by declaration.
+    fn is_lossy(&self, channel: &ChannelName) -> bool {
+        self.rules.resolve(channel.as_str()).is_some_and(|resolved| resolved.namespace.history.size == 0)
     }
 
     fn window(&self, channel: &ChannelName) -> Batch {

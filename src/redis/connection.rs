@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection};
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use ::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
-    IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture,
-    TlsMode, Value, cmd,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
+    RedisFuture, TlsCertificates, TlsMode, Value, cmd,
 };
 
 use super::server::{Incarnation, Info};
-use super::url::{RedisUrl, Topology};
-use super::{RedisFault, RedisOptions};
+use super::{RedisFault, RedisOptions, RedisUrl, Topology};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -75,7 +74,9 @@ impl Connection {
     pub(super) async fn dial(options: &RedisOptions) -> Result<(Self, Incarnation), RedisFault> {
         let dialing = async {
             let mut connection = match options.url.topology() {
-                Topology::Cluster => Self::Cluster(cluster(options).await?),
+                Topology::Cluster => {
+                    Self::Cluster(cluster(options, None::<fn(PushInfo) -> Result<(), ()>>).await?)
+                }
                 _ => Self::Single(single(options, configuration(options)).await?),
             };
             let text = connection.info().await?;
@@ -110,7 +111,7 @@ impl Connection {
 }
 
 /// How connections for commands are made.
-fn configuration(options: &RedisOptions) -> AsyncConnectionConfig {
+pub(super) fn configuration(options: &RedisOptions) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(options.response))
@@ -122,9 +123,10 @@ pub(super) async fn single(
     options: &RedisOptions,
     configuration: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, RedisFault> {
-    let client = match options.url.topology() {
-        Topology::Sentinel { primary } => sentinel(&options.url, primary).await,
-        _ => Client::open(info(&options.url)),
+    let client = match (options.url.topology(), certificates(options)) {
+        (Topology::Sentinel { primary }, _) => sentinel(options, primary).await,
+        (_, Some(certificates)) => Client::build_with_tls(info(&options.url), certificates),
+        (_, None) => Client::open(info(&options.url)),
     };
     let fault = |error: RedisError| RedisFault::of(&error);
     let connecting =
@@ -132,12 +134,24 @@ pub(super) async fn single(
     connecting.map_err(fault)
 }
 
-async fn sentinel(url: &RedisUrl, primary: &str) -> Result<Client, RedisError> {
+/// What to trust in place of the system's certificates.
+fn certificates(options: &RedisOptions) -> Option<TlsCertificates> {
+    let root_cert = options.ca.clone().filter(|_| options.url.tls());
+    root_cert.map(|root_cert| TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
+}
+
+async fn sentinel(options: &RedisOptions, primary: &str) -> Result<Client, RedisError> {
+    let url = &options.url;
     let mut builder = SentinelClientBuilder::new(addresses(url), primary, SentinelServerType::Master)?
         .set_client_to_redis_protocol(ProtocolVersion::RESP3)
         .set_client_to_redis_db(url.database());
     if url.tls() {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(options) {
+        let same = certificates.clone();
+        builder = builder.set_client_to_redis_certificates(certificates);
+        builder = builder.set_client_to_sentinel_certificates(same);
     }
     if let Some(user) = url.user() {
         builder = builder.set_client_to_redis_username(user);
@@ -149,7 +163,11 @@ async fn sentinel(url: &RedisUrl, primary: &str) -> Result<Client, RedisError> {
     builder.build()?.async_get_client().await
 }
 
-async fn cluster(options: &RedisOptions) -> Result<ClusterConnection, RedisFault> {
+/// Connects to a cluster; what it says by itself goes to `push`.
+pub(super) async fn cluster(
+    options: &RedisOptions,
+    push: Option<impl AsyncPushSender>,
+) -> Result<ClusterConnection, RedisFault> {
     let url = &options.url;
     let nodes: Vec<_> = addresses(url).into_iter().map(|address| node(url, address)).collect();
     let mut builder = ClusterClient::builder(nodes)
@@ -157,8 +175,14 @@ async fn cluster(options: &RedisOptions) -> Result<ClusterConnection, RedisFault
         .connection_timeout(CONNECT)
         .response_timeout(options.response)
         .overall_response_timeout(Some(options.response));
+    if let Some(push) = push {
+        builder = builder.push_sender(push);
+    }
     if url.tls() {
         builder = builder.tls(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(options) {
+        builder = builder.certs(certificates);
     }
     if let Some(user) = url.user() {
         builder = builder.username(user);
