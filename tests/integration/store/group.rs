@@ -9,7 +9,7 @@ use tidings::store::{Store, StoreError};
 use super::open;
 
 /// Holds the writer until the sender is dropped, so that what follows waits together.
-async fn hold(store: &Store) -> mpsc::Sender<()> {
+pub(super) async fn hold(store: &Store) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (begun, beginning) = tokio::sync::oneshot::channel();
     let (held, begun) = (Mutex::new(held), Mutex::new(Some(begun)));

@@ -239,6 +239,26 @@ async fn what_is_rolled_back_leaves_no_place() {
 }
 
 #[tokio::test]
+async fn what_another_operation_rolls_back_is_not_known_to_the_next_append() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let broker = broker(&store);
+    add(&*broker, vec![message(&rules(), "plain-1", "m1")]).await;
+    for n in 2..6 {
+        let release = super::group::hold(&store).await;
+        // In one commit; the second fails before it changes anything.
+        let (good, bad, ()) = tokio::join!(
+            broker.append(vec![message(&rules(), "plain-1", &format!("m{n}"))]),
+            store.write(|tx| tx.conn().execute_batch("nonsense")),
+            async { drop(release) }
+        );
+        assert!(good.is_ok() && bad.is_err(), "{good:?} {bad:?}");
+        assert_eq!(stored(&*broker, "plain-1").await, numbered(1..=n));
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_merge_that_fails_stops_nobody() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
