@@ -14,8 +14,6 @@ import { startServer } from './server.mjs';
 
 const TRANSPORTS = { default: undefined, websocket: ['websocket'], polling: ['polling'] };
 const AT_ONCE = { timeout: 120_000, concurrency: true };
-// States of a server in HAProxy's runtime API.
-const [DOWN, UP] = ['0', '2'];
 // Every time-out of a connection that may be silent.
 const TIME_OUT = '75s';
 const FLOOD_BYTES = 64 * 1024 * 1024;
@@ -33,26 +31,6 @@ describe('docs/deploy', { concurrency: true }, () => {
 
 /** What is true of one of the files alone. */
 function alone() {
-  test('HAProxy lets servers speak for themselves while none of them is ready', async () => {
-    const echo = await startEcho();
-    const before = await PROXIES.HAProxy(echo.urls);
-    const states = async () => (await before.run('show servers state tidings')).trim().split('\n').slice(2);
-    const all = (state) => eventually(states, async () => (await states()).every((line) => line.split(' ')[5] === state));
-    try {
-      await all(UP);
-      echo.ready = false;
-      await all(DOWN);
-      const { status, text } = await ask(`${before.url}/api/v1/stats`);
-      assert.deepEqual({ status, text }, { status: 503, text: 'not ready' });
-      echo.ready = true;
-      await all(UP);
-      assert.equal((await ask(`${before.url}/api/v1/stats`)).status, 200);
-    } finally {
-      await before.stop();
-      echo.stop();
-    }
-  });
-
   test('nginx with affinity by cookie spreads clients behind one address, and each stays with its server', async (t) => {
     const byCookie = [
     ['hash $remote_addr consistent;', 'hash $affinity consistent;'],

@@ -2,13 +2,10 @@
 import { once } from 'node:events';
 import { createServer, request } from 'node:http';
 
-/** Says what it was sent, streams when it is told to, and is `ready` or not: `{ urls, streams, ready, stop() }`. */
+/** Says what it was sent, and streams when it is told to: `{ urls, streams, stop() }`. */
 export async function startEcho() {
   const streams = [];
-  const echo = { streams, ready: true };
   const server = createServer((incoming, answer) => {
-    if (!echo.ready) answer.statusCode = 503;
-    if (!echo.ready) return answer.end('not ready');
     if (!incoming.url.endsWith('/stream')) return answer.end(JSON.stringify(incoming.headers));
     answer.writeHead(200, { 'content-type': 'text/event-stream' });
     answer.write('data: 1\n\n');
@@ -20,7 +17,7 @@ export async function startEcho() {
     server.closeAllConnections();
     server.close();
   };
-  return Object.assign(echo, { urls: [url, url, url], stop });
+  return { urls: [url, url, url], streams, stop };
 }
 
 /** A plain request from one of the loopback's addresses: `{ status, headers, text }`. */

@@ -58,9 +58,9 @@ export class Follower extends Client {
   }
 }
 
-/** Who a server says it is. */
-export async function nameOf(server) {
-  const client = new Client(server, { transports: ['websocket'] });
+/** Who answers at `server`. */
+export async function nameOf(server, options) {
+  const client = new Client(server, { transports: ['websocket'], options });
   const { node } = await client.connected();
   client.close();
   return node;

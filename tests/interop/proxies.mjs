@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import { directory, eventually, freePort, startDaemon } from './daemon.mjs';
 
 const DEPLOY = new URL('../../docs/deploy/', import.meta.url);
+/** The state of a server in HAProxy's runtime API. */
+const UP = '2';
 /** The ports of the three servers in docs/deploy. */
 const PORTS = [8081, 8082, 8083];
 
@@ -103,7 +105,11 @@ async function startHaproxy(urls, changes = []) {
     url: `http://127.0.0.1:${port}`,
     stderr: () => daemon.output().slice(-2000),
     accessLog: daemon.output,
-    run,
+    /** Whether HAProxy takes each server for ready. */
+    states: async () => {
+      const lines = (await run('show servers state tidings')).trim().split('\n').slice(2);
+      return lines.map((line) => line.split(' ')[5] === UP);
+    },
     drain: (i) => set(i, 'drain'),
     restore: (i) => set(i, 'ready'),
   };

@@ -1,65 +1,15 @@
-// Three servers that share a Redis behind a real proxy, under load: one is drained, stopped and comes back, another
-// one dies. Stock clients of every kind go on and miss nothing.
+// Three servers that share a Redis behind a real proxy: one is drained, stopped and comes back, another one dies, and
+// Redis itself stops answering. Stock clients of every kind go on and miss nothing.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { setTimeout as pause } from 'node:timers/promises';
 import { Client } from './client.mjs';
 import { eventually } from './daemon.mjs';
-import { Follower, from, nameOf, Reader } from './follower.mjs';
+import { from, nameOf } from './follower.mjs';
 import { PROXIES } from './proxies.mjs';
-import { startRedis } from './redis.mjs';
-import { startServer } from './server.mjs';
+import { address, publishNote, stage } from './stage.mjs';
 
-const KINDS = [
-  { transports: ['polling'] },
-  { transports: ['websocket'] },
-  { transports: undefined },
-  { transports: ['polling'], cookies: true },
-  { transports: undefined, cookies: true },
-];
 const CLIENTS = 120;
 const READERS = 6;
-const EVERY_MS = 20;
-
-const address = (i) => `127.0.${10 + Math.floor(i / 200)}.${1 + (i % 200)}`;
-
-/** Publishes one message after the other until it is told to stop; each until it is acknowledged, by its id. */
-class Publisher {
-  /** The offsets of what was acknowledged, in order. */
-  offsets = [];
-  failures = [];
-  #stopped = false;
-
-  constructor(url, room) {
-    this.done = this.#run(url, room);
-  }
-
-  async #run(url, room) {
-    for (let n = 0; !this.#stopped; n++) {
-      const body = JSON.stringify({ id: `note-${n}`, event: 'custom:note', channel: room, data: { n } });
-      const headers = { 'content-type': 'application/json' };
-      const post = () => fetch(`${url}/api/v1/events`, { method: 'POST', headers, body, signal: AbortSignal.timeout(5_000) });
-      const { offset } = await eventually(() => `note ${n}: ${this.failures.at(-1)}`, async () => {
-        try {
-          const answer = await post();
-          const text = await answer.text();
-          if (answer.ok) return JSON.parse(text);
-          this.failures.push(`${answer.status} ${text}`);
-        } catch (error) {
-          this.failures.push(error.cause?.code ?? error.message);
-        }
-        return undefined;
-      });
-      this.offsets.push(offset);
-      await pause(EVERY_MS);
-    }
-  }
-
-  stop() {
-    this.#stopped = true;
-    return this.done;
-  }
-}
 
 /** Some of these clients, and what they saw last. */
 function describeAll(followers) {
@@ -68,125 +18,139 @@ function describeAll(followers) {
   return `${followers.length} clients\n${followers.slice(0, 5).map(line).join('\n')}`;
 }
 
-/** Everything that a story needs; `end()` takes it down again, however far it came. */
-async function stage(start, room) {
-  const ends = [];
-  const keep = async (starting, end = (running) => running.stop()) => {
-    const running = await starting;
-    ends.unshift(() => end(running));
-    return running;
-  };
-  const end = async () => {
-    // One that fails must not keep the others from being ended.
-    const outcomes = [];
-    for (const step of ends) outcomes.push(await Promise.resolve(step()).then(() => undefined, (error) => error));
-    assert.deepEqual(outcomes.filter(Boolean), []);
-  };
-  try {
-    const redis = await keep(startRedis());
-    const serve = (port) => keep(startServer({ port, flags: ['--redis', redis.url] }));
-    const servers = await Promise.all([serve(), serve(), serve()]);
-    const proxy = await keep(start(servers.map((server) => server.url)));
-    const follow = (i) => {
-      const { transports, cookies } = KINDS[i % KINDS.length];
-      const options = { ...from(address(i)), withCredentials: Boolean(cookies) };
-      const follower = new Follower(proxy, room, { transports, options });
-      ends.unshift(() => follower.close());
-      return Object.assign(follower, { address: i, transports, cookies });
-    };
-    const read = (i) => {
-      const url = `${proxy.url}/api/v1/channels/${room}/stream`;
-      const reader = new Reader(url, { address: address(i) });
-      ends.unshift(() => reader.close());
-      return reader;
-    };
-    const publish = () => {
-      const publisher = new Publisher(proxy.url, room);
-      ends.unshift(() => publisher.stop());
-      return publisher;
-    };
-    return { servers, proxy, serve, follow, read, publish, end };
-  } catch (error) {
-    await end();
-    throw error;
+const undisturbed = (follower) => follower.visits().length === 1;
+
+/** Clients, readers and a publisher on a stage, and what happens to their servers. */
+class Story {
+  constructor(stage, name, room) {
+    Object.assign(this, stage, { room });
+    // Who sends HAProxy's cookie back stays with a drained server until it stops.
+    this.bound = (follower) => follower.cookies && name === 'HAProxy';
+  }
+
+  async begin() {
+    this.followers = Array.from({ length: CLIENTS }, (_, i) => this.follow(i));
+    this.readers = Array.from({ length: READERS }, (_, i) => this.read(i));
+    await Promise.all(this.followers.map((follower) => follower.joined()));
+    await eventually('a stream does not open', () => this.readers.every((reader) => reader.opened === 1));
+    const upgraded = ({ socket, transports }) => socket.io.engine.transport.name === (transports?.[0] ?? 'websocket');
+    await eventually('not every client was upgraded', () => this.followers.every(upgraded));
+    assert.equal(new Set(this.followers.map((follower) => follower.node())).size, 3, 'a server got no clients');
+    this.publisher = this.publish();
+    await this.caughtUp();
+  }
+
+  at(node) {
+    return this.followers.filter((follower) => follower.node() === node);
+  }
+
+  left(node) {
+    return eventually(() => `at ${node}: ${describeAll(this.at(node))}`, () => this.at(node).length === 0);
+  }
+
+  /** Everybody has everything that is acknowledged by now, and some more. */
+  caughtUp() {
+    const top = this.publisher.offsets.length + 10;
+    const behind = () => this.followers.filter((follower) => follower.offset() < top);
+    const late = () => this.readers.filter((reader) => (reader.messages().at(-1)?.offset ?? 0) < top);
+    const state = () => `${top} of ${this.publisher.offsets.length}: ${late().length} streams, ${describeAll(behind())}`;
+    return eventually(state, () => behind().length + late().length === 0);
+  }
+
+  /** Drains the first server: new clients and unbound polls go elsewhere, everybody else stays. */
+  async drain() {
+    const node = await nameOf(this.servers[0]);
+    this.drained = this.at(node);
+    const unbound = this.drained.filter((follower) => !this.bound(follower));
+    const polling = unbound.filter((follower) => follower.transports?.[0] === 'polling');
+    assert.ok(polling.length > 0, 'nobody polls the server that is drained');
+    await this.proxy.drain(0);
+    await eventually(() => describeAll(polling), () => polling.every((follower) => follower.node() !== node));
+    const fresh = unbound.slice(0, 10).map((follower) => this.follow(follower.number));
+    await Promise.all(fresh.map((follower) => follower.joined()));
+    assert.ok(fresh.every((follower) => follower.node() !== node), 'a new client came to the drained server');
+    const others = this.followers.filter((follower) => !polling.includes(follower));
+    assert.ok(others.every(undisturbed), 'a drain alone ended a connection');
+    await this.caughtUp();
+  }
+
+  async stopDrained() {
+    const node = await nameOf(this.servers[0]);
+    assert.equal(await this.servers[0].stop(), 0);
+    await this.left(node);
+    await this.caughtUp();
+    const others = this.followers.filter((follower) => !this.drained.includes(follower));
+    assert.ok(others.every(undisturbed), 'a client of another server was disturbed');
+  }
+
+  /** The stopped server comes back to its place, and its new clients with it. */
+  async comeBack() {
+    const node = await nameOf(await this.serve(new URL(this.servers[0].url).port));
+    await this.proxy.restore(0);
+    const options = from(address(this.drained[0].number));
+    await eventually('no new client comes to the server that is back', async () => {
+      return (await nameOf(this.proxy, options)) === node;
+    });
+  }
+
+  async killAnother() {
+    const node = await nameOf(this.servers[1]);
+    await this.servers[1].kill();
+    await this.left(node);
+    await this.caughtUp();
+  }
+
+  /** Everybody has every message, once and in order. */
+  async account() {
+    await this.publisher.stop();
+    const count = this.publisher.offsets.length;
+    const offsets = Array.from({ length: count }, (_, n) => n + 1);
+    assert.deepEqual(this.publisher.offsets, offsets, 'an acknowledged message has no or another place');
+    await eventually('the end of the story', () => this.followers.every((follower) => follower.offset() === count));
+    await eventually('the end of the streams', () => this.readers.every((reader) => reader.messages().length >= count));
+    for (const follower of this.followers) {
+      follower.assertContinuous();
+      assert.deepEqual(follower.messages(this.room).map((message) => message.data.n + 1), offsets);
+    }
+    for (const reader of this.readers) assert.deepEqual(reader.messages().map((message) => message.offset), offsets);
+    const back = this.followers.filter((follower) => !undisturbed(follower)).length;
+    return `${CLIENTS} clients, ${back} of them came back; ${count} messages, ${this.publisher.failures.length} sent again`;
   }
 }
 
 for (const [name, start] of Object.entries(PROXIES)) {
-  describe(name, { timeout: 120_000 }, () => {
+  describe(name, { timeout: 120_000, concurrency: true }, () => {
     test('clients miss nothing when a server is drained, stopped and comes back, and when another one dies', async (t) => {
       const room = `test-progress-behind_${name}`;
-      const { servers, proxy, serve, follow, read, publish, end } = await stage(start, room);
+      const running = await stage(start, room);
+      t.after(running.end);
+      const story = new Story(running, name, room);
+      await story.begin();
+      await story.drain();
+      await story.stopDrained();
+      await story.comeBack();
+      await story.killAnother();
+      t.diagnostic(await story.account());
+    });
+
+    test('while Redis does not answer clients stay where they are, and publishers hear when to try again', async (t) => {
+      const room = `test-progress-away_${name}`;
+      const { redis, proxy, follow, end } = await stage(start, room);
       t.after(end);
-      const [first, second] = await Promise.all(servers.map(nameOf));
-      const followers = Array.from({ length: CLIENTS }, (_, i) => follow(i));
-      const readers = Array.from({ length: READERS }, (_, i) => read(i));
+      const followers = Array.from({ length: 15 }, (_, i) => follow(i));
       await Promise.all(followers.map((follower) => follower.joined()));
-      await eventually('a stream does not open', () => readers.every((reader) => reader.opened === 1));
-      const at = (node) => followers.filter((follower) => follower.node() === node);
-      assert.ok(servers.length === 3 && new Set(followers.map((f) => f.node())).size === 3, 'a server got no clients');
-      const upgraded = ({ socket, transports }) => socket.io.engine.transport.name === (transports?.[0] ?? 'websocket');
-      await eventually('not every client was upgraded', () => followers.every(upgraded));
-
-      const publisher = publish();
-      /** Everybody has everything that is acknowledged by now, and some more. */
-      const caughtUp = async () => {
-        const top = publisher.offsets.length + 10;
-        const offset = (reader) => reader.messages().at(-1)?.offset ?? 0;
-        const behind = () => followers.filter((follower) => follower.offset() < top);
-        const late = () => readers.filter((reader) => offset(reader) < top);
-        const state = () => `${top} of ${publisher.offsets.length}: ${late().length} streams, ${describeAll(behind())}`;
-        await eventually(state, () => behind().length + late().length === 0);
-      };
-      await caughtUp();
-
-      const drained = at(first);
-      const kept = (follower) => follower.cookies && name === 'HAProxy';
-      const moves = drained.filter((follower) => follower.transports?.[0] === 'polling' && !kept(follower));
-      assert.ok(moves.length > 0, 'nobody polls the server that is drained');
-      await proxy.drain(0);
-      const told = (some) => () => describeAll(some.filter((f) => [first, second].includes(f.node())));
-      await eventually(told(moves), () => moves.every((f) => f.node() !== first));
-      const late = drained.filter((follower) => !kept(follower)).slice(0, 10).map((follower) => follow(follower.address));
-      await Promise.all(late.map((follower) => follower.joined()));
-      assert.ok(late.every((follower) => follower.node() !== first), 'a new client came to the drained server');
-      const stayed = drained.filter((follower) => !moves.includes(follower));
-      assert.ok(stayed.every((follower) => follower.visits().length === 1), 'a drain alone ended a connection');
-      await caughtUp();
-
-      assert.equal(await servers[0].stop(), 0);
-      await eventually(told(drained), () => at(first).length === 0);
-      await caughtUp();
-      const spared = followers.filter((follower) => !drained.includes(follower));
-      assert.ok(spared.every((follower) => follower.visits().length === 1), 'a client of another server was disturbed');
-
-      const returned = await serve(new URL(servers[0].url).port);
-      const again = await nameOf(returned);
-      await proxy.restore(0);
-      await eventually('no new client comes to the server that is back', async () => {
-        const fresh = new Client(proxy, { transports: ['websocket'], options: from(address(drained[0].address)) });
-        const { node } = await fresh.connected();
-        fresh.close();
-        return node === again;
-      });
-
-      await servers[1].kill();
-      await eventually(told(followers), () => at(second).length === 0);
-      await caughtUp();
-      await publisher.stop();
-
-      const count = publisher.offsets.length;
-      const offsets = Array.from({ length: count }, (_, n) => n + 1);
-      assert.deepEqual(publisher.offsets, offsets, 'an acknowledged message has no or another place');
-      await eventually('the end of the story', () => followers.every((follower) => follower.offset() === count));
-      await eventually('the end of the streams', () => readers.every((reader) => reader.messages().length >= count));
-      for (const follower of followers) {
-        follower.assertContinuous();
-        assert.deepEqual(follower.messages(room).map((message) => message.data.n + 1), offsets);
-      }
-      for (const reader of readers) assert.deepEqual(reader.messages().map((message) => message.offset), offsets);
-      t.diagnostic(`${CLIENTS} clients, ${count} messages, ${publisher.failures.length} retries`);
-      t.diagnostic(`${followers.filter((f) => f.visits().length > 1).length} clients came back`);
+      process.kill(redis.pid, 'SIGSTOP');
+      // HAProxy has taken all servers out by then.
+      await eventually('some server is ready', async () => !proxy.states || (await proxy.states()).every((up) => !up));
+      const refused = await publishNote(proxy.url, room, 0);
+      assert.equal(refused.status, 503);
+      assert.match(refused.headers.get('retry-after'), /^\d+$/);
+      assert.equal((await refused.json()).code, 'unavailable');
+      process.kill(redis.pid, 'SIGCONT');
+      await eventually('Redis is not back', async () => (await publishNote(proxy.url, room, 0)).ok);
+      await Promise.all(followers.map((follower) => follower.message(room, (message) => message.data.n === 0)));
+      for (const follower of followers) follower.assertContinuous();
+      assert.ok(followers.every(undisturbed), `a client was disturbed: ${describeAll(followers)}`);
     });
   });
 }
