@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::model::JobState;
-use tidings::queue::embedded::QueueOptions;
-use tidings::queue::{Lease, LeaseStatus, NewJob, QueueError};
+use tidings::queue::{Lease, LeaseStatus, NewJob, QueueError, QueueOptions};
 
 use super::{
     claim, claim_when_due, failed, get, job, lose_worker, passed, progress, submit, sweep, view, worker,

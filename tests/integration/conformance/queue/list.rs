@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidings::model::{JobId, JobState, now_ms};
-use tidings::queue::embedded::QueueOptions;
-use tidings::queue::{Ending, NewJob};
+use tidings::queue::{Ending, NewJob, QueueOptions};
 
 use super::{claim, failed, job, passed, submit};
 use crate::conformance::{Backend, Node, for_each_backend, options};

@@ -7,8 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::Value;
 use tidings::model::{Job, JobId, JobState, now_ms};
-use tidings::queue::embedded::QueueOptions;
-use tidings::queue::{Ending, Lease, NewJob, QueueError};
+use tidings::queue::{Ending, Lease, NewJob, QueueError, QueueOptions};
 
 use super::{channels_of, failed, get, job, log, passed, progress, sweep, types, view, worker};
 use crate::conformance::{Backend, Node, for_each_backend, options};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::model::{JobState, Priority, now_ms};
-use tidings::queue::NewJob;
-use tidings::queue::embedded::QueueOptions;
+use tidings::queue::{NewJob, QueueOptions};
 
 use super::{claim, claim_when_due, failed, get, job, submit, sweep, types, worker};
 use crate::conformance::{Backend, for_each_backend, options};
