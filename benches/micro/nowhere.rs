@@ -30,6 +30,10 @@ impl Broker for Nowhere {
         Ok(groups.into_iter().map(place).collect())
     }
 
+    async fn begin(&self, _: Vec<Snapshot>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn top(&self, _: &ChannelName) -> Result<Top, BrokerError> {
         Ok(Top { position: Position { epoch: self.0.clone(), offset: 0 }, snapshot: None })
     }

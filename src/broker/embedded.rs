@@ -98,6 +98,13 @@ impl Broker for EmbeddedBroker {
         Ok(answer.await?)
     }
 
+    async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError> {
+        let begun = self
+            .store
+            .write(move |tx| tests.iter().try_for_each(|test| append::begin(tx.conn(), test, now_ms())));
+        Ok(begun.await?)
+    }
+
     async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError> {
         let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
         let found = self.store.read(move |conn| read::top(conn, &name, test.as_ref())).await?;

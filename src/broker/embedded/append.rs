@@ -137,6 +137,18 @@ impl<'a> Appender<'a> {
     }
 }
 
+/// Begins a test anew, unless what is stored of it is as new.
+pub(super) fn begin(conn: &Connection, test: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
+    let Ok(channel) = ChannelName::parse(&test_progress_channel(&test.test_id)) else { return Ok(()) };
+    if stored_snapshot(conn, &test.test_id)?.is_some_and(|stored| !test.replaces(&stored)) {
+        return Ok(());
+    }
+    let epoch = ensure_channel(conn, &channel, now_ms)?.epoch;
+    // Newest first is how tests are listed, and this one is new again.
+    conn.prepare_cached("DELETE FROM test WHERE id = ?1")?.execute([test.test_id.as_str()])?;
+    save_snapshot(conn, &Snapshot { epoch, ..test.clone() }, now_ms)
+}
+
 /// A test that reports from outside begins with its first message.
 fn unknown_test(fold: &Fold, epoch: Epoch) -> Snapshot {
     let test_type = fold.data.test_type.as_deref().unwrap_or("external");
