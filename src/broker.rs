@@ -13,9 +13,9 @@ use async_trait::async_trait;
 
 pub use append::{Append, AppendGroup};
 
+use crate::fault::{Cause, Fault};
 use crate::model::test::Refused;
 use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, TestId, TestState};
-use crate::store::StoreError;
 
 /// Where an accepted message stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +41,18 @@ pub enum AppendError {
 pub enum BrokerError {
     /// There is no room for more. Reading goes on.
     #[error("no room for new messages: {0}")]
-    Full(StoreError),
+    Full(Cause),
     /// The store cannot be reached or is damaged. After an append the messages may be stored: send them again
     /// with the same ids.
     #[error("the message store is unavailable: {0}")]
-    Unavailable(StoreError),
+    Unavailable(Cause),
 }
 
-impl From<StoreError> for BrokerError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full { .. } => Self::Full(error),
-            _ => Self::Unavailable(error),
+impl From<Fault> for BrokerError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full(cause) => Self::Full(cause),
+            Fault::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
 }

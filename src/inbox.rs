@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::config::channels::{Namespace, Rules};
+use crate::fault::{Cause, Fault};
 use crate::model::{ChannelName, MessageId, Position, UserId};
-use crate::store::StoreError;
 
 /// The event that becomes an entry of an inbox.
 pub const NOTIFICATION: &str = "user:notification";
@@ -135,17 +135,17 @@ pub enum InboxError {
     NotFound(MessageId),
     /// There is no room for more.
     #[error("no room for changes of the inbox: {0}")]
-    Full(StoreError),
+    Full(Cause),
     /// The store cannot be reached; it is unknown whether the change was made.
     #[error("the inbox is unavailable: {0}")]
-    Unavailable(StoreError),
+    Unavailable(Cause),
 }
 
-impl From<StoreError> for InboxError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full { .. } => Self::Full(error),
-            _ => Self::Unavailable(error),
+impl From<Fault> for InboxError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full(cause) => Self::Full(cause),
+            Fault::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
 }

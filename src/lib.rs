@@ -2,7 +2,7 @@
 //!
 //! The layers, lowest first; a lower one never imports a higher one (`tests/integration/layers.rs` checks it):
 //! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`], [`presence`], [`inbox`])
-//! with their back ends on the [`store`], services ([`worker`], [`notify`]), edges ([`mod@http`]), and the whole.
+//! with their back ends on the [`store`] and on [`mod@redis`], services ([`worker`], [`notify`]), edges ([`mod@http`]), and the whole.
 //! `ARCHITECTURE.md` follows one message through them.
 
 pub mod app;
@@ -10,6 +10,7 @@ pub mod broker;
 pub mod client;
 pub mod config;
 pub mod fanout;
+pub mod fault;
 pub mod http;
 pub mod inbox;
 pub mod listener;
@@ -19,6 +20,7 @@ pub mod notify;
 pub mod presence;
 pub mod publish;
 pub mod queue;
+pub mod redis;
 pub mod socket;
 pub mod store;
 pub mod sync;

@@ -287,6 +287,11 @@ pub fn workers(n: usize) {
     gauge!("tidings_workers").set(n as f64);
 }
 
+/// The connection to the message store was made anew.
+pub fn broker_reconnected() {
+    counter!("tidings_broker_reconnects_total").increment(1);
+}
+
 /// Whether the message store can be used.
 pub fn broker_up(up: bool) {
     gauge!("tidings_broker_up").set(if up { 1.0 } else { 0.0 });

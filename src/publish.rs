@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::broker::append::{Append, AppendGroup, Draft, Fold};
 use crate::broker::{AppendError, Appended, Broker, BrokerError};
 use crate::config::channels::{Namespace, Rules};
+use crate::fault::Cause;
 use crate::metrics;
 use crate::model::event::TestEvent;
 use crate::model::test::{Refused, TestData};
@@ -137,9 +138,7 @@ impl Publisher {
                 (Some(error), _) => Err(error),
                 (None, Ok(answers)) => match answers.next() {
                     Some(answer) => answer.map_err(PublishError::from),
-                    None => {
-                        Err(PublishError::Broker(BrokerError::Unavailable(crate::store::StoreError::Closed)))
-                    }
+                    None => Err(unanswered()),
                 },
                 (None, Err(error)) => Err(PublishError::Broker(error.clone())),
             })
@@ -154,8 +153,7 @@ impl Publisher {
     pub async fn publish_one(&self, message: Incoming) -> Result<Appended, PublishError> {
         let answer = self.publish(vec![message]).await.pop();
         // There is an answer for every message.
-        answer
-            .unwrap_or(Err(PublishError::Broker(BrokerError::Unavailable(crate::store::StoreError::Closed))))
+        answer.unwrap_or_else(|| Err(unanswered()))
     }
 
     /// Checks one message and makes it ready.
@@ -248,6 +246,13 @@ fn with_test_id(test: &TestId, data: &RawValue) -> Box<RawValue> {
     let rest = data.get().trim_start().strip_prefix('{').unwrap_or("}");
     let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
     RawValue::from_string(format!(r#"{{"testId":"{test}"{comma}{rest}"#)).unwrap_or_else(|_| data.to_owned())
+}
+
+/// The broker broke its promise of one answer per message.
+fn unanswered() -> PublishError {
+    PublishError::Broker(BrokerError::Unavailable(Cause::new(
+        "the message store gave no answer for this message",
+    )))
 }
 
 fn unknown_event(namespace: &Namespace, message: &Incoming) -> PublishError {

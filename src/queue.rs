@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use crate::fault::{Cause, Fault};
 use crate::model::test::TestError;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
-use crate::store::StoreError;
 
 /// How jobs are treated.
 #[derive(Debug, Clone)]
@@ -202,17 +202,17 @@ pub enum QueueError {
     },
     /// There is no room for more.
     #[error("no room for new jobs: {0}")]
-    Full(StoreError),
+    Full(Cause),
     /// The store cannot be reached; it is unknown whether the change was made.
     #[error("the job store is unavailable: {0}")]
-    Unavailable(StoreError),
+    Unavailable(Cause),
 }
 
-impl From<StoreError> for QueueError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full { .. } => Self::Full(error),
-            _ => Self::Unavailable(error),
+impl From<Fault> for QueueError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full(cause) => Self::Full(cause),
+            Fault::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
 }

@@ -19,6 +19,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use crate::config::settings::Synchronous;
+use crate::fault::{Cause, Fault};
 pub use open::OpenError;
 pub use writer::WriteTx;
 use writer::{Operation, WriteOp};
@@ -56,6 +57,15 @@ pub enum StoreError {
     /// The store was closed; the operation may or may not have been stored.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self::Full(Cause::new(error)),
+            _ => Self::Unavailable(Cause::new(error)),
+        }
+    }
 }
 
 /// The open store. Clones share it; the last one to go closes it.

@@ -11,8 +11,8 @@ pub mod places;
 
 use async_trait::async_trait;
 
+use crate::fault::Fault;
 use crate::model::{ChannelName, Position, UserId};
-use crate::store::StoreError;
 
 /// A device: several of one user are independent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,12 +62,12 @@ pub struct Saved {
 #[async_trait]
 pub trait SyncState: Send + Sync + 'static {
     /// Where `device` is in `channel`.
-    async fn load(&self, device: &Device, channel: &ChannelName) -> Result<Option<Place>, StoreError>;
+    async fn load(&self, device: &Device, channel: &ChannelName) -> Result<Option<Place>, Fault>;
 
     /// Stores places. After an error it is unknown which were stored; the next save mends it.
-    async fn save(&self, places: Vec<Saved>) -> Result<(), StoreError>;
+    async fn save(&self, places: Vec<Saved>) -> Result<(), Fault>;
 
     /// Forgets places that were not saved for as long as they are kept, a bounded number per call; whether
     /// there are more.
-    async fn retain(&self) -> Result<bool, StoreError>;
+    async fn retain(&self) -> Result<bool, Fault>;
 }

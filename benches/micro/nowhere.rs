@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tidings::broker::{
     AppendError, AppendGroup, Appended, Broker, BrokerError, Page, PageLimit, Survey, TestPage, Top,
 };
+use tidings::fault::Cause;
 use tidings::model::{ChannelName, Epoch, Position, Snapshot, TestId, TestState};
 use tidings::store::StoreError;
 
@@ -60,5 +61,5 @@ impl Broker for Nowhere {
 }
 
 fn nothing() -> BrokerError {
-    BrokerError::Unavailable(StoreError::Closed)
+    BrokerError::Unavailable(Cause::new(StoreError::Closed))
 }

@@ -14,9 +14,10 @@ use super::{
     AppendError, AppendGroup, Appended, Broker, BrokerError, LiveSink, Page, PageLimit, Survey, TestPage, Top,
 };
 use crate::config::channels::{Namespace, Rules};
+use crate::fault::Fault;
 use crate::metrics;
 use crate::model::{ChannelName, Published, Snapshot, TestId, TestState, now_ms};
-use crate::store::{Store, WriteTx};
+use crate::store::{Store, StoreError, WriteTx};
 
 /// The live side of the embedded store: every transaction that appends messages tells it of them.
 #[derive(Clone, Default)]
@@ -77,6 +78,12 @@ impl EmbeddedBroker {
     }
 }
 
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        Fault::from(error).into()
+    }
+}
+
 #[async_trait]
 impl Broker for EmbeddedBroker {
     async fn append(
@@ -116,7 +123,7 @@ impl Broker for EmbeddedBroker {
             ensure_channel(tx.conn(), &name, now_ms())?;
             read::top(tx.conn(), &name, test.as_ref())
         });
-        made.await?.ok_or(BrokerError::Unavailable(crate::store::StoreError::Closed))
+        made.await?.ok_or_else(|| StoreError::Closed.into())
     }
 
     async fn history(

@@ -13,8 +13,9 @@ use rusqlite::{Connection, params};
 pub(crate) use note::note;
 
 use super::{Entry, Inbox, InboxError, InboxPage, Marked, PageOf, Receipt};
+use crate::fault::Fault;
 use crate::model::{ChannelName, MessageId, Position, UserId, now_ms};
-use crate::store::{Store, WriteTx};
+use crate::store::{Store, StoreError, WriteTx};
 
 /// How many entries one operation removes at most; other writers wait no longer than that takes.
 const STEP: usize = 500;
@@ -78,6 +79,12 @@ fn first_missing(conn: &Connection, user: &UserId, ids: &[MessageId]) -> rusqlit
         }
     }
     Ok(None)
+}
+
+impl From<StoreError> for InboxError {
+    fn from(error: StoreError) -> Self {
+        Fault::from(error).into()
+    }
 }
 
 #[async_trait]

@@ -19,8 +19,9 @@ use super::{
 use crate::broker::AppendGroup;
 use crate::broker::embedded::{Appender, Live, Told};
 use crate::config::channels::Rules;
+use crate::fault::Fault;
 use crate::model::{Job, JobId, JobState, UserId, WorkerId};
-use crate::store::{Store, WriteTx};
+use crate::store::{Store, StoreError, WriteTx};
 
 /// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
 const CANCELLATIONS: usize = 1024;
@@ -104,6 +105,12 @@ impl Inner {
         appender.finish()?;
         self.live.tell_after_commit(tx, told);
         Ok(())
+    }
+}
+
+impl From<StoreError> for QueueError {
+    fn from(error: StoreError) -> Self {
+        Fault::from(error).into()
     }
 }
 

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Basis, Device, Place, Saved, SyncState};
+use crate::fault::Fault;
 use crate::model::{ChannelName, Epoch, Position, UserId, now_ms};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How many places one call of retention forgets at most.
 const RETAIN_MAX: usize = 500;
@@ -29,24 +30,23 @@ impl EmbeddedSync {
 
 #[async_trait]
 impl SyncState for EmbeddedSync {
-    async fn load(&self, device: &Device, channel: &ChannelName) -> Result<Option<Place>, StoreError> {
+    async fn load(&self, device: &Device, channel: &ChannelName) -> Result<Option<Place>, Fault> {
         let (device, channel) = (device.clone(), channel.clone());
-        self.store.read(move |conn| load(conn, &device, &channel)).await
+        Ok(self.store.read(move |conn| load(conn, &device, &channel)).await?)
     }
 
-    async fn save(&self, places: Vec<Saved>) -> Result<(), StoreError> {
+    async fn save(&self, places: Vec<Saved>) -> Result<(), Fault> {
         if places.is_empty() {
             return Ok(());
         }
-        self.store
-            .write(move |tx| {
-                let now = now_ms();
-                places.iter().try_for_each(|saved| save(tx.conn(), saved, now))
-            })
-            .await
+        let saving = self.store.write(move |tx| {
+            let now = now_ms();
+            places.iter().try_for_each(|saved| save(tx.conn(), saved, now))
+        });
+        Ok(saving.await?)
     }
 
-    async fn retain(&self) -> Result<bool, StoreError> {
+    async fn retain(&self) -> Result<bool, Fault> {
         let kept_ms = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(kept_ms);
         let forgotten = self.store.write(move |tx| {

@@ -5,6 +5,7 @@ mod fanout;
 mod layers;
 mod many_jobs;
 mod model;
+mod redis;
 mod retention;
 mod runner_command;
 mod service;

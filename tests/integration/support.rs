@@ -1,5 +1,7 @@
 //! What several subjects need: waiting with a deadline, a sink that remembers, and the channels of the tests.
 
+pub(crate) mod redis;
+
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 

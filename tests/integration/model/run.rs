@@ -237,9 +237,9 @@ impl Run {
                         return world.answered(room, drafts, results, span);
                     }
                     // Without history an id is not known again: it would be sent twice.
-                    Err(BrokerError::Unavailable(StoreError::Closed)) if room.is_lossy() => return,
+                    Err(error) if is_closed(&error) && room.is_lossy() => return,
                     // The server has ended: the same again when it is back.
-                    Err(BrokerError::Unavailable(StoreError::Closed)) => {
+                    Err(error) if is_closed(&error) => {
                         world.try_one("sent again to the next server");
                         drop(node);
                         nodes.changed().await.expect("there is always a next one");
@@ -355,4 +355,10 @@ impl Owner {
         let Some(session) = &self.session else { return Ok(()) };
         self.client.read(&session.wire, &mut self.seen)
     }
+}
+
+/// Whether the server has ended.
+fn is_closed(error: &BrokerError) -> bool {
+    let BrokerError::Unavailable(cause) = error else { return false };
+    matches!(cause.downcast(), Some(StoreError::Closed))
 }

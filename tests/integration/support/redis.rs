@@ -1,0 +1,221 @@
+//! Real Redis servers for tests: on free ports, in temporary directories, ended by their process ids.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tidings::redis::{Redis, RedisOptions, RedisUrl};
+use tidings::tasks::Tasks;
+
+/// A server that is not ready by then will not be.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a server is set up beside its port and directory.
+const SETTINGS: [&str; 10] = [
+    "--save",
+    "",
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "everysec",
+    "--bind",
+    "127.0.0.1",
+    "--enable-debug-command",
+    "yes",
+];
+
+/// One `redis-server`. It is killed when this is dropped, also by a test that panics.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    dir: TempDir,
+    port: u16,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// A server that keeps its data when it is killed.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more settings, such as `--maxmemory 10mb`.
+    pub(crate) fn start_with(extra: &[&str]) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let extra = extra.iter().map(|&text| text.to_owned()).collect();
+        let mut server = Self { dir, port: free_port(), extra, child: None };
+        server.restart();
+        server
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it again on the same port with what is in its directory; ready when this returns.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut command = Command::new("redis-server");
+        command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.dir.path());
+        command.arg("--logfile").arg(self.log()).args(SETTINGS).args(&self.extra);
+        // A Ctrl-C in the terminal is for the tests, which then end their servers themselves.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        self.child = Some(command.spawn().expect("redis-server starts; tests/setup installs it"));
+        let began = Instant::now();
+        while self.cli(&["PING"]) != "PONG" {
+            assert!(began.elapsed() < PATIENCE, "redis-server is not ready:\n{}", self.log_text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Forgets all data and starts again.
+    pub(crate) fn restart_empty(&mut self) {
+        self.forget();
+        self.restart();
+    }
+
+    /// Removes the data of a server that does not run.
+    pub(crate) fn forget(&self) {
+        assert!(self.child.is_none(), "it still runs");
+        let data = self.dir.path().join("appendonlydir");
+        if data.exists() {
+            std::fs::remove_dir_all(data).expect("the data is removed");
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is killed");
+        child.wait().expect("it is reaped");
+    }
+
+    /// SIGTERM: it ends in order.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        self.child.take().expect("it runs").wait().expect("it is reaped");
+    }
+
+    /// SIGSTOP: it stays connected and says nothing.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it is signalled");
+    }
+
+    /// What `redis-cli` answers to a command.
+    pub(crate) fn cli(&self, command: &[&str]) -> String {
+        cli(self.port, command)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("redis.log")
+    }
+
+    fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What `redis-cli` answers to a command on `port`.
+pub(crate) fn cli(port: u16, command: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .arg("-p")
+        .arg(port.to_string())
+        .args(command)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .expect("redis-cli runs; tests/setup installs it");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A port that nobody listens on, and that no other test of this process was given.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = socket.local_addr().expect("an address").port();
+        // The nodes of a cluster also listen 10000 above.
+        if port < 50_000 && !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
+}
+
+/// The one server that tests share which only need a place of their own: a prefix.
+///
+/// Nothing drops what is static, so it watches this process and ends with it.
+static SHARED: LazyLock<SharedRedis> = LazyLock::new(SharedRedis::start);
+
+struct SharedRedis {
+    url: String,
+    _server: Mutex<RedisServer>,
+    _watch: Child,
+}
+
+impl SharedRedis {
+    fn start() -> Self {
+        let server = RedisServer::start();
+        let pid = server.child.as_ref().expect("it runs").id();
+        let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.2; done; kill -9 "$2"; rm -rf "$3""#;
+        let watch = Command::new("sh")
+            .args(["-c", watch, "sh", &std::process::id().to_string(), &pid.to_string()])
+            .arg(server.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a shell starts");
+        Self { url: server.url(), _server: Mutex::new(server), _watch: watch }
+    }
+}
+
+/// A URL of the shared server with a prefix that no other test has.
+pub(crate) fn shared_url() -> String {
+    format!("{}?prefix=t{:016x}", SHARED.url, fastrand::u64(..))
+}
+
+/// A connection to what is at `url`, and the tasks that keep it.
+pub(crate) async fn connect(url: &str) -> (Redis, Tasks) {
+    let tasks = Tasks::new();
+    let options = RedisOptions::new(RedisUrl::parse(url).expect("a URL"));
+    let redis = Redis::connect(options, &tasks).await.expect("Redis can be reached");
+    (redis, tasks)
+}
