@@ -8,6 +8,7 @@ mod presence;
 mod queue;
 mod sync;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tidings::broker::Broker;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
+use tidings::broker::redis::RedisBroker;
 use tidings::config::channels::Rules;
 use tidings::inbox::Inbox;
 use tidings::inbox::embedded::EmbeddedInbox;
@@ -27,7 +29,8 @@ use tidings::store::{OpenError, Store, Synchronous};
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
-use crate::support::{DEADLINE, Recorder, rules};
+use crate::support::redis::{connect, shared_url};
+use crate::support::{DEADLINE, Recorder, channel, rules};
 
 /// Something that keeps channels and jobs, and can be left and entered again.
 #[async_trait]
@@ -54,13 +57,20 @@ pub(crate) struct Node {
     pub(crate) publisher: Publisher,
     pub(crate) heard: Arc<Recorder>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) tasks: Tasks,
     store: Store,
-    tasks: Tasks,
     // Ends the tasks of a node that is dropped: they would keep its store open.
     _end: DropGuard,
 }
 
 impl Node {
+    /// Has its sink hear of these channels.
+    pub(crate) async fn follow(&self, names: &[&str]) {
+        for name in names {
+            self.broker.follow(&channel(name)).await.expect("a channel is followed");
+        }
+    }
+
     /// Leaves in good order. A node that is dropped instead leaves in none.
     pub(crate) async fn stop(self) {
         assert!(self.tasks.stop(DEADLINE).await, "the node's tasks end");
@@ -92,17 +102,7 @@ impl Embedded {
 #[async_trait]
 impl Backend for Embedded {
     async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
-        let began = Instant::now();
-        let store = loop {
-            match Store::open(self.0.path(), Synchronous::Normal) {
-                Ok(store) => break store,
-                // Whoever had it before may still be on the way out.
-                Err(OpenError::InUse { .. }) if began.elapsed() < DEADLINE => {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(error) => panic!("the store cannot be opened: {error}"),
-            }
-        };
+        let store = open_store(self.0.path()).await;
         let (live, heard) = (Live::default(), Arc::new(Recorder::default()));
         live.connect(heard.clone());
         let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
@@ -123,9 +123,71 @@ impl Backend for Embedded {
     }
 }
 
-/// Makes a test for every back end of every promise that is named.
+/// The store in a directory.
+async fn open_store(dir: &Path) -> Store {
+    let began = Instant::now();
+    loop {
+        match Store::open(dir, Synchronous::Normal) {
+            Ok(store) => return store,
+            // Whoever had it before may still be on the way out.
+            Err(OpenError::InUse { .. }) if began.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("the store cannot be opened: {error}"),
+        }
+    }
+}
+
+/// Redis, under a prefix of its own. What has no back end there yet is embedded.
+pub(crate) struct OnRedis {
+    url: String,
+    rest: TempDir,
+}
+
+impl OnRedis {
+    pub(crate) fn new() -> Self {
+        Self { url: shared_url(), rest: TempDir::new().expect("a temporary directory") }
+    }
+}
+
+#[async_trait]
+impl Backend for OnRedis {
+    async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
+        let (redis, tasks) = connect(&self.url).await;
+        let heard = Arc::new(Recorder::default());
+        let broker = Arc::new(RedisBroker::start(redis, rules.clone(), &tasks));
+        broker.connect(heard.clone());
+        let store = open_store(self.rest.path()).await;
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), Live::default(), options);
+        let queue = Arc::new(queue.await.expect("the queue opens"));
+        let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
+        let _end = tasks.stopping().clone().drop_guard();
+        Node { broker, queue, publisher, heard, rules, store, tasks, _end }
+    }
+
+    fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
+        Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
+    }
+
+    fn presence(&self, node: &Node) -> Arc<dyn Presence> {
+        EmbeddedPresence::start(node.broker.clone(), node.rules.clone(), &node.tasks)
+    }
+}
+
+/// Makes a test for every back end of every promise that is named; `embedded only:` where there is no other yet.
 macro_rules! for_each_backend {
     ($($promise:ident),+ $(,)?) => {
+        for_each_backend!(embedded only: $($promise),+);
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(&crate::conformance::OnRedis::new()).await;
+                }
+            )+
+        }
+    };
+    (embedded only: $($promise:ident),+ $(,)?) => {
         mod embedded {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

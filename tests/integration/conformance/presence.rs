@@ -12,7 +12,7 @@ use super::Node;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::{channel, read, seed, wait_until};
 
-for_each_backend!(
+for_each_backend!(embedded only:
     the_first_device_and_the_last_one_are_told_of_and_those_between_are_not,
     each_change_is_told_once_and_in_order_however_they_cross,
     the_count_is_right_whichever_of_the_old_and_the_new_connection_is_first,
