@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod events;
+pub mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
