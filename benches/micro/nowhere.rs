@@ -35,6 +35,10 @@ impl Broker for Nowhere {
         Ok(())
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn follow(&self, _: &ChannelName) -> Result<(), BrokerError> {
         Ok(())
     }

@@ -124,6 +124,11 @@ impl Broker for RedisBroker {
         self.core.begin(tests).await
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        self.follow.ready()?;
+        Ok(self.core.redis.query::<()>(&::redis::cmd("PING")).await?)
+    }
+
     async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError> {
         self.follow.follow(channel).await
     }

@@ -154,6 +154,10 @@ impl Broker for Gate {
         self.broker.begin(tests).await
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        self.broker.ready().await
+    }
+
     async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError> {
         self.broker.follow(channel).await
     }
