@@ -143,6 +143,10 @@ pub trait Broker: Send + Sync + 'static {
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError>;
 
+    /// Begins tests anew: each snapshot, at the top of its channel, takes the place of what is stored of its test,
+    /// where it is newer ([`Snapshot::replaces`]). So a repetition, however late, changes nothing.
+    async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError>;
+
     /// Whether messages can be appended, and are heard, now; asks the store.
     async fn ready(&self) -> Result<(), BrokerError>;
 

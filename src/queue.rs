@@ -5,8 +5,10 @@
 
 pub mod embedded;
 pub mod events;
+pub mod redis;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
@@ -16,6 +18,23 @@ use tokio::sync::broadcast;
 use crate::fault::{Cause, Fault};
 use crate::model::test::TestError;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+
+/// How jobs are treated.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// Attempts in all, where the submitter does not say.
+    pub max_attempts: u32,
+    /// How long a lease lasts without being renewed.
+    pub lease: Duration,
+    /// The delay before the second attempt; it doubles for each further one.
+    pub backoff_base: Duration,
+    /// The longest such delay.
+    pub backoff_max: Duration,
+    /// How long ended jobs and tests are kept.
+    pub retention: Duration,
+    /// How many ended jobs are kept.
+    pub max_jobs_kept: u64,
+}
 
 /// A job as its submitter wants it.
 #[derive(Debug, Clone)]
@@ -277,4 +296,22 @@ pub trait Queue: Send + Sync + 'static {
     /// Removes ended jobs and tests that are too old or too many, a bounded number per call; whether there is
     /// more to remove.
     async fn retain(&self) -> Result<bool, QueueError>;
+}
+
+/// Says of a queued job why it does not start, where that is not plain waiting: no worker handles its type.
+fn explain(mut job: Job, handled: impl FnOnce() -> BTreeSet<String>) -> Job {
+    if job.state != JobState::Queued {
+        return job;
+    }
+    let handled = handled();
+    if !handled.contains(&job.test_type) {
+        let known = handled.into_iter().collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() {
+            "no worker is running".to_owned()
+        } else {
+            format!("handled are: {known}")
+        };
+        job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
+    }
+    job
 }

@@ -31,6 +31,10 @@ impl Broker for Nowhere {
         Ok(groups.into_iter().map(place).collect())
     }
 
+    async fn begin(&self, _: Vec<Snapshot>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn ready(&self) -> Result<(), BrokerError> {
         Ok(())
     }

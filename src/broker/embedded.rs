@@ -135,6 +135,13 @@ impl Broker for EmbeddedBroker {
         Ok(answer.await?)
     }
 
+    async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError> {
+        let begun = self
+            .store
+            .write(move |tx| tests.iter().try_for_each(|test| snapshot::begin(tx.conn(), test, now_ms())));
+        Ok(begun.await?)
+    }
+
     async fn ready(&self) -> Result<(), BrokerError> {
         let one = self.store.read(|conn| conn.query_row("SELECT 1", [], |row| row.get::<_, i64>(0)));
         Ok(one.await.map(drop)?)

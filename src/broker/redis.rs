@@ -5,6 +5,7 @@
 //! hash tag; the store is looked at again (`core.rs`) whenever it may have gone back.
 
 mod append;
+mod begin;
 mod core;
 mod follow;
 mod follower;
@@ -117,6 +118,10 @@ impl Broker for RedisBroker {
         let outcome = self.core.append(&groups, self.follow.wants()).await?;
         self.follow.tell(outcome.told).await;
         Ok(outcome.answers)
+    }
+
+    async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError> {
+        self.core.begin(tests).await
     }
 
     async fn ready(&self) -> Result<(), BrokerError> {

@@ -214,6 +214,17 @@ impl Snapshot {
         }
     }
 
+    /// Whether this, the state of a test whose job has just been added, or has become due, takes the place of
+    /// `stored`. No job is put into the queue twice at the same time.
+    #[must_use]
+    pub fn replaces(&self, stored: &Self) -> bool {
+        if stored.queued_at != self.queued_at {
+            return stored.queued_at < self.queued_at;
+        }
+        stored.job_id != self.job_id
+            || (stored.state == TestState::Scheduled && self.state == TestState::Queued)
+    }
+
     /// Whether whoever speaks for `job` may tell `event` of `attempt` here. Where a job runs the test, others
     /// may only add to the attempt that runs: a later one of their own would end the story of the job's.
     pub fn admits(&self, event: TestEvent, attempt: Option<u32>, job: Option<&JobId>) -> Result<(), Refused> {

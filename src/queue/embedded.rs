@@ -8,13 +8,13 @@ mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, broadcast};
 
 use super::{
-    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, Report, Submitted, Sweep,
+    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, QueueOptions, Report, Submitted,
+    Sweep, explain,
 };
 use crate::broker::AppendGroup;
 use crate::broker::embedded::{Appender, Live, Told};
@@ -25,23 +25,6 @@ use crate::store::{Store, StoreError, WriteTx};
 
 /// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
 const CANCELLATIONS: usize = 1024;
-
-/// How jobs are treated.
-#[derive(Debug, Clone)]
-pub struct QueueOptions {
-    /// Attempts in all, where the submitter does not say.
-    pub max_attempts: u32,
-    /// How long a lease lasts without being renewed.
-    pub lease: Duration,
-    /// The delay before the second attempt; it doubles for each further one.
-    pub backoff_base: Duration,
-    /// The longest such delay.
-    pub backoff_max: Duration,
-    /// How long ended jobs and tests are kept.
-    pub retention: Duration,
-    /// How many ended jobs are kept.
-    pub max_jobs_kept: u64,
-}
 
 /// Jobs in the embedded store.
 #[derive(Debug, Clone)]
@@ -94,21 +77,8 @@ impl EmbeddedQueue {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Says of a queued job why it does not start, where that is not plain waiting.
-    fn explain(&self, mut job: Job) -> Job {
-        if job.state == JobState::Queued {
-            let handled = self.inner.handled_types();
-            if !handled.contains(&job.test_type) {
-                let known = handled.into_iter().collect::<Vec<_>>().join(", ");
-                let known = if known.is_empty() {
-                    "no worker is running".to_owned()
-                } else {
-                    format!("handled are: {known}")
-                };
-                job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
-            }
-        }
-        job
+    fn explain(&self, job: Job) -> Job {
+        explain(job, || self.inner.handled_types())
     }
 }
 

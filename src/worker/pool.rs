@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use apalis::prelude::{BoxDynError, Data, WorkerBuilder, WorkerBuilderExt};
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Stop, StopSwitch};
 use super::runner::RunnerSet;
-use super::source::{JobBackend, JobSource};
+use super::source::{Assigned, JobBackend, JobSource};
 use crate::model::{JobId, WorkerId};
-use crate::queue::{Claim, Lease, LeaseStatus, Queue};
+use crate::queue::{Lease, LeaseStatus, Queue};
 use crate::tasks::Tasks;
 
 /// The pause before a worker that ended by itself is started anew.
@@ -39,6 +40,7 @@ pub struct Pool {
     runners: Arc<RunnerSet>,
     options: PoolOptions,
     worker: WorkerId,
+    slots: Arc<Semaphore>,
     running: Mutex<HashMap<JobId, Running>>,
     stop: CancellationToken,
     drained: CancellationToken,
@@ -64,7 +66,9 @@ impl Pool {
         options: PoolOptions,
         tasks: &Tasks,
     ) -> Arc<Self> {
+        let slots = options.concurrency.max(1);
         let pool = Arc::new(Self {
+            slots: Arc::new(Semaphore::new(slots)),
             queue,
             runners,
             options,
@@ -77,6 +81,12 @@ impl Pool {
         tasks.spawn("lease-renewal", pool.clone().renew());
         tasks.spawn("cancellations", pool.clone().listen());
         pool
+    }
+
+    /// The name under which it takes jobs.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        &self.worker
     }
 
     /// Takes no more jobs, stops the attempts that run, and gives their jobs back to the queue.
@@ -101,6 +111,8 @@ impl Pool {
                 worker: self.worker.clone(),
                 test_types: self.runners.types().into(),
                 stop: self.stop.clone(),
+                slots: self.slots.clone(),
+                claimed: Arc::default(),
             };
             // A fresh name each time: apalis takes one that it knows for a double.
             let worker = WorkerBuilder::new(format!("{}-{round}", self.worker))
@@ -123,7 +135,8 @@ impl Pool {
         self.drained.cancel();
     }
 
-    async fn run(self: Arc<Self>, claim: Claim) {
+    async fn run(self: Arc<Self>, assigned: Assigned) {
+        let Assigned { claim, slot } = assigned;
         let job = &claim.job;
         let Some(runner) = self.runners.get(&job.test_type).cloned() else {
             // Only jobs of our types are claimed; the lease runs out and somebody else gets this one.
@@ -150,6 +163,8 @@ impl Pool {
         if running.get(&job_id).is_some_and(|r| r.lease.fence == fence) {
             running.remove(&job_id);
         }
+        drop(running);
+        drop(slot);
     }
 
     async fn renew(self: Arc<Self>) {
@@ -206,8 +221,8 @@ impl Pool {
 }
 
 /// apalis' handler. The attempt gets a task of its own, because all of apalis' handlers share one.
-async fn run_claim(claim: Claim, pool: Data<Arc<Pool>>) -> Result<(), BoxDynError> {
+async fn run_claim(assigned: Assigned, pool: Data<Arc<Pool>>) -> Result<(), BoxDynError> {
     let pool = Arc::clone(&pool);
     // A panic is one of ours, not the runner's, which has its own task: let the worker log it and go on.
-    Ok(tokio::spawn(pool.run(claim)).await?)
+    Ok(tokio::spawn(pool.run(assigned)).await?)
 }

@@ -5,9 +5,10 @@
 //! kept alive by [`super::pool`]. An error from here would end the worker, so that faults of the store become
 //! "nothing to do yet".
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::layer::util::Identity;
 
@@ -26,6 +28,8 @@ use crate::queue::{Claim, Queue};
 
 /// How long a look for jobs waits at most before it looks again without having been woken.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// How many jobs are claimed at once at most.
+const CLAIM_MAX: usize = 64;
 /// The pause after a fault of the store.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 /// How often apalis' own heartbeat runs; it keeps nothing alive here.
@@ -39,6 +43,18 @@ pub(super) struct JobSource {
     pub(super) test_types: Arc<[String]>,
     /// Cancelled when no more jobs are to be taken.
     pub(super) stop: CancellationToken,
+    /// A permit for each attempt that may begin.
+    pub(super) slots: Arc<Semaphore>,
+    /// Claimed with the one before, and about to be run.
+    pub(super) claimed: Arc<Mutex<VecDeque<Assigned>>>,
+}
+
+/// A claim with the slot that it is run in.
+#[derive(Debug)]
+pub(super) struct Assigned {
+    pub(super) claim: Claim,
+    /// Free again when this is dropped.
+    pub(super) slot: OwnedSemaphorePermit,
 }
 
 impl fmt::Debug for JobSource {
@@ -49,21 +65,31 @@ impl fmt::Debug for JobSource {
 
 impl JobSource {
     /// Waits until there is a job and claims it. Nothing only once `stop` is cancelled.
-    async fn next(&self) -> Option<Claim> {
+    async fn next(&self) -> Option<Assigned> {
         loop {
             if self.stop.is_cancelled() {
                 return None;
             }
-            let pause = match self.queue.claim(&self.worker, &self.test_types, 1).await {
-                Ok(mut claims) => match claims.pop() {
-                    Some(claim) => return Some(claim),
-                    None => LOOK_AGAIN,
-                },
+            if let Some(assigned) = self.claimed().pop_front() {
+                return Some(assigned);
+            }
+            let free = tokio::select! {
+                free = self.free_slots() => free,
+                () = self.stop.cancelled() => return None,
+            };
+            let pause = match self.queue.claim(&self.worker, &self.test_types, free.len()).await {
+                Ok(claims) if !claims.is_empty() => {
+                    let assign = |(claim, slot)| Assigned { claim, slot };
+                    self.claimed().extend(claims.into_iter().zip(free).map(assign));
+                    continue;
+                }
+                Ok(_) => LOOK_AGAIN,
                 Err(error) => {
                     tracing::warn!(%error, "no job could be claimed; trying again");
                     AFTER_FAULT
                 }
             };
+            drop(free);
             tokio::select! {
                 () = self.queue.wait_for_jobs() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -71,10 +97,23 @@ impl JobSource {
             }
         }
     }
+
+    /// Waits until an attempt may begin, and takes the slots that are free then.
+    async fn free_slots(&self) -> Vec<OwnedSemaphorePermit> {
+        // It is never closed.
+        let Ok(first) = self.slots.clone().acquire_owned().await else { return std::future::pending().await };
+        let more =
+            std::iter::repeat_with(|| self.slots.clone().try_acquire_owned().ok()).map_while(|slot| slot);
+        std::iter::once(first).chain(more).take(CLAIM_MAX).collect()
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, VecDeque<Assigned>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Persistence for JobSource {
-    type Compact = Claim;
+    type Compact = Assigned;
     type Response = ();
     type Error = Infallible;
 
@@ -89,15 +128,15 @@ impl Persistence for JobSource {
         Ok(())
     }
 
-    async fn fetch_next(&mut self, _: &WorkerContext) -> Result<Vec<Task<Claim>>, Infallible> {
-        let claim = self.next().await;
-        Ok(claim.into_iter().map(task).collect())
+    async fn fetch_next(&mut self, _: &WorkerContext) -> Result<Vec<Task<Assigned>>, Infallible> {
+        let assigned = self.next().await;
+        Ok(assigned.into_iter().map(task).collect())
     }
 
-    // Claims are fetched one by one and run at once, so none is ever left in apalis' buffer.
+    // Claims are handed over one by one and run at once, so none is ever left in apalis' buffer.
     async fn reenqueue_abandoned(
         &mut self,
-        _: Vec<Task<Claim>>,
+        _: Vec<Task<Assigned>>,
         _: &WorkerContext,
     ) -> Result<u64, Infallible> {
         Ok(0)
@@ -108,14 +147,14 @@ impl Persistence for JobSource {
     }
 
     // Jobs are submitted to the queue itself, which has to answer with their ids.
-    async fn push_tasks(&mut self, _: Vec<Task<Claim>>) -> Result<(), Infallible> {
+    async fn push_tasks(&mut self, _: Vec<Task<Assigned>>) -> Result<(), Infallible> {
         Ok(())
     }
 }
 
-fn task(claim: Claim) -> Task<Claim> {
-    let id = TaskId::String(claim.lease.job_id.to_string());
-    TaskBuilder::new(claim).task_id(id).build()
+fn task(assigned: Assigned) -> Task<Assigned> {
+    let id = TaskId::String(assigned.claim.lease.job_id.to_string());
+    TaskBuilder::new(assigned).task_id(id).build()
 }
 
 /// apalis' back end over a [`JobSource`].
@@ -129,7 +168,7 @@ impl JobBackend {
 }
 
 impl Backend for JobBackend {
-    type Task = Task<Claim>;
+    type Task = Task<Assigned>;
     type Error = Infallible;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>, worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -140,7 +179,7 @@ impl Backend for JobBackend {
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext,
-    ) -> Poll<Option<Result<Task<Claim>, Infallible>>> {
+    ) -> Poll<Option<Result<Task<Assigned>, Infallible>>> {
         self.0.poll_next(cx, worker)
     }
 
@@ -150,7 +189,7 @@ impl Backend for JobBackend {
 }
 
 impl BackendConfig for JobBackend {
-    type Args = Claim;
+    type Args = Assigned;
     type Id = String;
     type Kind = Ephemeral;
     type Config = ();

@@ -23,12 +23,14 @@ use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::presence::Presence;
 use tidings::presence::embedded::EmbeddedPresence;
 use tidings::publish::Publisher;
-use tidings::queue::Queue;
-use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
+use tidings::queue::embedded::EmbeddedQueue;
+use tidings::queue::redis::RedisQueue;
+use tidings::queue::{Queue, QueueOptions};
 use tidings::store::{OpenError, Store, Synchronous};
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
+use crate::support::follows_all::FollowsAll;
 use crate::support::redis::{connect, shared_url};
 use crate::support::{DEADLINE, Recorder, channel, rules};
 
@@ -155,11 +157,11 @@ impl Backend for OnRedis {
     async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
         let (redis, tasks) = connect(&self.url).await;
         let heard = Arc::new(Recorder::default());
-        let broker = Arc::new(RedisBroker::start(redis, rules.clone(), &tasks));
+        let broker = Arc::new(RedisBroker::start(redis.clone(), rules.clone(), &tasks));
         broker.connect(heard.clone());
         let store = open_store(self.rest.path()).await;
-        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), Live::default(), options);
-        let queue = Arc::new(queue.await.expect("the queue opens"));
+        let told = Arc::new(FollowsAll::new(broker.clone()));
+        let queue = Arc::new(RedisQueue::start(redis, told, rules.clone(), options, &tasks).await);
         let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
         let _end = tasks.stopping().clone().drop_guard();
         Node { broker, queue, publisher, heard, rules, store, tasks, _end }

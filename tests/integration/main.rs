@@ -6,6 +6,7 @@ mod layers;
 mod many_jobs;
 mod model;
 mod redis;
+mod redis_queue;
 mod retention;
 mod runner_command;
 mod service;

@@ -1,5 +1,6 @@
 //! What several subjects need: waiting with a deadline, a sink that remembers, and the channels of the tests.
 
+pub(crate) mod follows_all;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 

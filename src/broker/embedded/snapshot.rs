@@ -2,9 +2,21 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::find_channel;
+use super::rows::{ensure_channel, find_channel};
 use crate::model::event::test_progress_channel;
 use crate::model::{ChannelName, Snapshot, TestId};
+
+/// Begins a test anew, unless what is stored of it is as new.
+pub(super) fn begin(conn: &Connection, test: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
+    let Ok(channel) = ChannelName::parse(&test_progress_channel(&test.test_id)) else { return Ok(()) };
+    if stored_snapshot(conn, &test.test_id)?.is_some_and(|stored| !test.replaces(&stored)) {
+        return Ok(());
+    }
+    let epoch = ensure_channel(conn, &channel, now_ms)?.epoch;
+    // Newest first is how tests are listed, and this one is new again.
+    conn.prepare_cached("DELETE FROM test WHERE id = ?1")?.execute([test.test_id.as_str()])?;
+    save_snapshot(conn, &Snapshot { epoch, ..test.clone() }, now_ms)
+}
 
 /// The state of a test, at the top of its channel: both are written by the same transactions.
 pub(crate) fn load_snapshot(conn: &Connection, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {

@@ -13,6 +13,7 @@ use crate::model::{ChannelName, Epoch, MessageId, Snapshot, now_ms};
 use crate::redis::{Redis, RedisFault, Script};
 
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("append.lua")));
+pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("begin.lua")));
 pub(super) static TOP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("top.lua")));
 pub(super) static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("history.lua")));
 pub(super) static SURVEY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("survey.lua")));

@@ -59,3 +59,24 @@ fn wrong_types_are_named() {
     assert!(fold(&mut s, TestEvent::Progress, json!({"attempt": 0})).is_err());
     assert!(fold(&mut s, TestEvent::Progress, json!([1])).is_err());
 }
+
+#[test]
+fn a_beginning_that_comes_again_or_too_late_changes_nothing() {
+    let begun = |job: &str, queued_at, state| {
+        let job_id = Some(JobId::parse(job).expect("an id"));
+        Snapshot { job_id, queued_at: Some(queued_at), state, ..snapshot() }
+    };
+    let first = begun("a", 5, TestState::Scheduled);
+    assert!(first.replaces(&snapshot()), "a test that only reported from outside");
+    assert!(!first.replaces(&first));
+    let due = begun("a", 5, TestState::Queued);
+    assert!(due.replaces(&first) && !due.replaces(&due) && !first.replaces(&due));
+    let mut running = due.clone();
+    fold(&mut running, TestEvent::Started, json!({"attempt": 1})).unwrap();
+    for late in [&first, &due, &begun("z", 4, TestState::Queued)] {
+        assert!(!late.replaces(&running), "{late:?}");
+    }
+    for newer in [begun("a", 6, TestState::Queued), begun("b", 5, TestState::Queued)] {
+        assert!(newer.replaces(&running), "{newer:?}");
+    }
+}

@@ -4,10 +4,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Map;
 
 use super::attempt::end_attempt;
-use super::{Inner, QueueOptions, rows};
+use super::{Inner, rows};
 use crate::model::test::TestError;
 use crate::model::{JobState, now_ms};
-use crate::queue::{Ending, QueueError, Sweep};
+use crate::queue::{Ending, QueueError, QueueOptions, Sweep};
 use crate::store::{Store, WriteTx};
 
 /// How many jobs one sweep promotes, and how many leases it ends, at most.

@@ -7,14 +7,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::Value;
 use tidings::model::{Job, JobId, JobState, now_ms};
-use tidings::queue::embedded::QueueOptions;
-use tidings::queue::{Ending, Lease, NewJob, QueueError};
+use tidings::queue::{Ending, Lease, NewJob, QueueError, QueueOptions};
 
 use super::{channels_of, failed, get, job, log, passed, progress, sweep, types, view, worker};
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{history, read, rules, seed, wait_until};
 
-for_each_backend!(embedded only:
+for_each_backend!(
     whatever_happens_each_life_ends_once_and_is_told_once,
     workers_that_run_at_once_end_each_life_once,
 );

@@ -1,0 +1,495 @@
+//! The queue of many machines: jobs in Redis, one script per change.
+//!
+//! A script changes a job's state and notes, in the same job, what is to be told of the change. The node that
+//! called it tells it through the broker and then has the note forgotten; where a node dies in between, whoever
+//! changes the job next, or sweeps, is handed what is left. So a change and its messages are one: the messages
+//! come once, in their order, and never without the change, but for a moment later than it.
+//!
+//! [`row`] reads jobs, [`story`] says which messages a change becomes, [`teller`] tells them, [`link`] has the
+//! scripts (`redis/*.lua`), [`ear`] hears of what other nodes do.
+
+mod ear;
+mod link;
+mod row;
+mod story;
+mod teller;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::redis::Value;
+use async_trait::async_trait;
+use tokio::sync::{Notify, broadcast};
+
+use super::{
+    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, QueueOptions, Report, Submitted,
+    Sweep, explain,
+};
+use crate::broker::Broker;
+use crate::config::channels::Rules;
+use crate::fault::Cause;
+use crate::metrics;
+use crate::model::test::TestError;
+use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
+use crate::redis::Redis;
+use crate::tasks::Tasks;
+use link::Link;
+pub use row::Unreadable;
+use row::{Stored, list, number, text};
+use teller::Teller;
+
+/// The code of a failure that says that the tests ran and found something.
+const TESTS_FAILED: &str = "tests_failed";
+/// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
+const CANCELLATIONS: usize = 1024;
+/// How many jobs one script handles at most: Redis does nothing else meanwhile.
+const STEP: usize = 100;
+/// How many ended jobs one call removes at most.
+const RETAIN_MAX: usize = 500;
+/// How many changes of one job may be untold before its worker has to wait.
+const UNTOLD_MAX: usize = 1000;
+/// How long a change may be untold before whoever sweeps tells it.
+const UNTOLD_FOR_MS: u64 = 2000;
+/// A node's clock may differ from Redis' by so much before due times are corrected by it.
+const CLOCKS_AGREE_MS: i64 = 50;
+
+/// Jobs in Redis.
+#[derive(Debug, Clone)]
+pub struct RedisQueue {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    options: QueueOptions,
+    teller: Teller,
+    signals: Signals,
+    /// The workers of this process, and what they handle.
+    workers: Mutex<HashMap<WorkerId, Vec<String>>>,
+    past: Mutex<Past>,
+}
+
+/// Wakes those who wait in this process.
+#[derive(Debug)]
+struct Signals {
+    ready: Notify,
+    due: Notify,
+    cancellations: broadcast::Sender<JobId>,
+}
+
+impl Signals {
+    fn ready(&self) {
+        // Whoever waits, because the job may be of a type that the first of them does not handle; and whoever is
+        // about to wait, having looked in vain.
+        self.ready.notify_waiters();
+        self.ready.notify_one();
+    }
+
+    /// Wakes whoever has to act on a job that got into `state`.
+    fn wake(&self, state: JobState) {
+        match state {
+            JobState::Queued => self.ready(),
+            JobState::Scheduled | JobState::Retrying => self.due.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+/// What this node has seen of the queue: its past may get lost with Redis' memory.
+#[derive(Debug, Default)]
+struct Past {
+    born: Option<String>,
+    newest: i64,
+}
+
+impl RedisQueue {
+    /// The queue in `redis`, which tells of every change through `broker`.
+    pub async fn start(
+        redis: Redis,
+        broker: Arc<dyn Broker>,
+        rules: Arc<Rules>,
+        options: QueueOptions,
+        tasks: &Tasks,
+    ) -> Self {
+        let link = Link::new(redis.clone());
+        let inner = Arc::new(Inner {
+            teller: Teller::start(link.clone(), broker, rules, tasks),
+            link,
+            options,
+            signals: Signals {
+                ready: Notify::new(),
+                due: Notify::new(),
+                cancellations: broadcast::Sender::new(CANCELLATIONS),
+            },
+            workers: Mutex::default(),
+            past: Mutex::default(),
+        });
+        ear::start(&redis, &inner, tasks).await;
+        Self { inner }
+    }
+}
+
+/// An answer as its word and what follows it.
+fn answer(value: Value) -> Result<(String, std::vec::IntoIter<Value>), QueueError> {
+    let mut elements = list(value)?.into_iter();
+    let word = text(&elements.next().unwrap_or_default())?;
+    Ok((word, elements))
+}
+
+/// An answer that no script of ours gives.
+fn unexpected(word: &str) -> QueueError {
+    Unreadable::answer(format!("a script answered {word:?}")).into()
+}
+
+fn lost(lease: &Lease) -> QueueError {
+    QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
+}
+
+fn parsed<T, E>(value: &Value, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, QueueError>
+where
+    E: std::fmt::Display,
+{
+    Ok(parse(&text(value)?).map_err(|e| Unreadable::answer(e.to_string()))?)
+}
+
+fn state_of(value: &Value) -> Result<JobState, QueueError> {
+    parsed(value, |name| JobState::from_name(name).ok_or("no such state"))
+}
+
+/// What the workers of all nodes handle.
+fn handled(value: Option<Value>) -> Result<BTreeSet<String>, QueueError> {
+    let mut types = BTreeSet::new();
+    for worker in list(value.unwrap_or_default())? {
+        types.extend(parsed(&worker, |text| serde_json::from_str::<Vec<String>>(text))?);
+    }
+    Ok(types)
+}
+
+impl Inner {
+    fn workers(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerId, Vec<String>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a change that was made, and wakes who has to act on it. Whether it was told now or will be later,
+    /// the change stands.
+    async fn made(&self, stored: Stored) -> Job {
+        self.signals.wake(stored.job.state);
+        self.teller.tell(stored.untold).await;
+        stored.job
+    }
+
+    /// The same for several changes.
+    async fn all_made(&self, changed: Vec<Stored>) -> Vec<Job> {
+        let (mut jobs, mut untold) = (Vec::with_capacity(changed.len()), Vec::new());
+        for stored in changed {
+            self.signals.wake(stored.job.state);
+            untold.extend(stored.untold);
+            jobs.push(stored.job);
+        }
+        self.teller.tell(untold).await;
+        jobs
+    }
+
+    /// Makes the workers of this process known for a while.
+    async fn announce(&self) -> Result<(), QueueError> {
+        let known: Vec<String> = {
+            let workers = self.workers();
+            let known = |(worker, types): (&WorkerId, &Vec<String>)| {
+                [worker.to_string(), serde_json::Value::from(types.as_slice()).to_string()]
+            };
+            workers.iter().flat_map(known).collect()
+        };
+        if known.is_empty() {
+            return Ok(());
+        }
+        let seen_for = self.options.lease.max(Duration::from_secs(10));
+        let workers = number(&self.link.join(seen_for.as_millis(), known).await?)?;
+        metrics::workers(usize::try_from(workers).unwrap_or(0));
+        Ok(())
+    }
+
+    /// Compares what there is with what was seen before, and says it if something is gone.
+    fn look_back(&self, born: String, newest: i64) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        match &past.born {
+            Some(known) if *known != born => {
+                tracing::error!(
+                    "Redis has lost the queue and came back with another: the jobs in it are gone, and so are the leases of running ones; submit again what has not ended"
+                );
+            }
+            Some(_) if newest < past.newest => {
+                let gone = past.newest - newest;
+                tracing::error!(
+                    gone,
+                    "Redis has lost its newest changes: jobs that were submitted last are gone; submit them again"
+                );
+            }
+            _ => {}
+        }
+        *past = Past { born: Some(born), newest };
+    }
+}
+
+#[async_trait]
+impl Queue for RedisQueue {
+    async fn submit(&self, job: NewJob) -> Result<Submitted, QueueError> {
+        let inner = &self.inner;
+        let test_id = job.test_id.clone().unwrap_or_else(|| TestId::generate(&job.test_type));
+        let max_attempts = job.max_attempts.unwrap_or(inner.options.max_attempts).max(1);
+        let answered = inner.link.submit(&JobId::generate(), test_id.as_str(), &job, max_attempts).await?;
+        let (word, mut rest) = answer(answered)?;
+        let first = rest.next().unwrap_or_default();
+        match word.as_str() {
+            "added" | "existing" => {
+                let handled = handled(rest.next())?;
+                let stored = Stored::read(first)?;
+                let existing = word == "existing";
+                // What another node has not told yet of an old one is that node's to tell.
+                let job = if existing { stored.job } else { inner.made(stored).await };
+                Ok(Submitted { job: explain(job, || handled), existing })
+            }
+            "active" => Err(QueueError::TestActive { test: test_id, job: parsed(&first, JobId::parse)? }),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    async fn join(&self, worker: &WorkerId, test_types: &[String]) -> Result<(), QueueError> {
+        self.inner.workers().insert(worker.clone(), test_types.to_vec());
+        self.inner.announce().await
+    }
+
+    async fn claim(
+        &self,
+        worker: &WorkerId,
+        test_types: &[String],
+        max: usize,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let inner = &self.inner;
+        let claimed = inner.link.claim(worker, test_types, max.min(STEP), &inner.options).await?;
+        let claimed = row::jobs(claimed)?;
+        if claimed.is_empty() {
+            return Ok(Vec::new());
+        }
+        // There may be more, and somebody else who waits.
+        inner.signals.ready.notify_one();
+        let fences: Vec<i64> = claimed.iter().map(|stored| stored.fence).collect();
+        let jobs = inner.all_made(claimed).await;
+        let claims = jobs.into_iter().zip(fences).map(|(job, fence)| {
+            let began = job.started_at.unwrap_or(job.created_at);
+            metrics::job_wait(began - job.run_at.unwrap_or(job.created_at));
+            let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence };
+            Claim { job, lease }
+        });
+        Ok(claims.collect())
+    }
+
+    async fn wait_for_jobs(&self) {
+        self.inner.signals.ready.notified().await;
+    }
+
+    async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<LeaseStatus>, QueueError> {
+        let mut statuses = Vec::with_capacity(leases.len());
+        for leases in leases.chunks(STEP) {
+            for status in list(self.inner.link.renew(leases, &self.inner.options).await?)? {
+                statuses.push(match text(&status)?.as_str() {
+                    "held" => LeaseStatus::Held,
+                    "cancel" => LeaseStatus::CancelRequested,
+                    "lost" => LeaseStatus::Lost,
+                    word => return Err(unexpected(word)),
+                });
+            }
+        }
+        Ok(statuses)
+    }
+
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError> {
+        let inner = &self.inner;
+        let answered = inner.link.report(lease, &reports, UNTOLD_MAX, &inner.options).await?;
+        let (word, mut rest) = answer(answered)?;
+        match word.as_str() {
+            "ok" => {
+                let stored = Stored::read(rest.next().unwrap_or_default())?;
+                inner.teller.tell(stored.untold).await;
+                Ok(())
+            }
+            "lost" => Err(lost(lease)),
+            "full" => Err(QueueError::Unavailable(Cause::new(format!(
+                "{UNTOLD_MAX} changes of job {} have not been told yet",
+                lease.job_id
+            )))),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError> {
+        let inner = &self.inner;
+        let (word, mut rest) = answer(inner.link.finish(lease, &ending, &inner.options).await?)?;
+        match word.as_str() {
+            "ok" => {
+                let job = inner.made(Stored::read(rest.next().unwrap_or_default())?).await;
+                count_attempt(&job);
+                Ok(job)
+            }
+            "lost" => Err(lost(lease)),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {
+        self.inner.workers().remove(worker);
+        let error = TestError {
+            code: "worker_stopped".to_owned(),
+            message: "the worker was stopped; the test begins anew".to_owned(),
+        };
+        let error = serde_json::to_string(&error).unwrap_or_default();
+        let mut given = 0;
+        loop {
+            let jobs = row::jobs(self.inner.link.leave(worker, error.clone(), STEP).await?)?;
+            if jobs.is_empty() {
+                return Ok(given);
+            }
+            given += jobs.len();
+            self.inner.all_made(jobs).await.iter().for_each(count_attempt);
+        }
+    }
+
+    async fn cancel(
+        &self,
+        job: &JobId,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<Job, QueueError> {
+        let (word, mut rest) = answer(self.inner.link.cancel(job, reason, by.as_ref()).await?)?;
+        let first = rest.next().unwrap_or_default();
+        match word.as_str() {
+            "ok" => Ok(self.inner.made(Stored::read(first)?).await),
+            "missing" => Err(QueueError::NotFound(job.clone())),
+            "ended" => Err(QueueError::Ended { job: job.clone(), state: state_of(&first)? }),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    fn cancellations(&self) -> broadcast::Receiver<JobId> {
+        self.inner.signals.cancellations.subscribe()
+    }
+
+    async fn retry(&self, job: &JobId) -> Result<Job, QueueError> {
+        let (word, mut rest) = answer(self.inner.link.retry(job).await?)?;
+        let (first, second) = (rest.next().unwrap_or_default(), rest.next());
+        match word.as_str() {
+            "ok" => {
+                let job = self.inner.made(Stored::read(first)?).await;
+                let handled = handled(second)?;
+                Ok(explain(job, || handled))
+            }
+            "missing" => Err(QueueError::NotFound(job.clone())),
+            "alive" => Err(QueueError::NotEnded { job: job.clone(), state: state_of(&first)? }),
+            "active" => Err(QueueError::TestActive {
+                test: parsed(&second.unwrap_or_default(), TestId::parse)?,
+                job: parsed(&first, JobId::parse)?,
+            }),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {
+        Ok(page(self.inner.link.get(job).await?)?.into_iter().next().map(|(_, job)| job))
+    }
+
+    async fn list(
+        &self,
+        state: Option<JobState>,
+        cursor: Option<i64>,
+        limit: usize,
+    ) -> Result<JobPage, QueueError> {
+        let mut jobs: Vec<(i64, Job)> = Vec::new();
+        let mut before = cursor;
+        // In steps, because Redis does nothing else while it reads a page.
+        while jobs.len() <= limit {
+            let most = (limit + 1 - jobs.len()).min(STEP);
+            let step = page(self.inner.link.list(state, before, most).await?)?;
+            let last = step.len() < most;
+            before = step.last().map(|(seq, _)| *seq);
+            jobs.extend(step);
+            if last {
+                break;
+            }
+        }
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|(seq, _)| *seq);
+        Ok(JobPage { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next })
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError> {
+        let counted = list(self.inner.link.counts().await?)?;
+        let mut counts = BTreeMap::new();
+        for (state, n) in JobState::ALL.into_iter().zip(&counted) {
+            counts.insert(state.name(), u64::try_from(number(n)?).unwrap_or(0));
+        }
+        Ok(counts)
+    }
+
+    async fn wait_for_due(&self) {
+        self.inner.signals.due.notified().await;
+    }
+
+    async fn sweep(&self) -> Result<Sweep, QueueError> {
+        let inner = &self.inner;
+        let born = Epoch::generate().to_string();
+        let swept = list(inner.link.sweep(STEP, UNTOLD_FOR_MS, born, &inner.options).await?)?;
+        let [now, reaped, promoted, untold, due, born, newest, workers, changed] =
+            <[Value; 9]>::try_from(swept).map_err(|_| unexpected("too little"))?;
+        let count = |value: &Value| number(value).map(|n| usize::try_from(n).unwrap_or(0));
+        let (reaped, promoted, untold) = (count(&reaped)?, count(&promoted)?, count(&untold)?);
+        inner.look_back(text(&born)?, number(&newest)?);
+        metrics::workers(count(&workers)?);
+        // By the clock of whoever waits for it.
+        let ahead = now_ms() - number(&now)?;
+        let ahead = if ahead.abs() > CLOCKS_AGREE_MS { ahead } else { 0 };
+        let next_due = Some(due).filter(|due| text(due).is_ok_and(|t| !t.is_empty()));
+        let next_due = next_due.map(|due| number(&due)).transpose()?.map(|due| due + ahead);
+        let jobs = inner.all_made(row::jobs(changed)?).await;
+        for job in jobs.iter().take(reaped) {
+            tracing::warn!(job = %job.job_id, test = %job.test_id, attempt = job.attempt, "an attempt lost its worker");
+            count_attempt(job);
+        }
+        Ok(Sweep { promoted, reaped, more: [reaped, promoted, untold].contains(&STEP), next_due })
+    }
+
+    async fn retain(&self) -> Result<bool, QueueError> {
+        let inner = &self.inner;
+        let mut removed = 0;
+        // In steps, because Redis does nothing else meanwhile.
+        while removed < RETAIN_MAX {
+            let step = number(&inner.link.retain(STEP, &inner.options).await?)?;
+            let step = usize::try_from(step).unwrap_or(0);
+            removed += step;
+            if step < STEP {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Jobs with their numbers, each of which says why it waits.
+fn page(value: Value) -> Result<Vec<(i64, Job)>, QueueError> {
+    let mut parts = list(value)?.into_iter();
+    let jobs = row::jobs(parts.next().unwrap_or_default())?;
+    let handled = handled(parts.next())?;
+    Ok(jobs.into_iter().map(|stored| (stored.seq, explain(stored.job, || handled.clone()))).collect())
+}
+
+fn count_attempt(job: &Job) {
+    let outcome = match job.state {
+        JobState::Completed => "passed",
+        JobState::Cancelled => "cancelled",
+        JobState::Retrying => "retried",
+        _ => "failed",
+    };
+    let started = job.started_at.unwrap_or_default();
+    metrics::attempt(outcome, (now_ms() - started).max(0));
+}

@@ -1,0 +1,165 @@
+-- What the queue's scripts share; it stands before each of them.
+--
+-- KEYS[1] is the root of all keys of the queue, which have one hash tag. ARGV[1] is the command that publishes.
+-- Below the root R:
+--   R:j:ID     hash     a job: its state, and what is still to be told of it in fields `o:SEQ`
+--   R:all      zset     every job by its number;          R:s:STATE  the same for each state
+--   R:r:TYPE   zset     who may be claimed: the most urgent first, then the oldest
+--   R:due      zset     who waits for the clock, by due time
+--   R:lease    zset     who runs, by the end of the lease; R:w:WORKER  set  what a worker holds
+--   R:cancels  zset     who runs and is to be cancelled
+--   R:ended    zset     who has ended, by when
+--   R:out      zset     `ID SEQ` of what is still to be told, by when it came about
+--   R:active   hash     test -> the job that has not ended; R:keys  hash  dedupe key -> job
+--   R:types    hash     worker -> the test types it handles; R:seen  zset  worker -> when it counts as gone
+--   R:seq      string   the number of the newest job;      R:born  string  the name of this past of the queue
+-- Time is Redis' own, everywhere.
+
+local R = KEYS[1]
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = math.floor(now_us / 1000)
+math.randomseed(now_us % 2147483647)
+
+-- A number as Redis and Rust read it: Lua would write long ones as 1.7e+15.
+local function int(n) return string.format('%.0f', n) end
+
+local function load(id)
+  local flat = redis.call('HGETALL', R .. ':j:' .. id)
+  if #flat == 0 then return nil end
+  local job = {}
+  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
+  return job
+end
+
+-- The rank among those who may be claimed: four priorities above 2^50 numbers, all of them exact in a double.
+local function rank(job) return int((4 - tonumber(job.prio)) * 1125899906842624 + tonumber(job.seq)) end
+
+local function publish(text) redis.call(ARGV[1], R .. ':p', text) end
+
+-- Takes the job out of whatever its state keeps it in.
+local function depart(job)
+  local id = job.id
+  redis.call('ZREM', R .. ':s:' .. job.state, id)
+  if job.state == 'queued' then
+    redis.call('ZREM', R .. ':r:' .. job.type, id)
+  elseif job.state == 'scheduled' or job.state == 'retrying' then
+    redis.call('ZREM', R .. ':due', id)
+  elseif job.state == 'running' then
+    redis.call('ZREM', R .. ':lease', id)
+    redis.call('SREM', R .. ':w:' .. job.worker, id)
+    if job.cancel == '1' then redis.call('ZREM', R .. ':cancels', id) end
+  else
+    redis.call('ZREM', R .. ':ended', id)
+  end
+end
+
+-- Puts the job into whatever its state keeps it in, and wakes who has to act on it.
+local function arrive(job, lease_ms)
+  local id = job.id
+  redis.call('ZADD', R .. ':s:' .. job.state, job.seq, id)
+  if job.state == 'queued' then
+    local ready = R .. ':r:' .. job.type
+    redis.call('ZADD', ready, rank(job), id)
+    -- Who found nothing looks again; while there is something, nobody has found nothing.
+    if redis.call('ZCARD', ready) == 1 then publish('ready') end
+  elseif job.state == 'scheduled' or job.state == 'retrying' then
+    redis.call('ZADD', R .. ':due', job.run, id)
+    if redis.call('ZRANGE', R .. ':due', 0, 0)[1] == id then publish('due') end
+  elseif job.state == 'running' then
+    redis.call('ZADD', R .. ':lease', int(now + lease_ms), id)
+    redis.call('SADD', R .. ':w:' .. job.worker, id)
+  else
+    redis.call('ZADD', R .. ':ended', int(now), id)
+    if redis.call('HGET', R .. ':active', job.test) == id then redis.call('HDEL', R .. ':active', job.test) end
+  end
+end
+
+local function depth() return tostring(redis.call('ZCARD', R .. ':s:queued')) end
+
+-- Notes a change that is to be told of, in the job itself: state and news are written at once. Its number rises
+-- with the clock too, so that a queue that lost its newest changes never gives a number to something else.
+local function tell(job, kind, payload, extra)
+  job.eseq = int(math.max(tonumber(job.eseq) + 1, now_us))
+  job['o:' .. job.eseq] = cjson.encode({
+    kind, int(now), job.state, job.attempt, job.run or '', job.started or '', job.worker or '', job.error or '',
+    payload or '', extra or '',
+  })
+  redis.call('ZADD', R .. ':out', int(now), job.id .. ' ' .. job.eseq)
+end
+
+local function flat(job)
+  local out = {}
+  for field, value in pairs(job) do
+    out[#out + 1] = field
+    out[#out + 1] = value
+  end
+  return out
+end
+
+-- Writes the whole job; `gone` are the fields that it does not have any more.
+local function save(job, ...)
+  local key = R .. ':j:' .. job.id
+  local gone = { ... }
+  for _, field in ipairs(gone) do job[field] = nil end
+  redis.call('HSET', key, unpack(flat(job)))
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  return flat(job)
+end
+
+-- The job of a lease that counts.
+local function leased(id, fence)
+  local held = redis.call('HMGET', R .. ':j:' .. id, 'state', 'fence')
+  if held[1] ~= 'running' or held[2] ~= fence then return nil end
+  return load(id)
+end
+
+local function cancelled(job)
+  depart(job)
+  job.state, job.ended = 'cancelled', int(now)
+  job.error = nil
+  tell(job, 'cancelled', job.reason or 'cancelled', job.by)
+  arrive(job)
+  return save(job, 'error')
+end
+
+-- The job begins its next attempt after `delay_ms`.
+local function retry_later(job, failure, results, delay_ms)
+  depart(job)
+  job.state, job.error, job.run = 'retrying', failure, int(now + delay_ms)
+  tell(job, 'retrying', results)
+  arrive(job)
+  return save(job)
+end
+
+-- Ends the running attempt: the job ends, or waits for its next one.
+local function end_attempt(job, outcome, failure, final, results, base_ms, max_ms)
+  if outcome == 'cancelled' then return cancelled(job) end
+  if outcome == 'failed' then
+    local attempts = tonumber(job.attempt) - tonumber(job.base)
+    if job.cancel == '1' and not final then return cancelled(job) end
+    if not final and attempts < tonumber(job.max) then
+      -- Doubling, with a jitter of one half: what failed together does not come back together.
+      local most = math.floor(math.min(base_ms * 2 ^ math.min(attempts - 1, 30), max_ms))
+      return retry_later(job, failure, results, most - math.random(0, math.floor(most / 2)))
+    end
+  end
+  depart(job)
+  job.ended = int(now)
+  if outcome == 'passed' then
+    job.state, job.error = 'completed', nil
+    tell(job, 'completed', results)
+    arrive(job)
+    return save(job, 'error')
+  end
+  job.state, job.error = 'failed', failure
+  tell(job, 'failed', results)
+  arrive(job)
+  return save(job)
+end
+
+-- What the workers handle, for a job that waits.
+local function handled(state)
+  if state ~= 'queued' then return {} end
+  return redis.call('HVALS', R .. ':types')
+end

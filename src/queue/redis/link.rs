@@ -1,0 +1,252 @@
+//! The scripts of the queue, and the way they are called.
+
+use std::sync::LazyLock;
+
+use ::redis::Value;
+
+use super::row::Unreadable;
+use crate::fault::{Cause, Fault};
+use crate::model::{JobId, JobState, UserId, WorkerId};
+use crate::queue::{Ending, Lease, NewJob, QueueError, QueueOptions, Report};
+use crate::redis::{Redis, Script};
+
+/// The hash tag of everything that belongs to the queue.
+const TAG: &str = "q";
+
+/// A script with what all of them share before it. `allow-oom` for those that make room, or keep what is there alive.
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        script!($name, $file, "#!lua\n");
+    };
+    ($name:ident, $file:literal, $head:literal) => {
+        static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($head, include_str!("common.lua"), include_str!($file))));
+    };
+}
+script!(SUBMIT, "submit.lua");
+script!(CLAIM, "claim.lua");
+script!(REPORT, "report.lua");
+script!(RETRY, "retry.lua");
+script!(JOIN, "join.lua");
+script!(RENEW, "renew.lua", "#!lua flags=allow-oom\n");
+script!(FINISH, "finish.lua", "#!lua flags=allow-oom\n");
+script!(LEAVE, "leave.lua", "#!lua flags=allow-oom\n");
+script!(CANCEL, "cancel.lua", "#!lua flags=allow-oom\n");
+script!(SWEEP, "sweep.lua", "#!lua flags=allow-oom\n");
+script!(TOLD, "told.lua", "#!lua flags=allow-oom\n");
+script!(RETAIN, "retain.lua", "#!lua flags=allow-oom\n");
+script!(GET, "get.lua", "#!lua flags=no-writes\n");
+script!(COUNTS, "counts.lua", "#!lua flags=no-writes\n");
+
+impl From<Unreadable> for QueueError {
+    fn from(error: Unreadable) -> Self {
+        Self::Unavailable(Cause::new(error))
+    }
+}
+
+/// The way to the queue's keys.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    redis: Redis,
+    root: String,
+    publish: &'static str,
+}
+
+impl Link {
+    pub(super) fn new(redis: Redis) -> Self {
+        let publish = if redis.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
+        Self { root: redis.key(TAG, ""), publish, redis }
+    }
+
+    /// The publication that wakes who waits.
+    pub(super) fn publication(&self) -> String {
+        format!("{}:p", self.root)
+    }
+
+    async fn run(&self, script: &Script, args: &[String]) -> Result<Value, QueueError> {
+        let mut call = script.call(&[&self.root]);
+        call.arg(self.publish);
+        for arg in args {
+            call.arg(arg);
+        }
+        Ok(self.redis.call(&call).await.map_err(Fault::from)?)
+    }
+
+    pub(super) async fn submit(
+        &self,
+        id: &JobId,
+        test: &str,
+        new: &NewJob,
+        max_attempts: u32,
+    ) -> Result<Value, QueueError> {
+        let mut args = vec![
+            id.to_string(),
+            test.to_owned(),
+            new.test_type.clone(),
+            new.priority.number().to_string(),
+            max_attempts.to_string(),
+            new.run_at.map(|at| at.to_string()).unwrap_or_default(),
+            new.dedupe_key.clone().unwrap_or_default(),
+            serde_json::Value::Object(new.config.clone()).to_string(),
+        ];
+        let mut field = |name: &str, value: Option<String>| {
+            args.extend(value.map(|v| [name.to_owned(), v]).into_iter().flatten())
+        };
+        field("timeout", new.timeout_ms.map(|ms| ms.to_string()));
+        field("team", new.team_id.clone());
+        field("user", new.user_id.as_ref().map(UserId::to_string));
+        self.run(&SUBMIT, &args).await
+    }
+
+    pub(super) async fn claim(
+        &self,
+        worker: &WorkerId,
+        types: &[String],
+        most: usize,
+        options: &QueueOptions,
+    ) -> Result<Value, QueueError> {
+        let mut args = vec![worker.to_string(), ms(options.lease), most.to_string()];
+        args.extend_from_slice(types);
+        self.run(&CLAIM, &args).await
+    }
+
+    pub(super) async fn renew(&self, leases: &[Lease], options: &QueueOptions) -> Result<Value, QueueError> {
+        let mut args = vec![ms(options.lease)];
+        args.extend(leases.iter().flat_map(|lease| [lease.job_id.to_string(), lease.fence.to_string()]));
+        self.run(&RENEW, &args).await
+    }
+
+    pub(super) async fn report(
+        &self,
+        lease: &Lease,
+        reports: &[Report],
+        untold_max: usize,
+        options: &QueueOptions,
+    ) -> Result<Value, QueueError> {
+        let mut args = vec![
+            lease.job_id.to_string(),
+            lease.fence.to_string(),
+            ms(options.lease),
+            untold_max.to_string(),
+        ];
+        for report in reports {
+            args.extend(match report {
+                Report::Progress { percent, data } => {
+                    ["progress".to_owned(), data.get().to_owned(), percent.to_string()]
+                }
+                Report::Log { first_line, lines } => {
+                    let data = serde_json::json!({ "firstLine": first_line, "lines": lines });
+                    ["log".to_owned(), data.to_string(), String::new()]
+                }
+            });
+        }
+        self.run(&REPORT, &args).await
+    }
+
+    pub(super) async fn finish(
+        &self,
+        lease: &Lease,
+        ending: &Ending,
+        options: &QueueOptions,
+    ) -> Result<Value, QueueError> {
+        let object = |map: &serde_json::Map<_, _>| serde_json::Value::Object(map.clone()).to_string();
+        let (outcome, error, last, results) = match ending {
+            Ending::Passed { results } => ("passed", String::new(), "0", object(results)),
+            Ending::Failed { error, results } => {
+                let last = if error.code == super::TESTS_FAILED { "1" } else { "0" };
+                ("failed", serde_json::to_string(error).unwrap_or_default(), last, object(results))
+            }
+            Ending::Cancelled => ("cancelled", String::new(), "0", String::new()),
+        };
+        let args = [
+            lease.job_id.to_string(),
+            lease.fence.to_string(),
+            outcome.to_owned(),
+            error,
+            last.to_owned(),
+            results,
+            ms(options.backoff_base),
+            ms(options.backoff_max),
+        ];
+        self.run(&FINISH, &args).await
+    }
+
+    pub(super) async fn leave(
+        &self,
+        worker: &WorkerId,
+        error: String,
+        most: usize,
+    ) -> Result<Value, QueueError> {
+        self.run(&LEAVE, &[worker.to_string(), error, most.to_string()]).await
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        job: &JobId,
+        reason: Option<String>,
+        by: Option<&UserId>,
+    ) -> Result<Value, QueueError> {
+        let by = by.map(UserId::to_string).unwrap_or_default();
+        self.run(&CANCEL, &[job.to_string(), reason.unwrap_or_default(), by]).await
+    }
+
+    pub(super) async fn retry(&self, job: &JobId) -> Result<Value, QueueError> {
+        self.run(&RETRY, &[job.to_string()]).await
+    }
+
+    pub(super) async fn get(&self, job: &JobId) -> Result<Value, QueueError> {
+        self.run(&GET, &[String::new(), String::new(), String::new(), job.to_string()]).await
+    }
+
+    pub(super) async fn list(
+        &self,
+        state: Option<JobState>,
+        before: Option<i64>,
+        most: usize,
+    ) -> Result<Value, QueueError> {
+        let state = state.map(JobState::name).unwrap_or_default().to_owned();
+        let before = before.map(|seq| seq.to_string()).unwrap_or_default();
+        self.run(&GET, &[state, before, most.to_string()]).await
+    }
+
+    pub(super) async fn counts(&self) -> Result<Value, QueueError> {
+        self.run(&COUNTS, &JobState::ALL.map(|state| state.name().to_owned())).await
+    }
+
+    pub(super) async fn sweep(
+        &self,
+        most: usize,
+        untold_for_ms: u64,
+        born: String,
+        options: &QueueOptions,
+    ) -> Result<Value, QueueError> {
+        let (base, max) = (ms(options.backoff_base), ms(options.backoff_max));
+        self.run(&SWEEP, &[most.to_string(), base, max, untold_for_ms.to_string(), born]).await
+    }
+
+    pub(super) async fn retain(&self, most: usize, options: &QueueOptions) -> Result<Value, QueueError> {
+        self.run(&RETAIN, &[ms(options.retention), options.max_jobs_kept.to_string(), most.to_string()]).await
+    }
+
+    pub(super) async fn join(&self, seen_ms: u128, workers: Vec<String>) -> Result<Value, QueueError> {
+        let mut args = vec![seen_ms.to_string()];
+        args.extend(workers);
+        self.run(&JOIN, &args).await
+    }
+
+    /// Running jobs that are to be cancelled; of very many, the oldest.
+    pub(super) async fn cancels(&self) -> Result<Vec<JobId>, QueueError> {
+        let mut command = ::redis::cmd("ZRANGE");
+        command.arg(format!("{}:cancels", self.root)).arg(0).arg(999);
+        let ids: Vec<String> = self.redis.query(&command).await.map_err(Fault::from)?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    pub(super) async fn told(&self, pairs: Vec<String>) -> Result<Value, QueueError> {
+        self.run(&TOLD, &pairs).await
+    }
+}
+
+fn ms(duration: std::time::Duration) -> String {
+    duration.as_millis().to_string()
+}

@@ -1,0 +1,13 @@
+-- Prolongs leases. ARGV: publish, lease in ms, then job and fence of each.
+local until_ms = int(now + tonumber(ARGV[2]))
+local statuses = {}
+for i = 3, #ARGV, 2 do
+  local held = redis.call('HMGET', R .. ':j:' .. ARGV[i], 'state', 'fence', 'cancel')
+  if held[1] == 'running' and held[2] == ARGV[i + 1] then
+    redis.call('ZADD', R .. ':lease', until_ms, ARGV[i])
+    statuses[#statuses + 1] = held[3] == '1' and 'cancel' or 'held'
+  else
+    statuses[#statuses + 1] = 'lost'
+  end
+end
+return statuses

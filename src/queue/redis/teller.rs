@@ -1,0 +1,159 @@
+//! The teller: appends the news of jobs, those of one job in their order, and then forgets them.
+//!
+//! One task per process takes what waits together, so that many changes become few calls. A change that it could
+//! not tell stays in its job; whoever changes the job next is handed it again, and so is whoever sweeps. Telling
+//! twice does no harm, because the ids of the messages are those of the change.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::link::Link;
+use super::row::News;
+use super::story::story;
+use crate::broker::{AppendGroup, Broker, BrokerError};
+use crate::config::channels::Rules;
+use crate::model::{JobId, Snapshot};
+use crate::tasks::Tasks;
+
+/// How many requests may wait; beyond it their senders do.
+const WAITING: usize = 1024;
+/// How many requests are taken at once.
+const TOGETHER: usize = 256;
+/// News that were read so long ago may have been told by others, and have been forgotten by the channel: they are
+/// left to the sweep, which reads them anew.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Where news are handed in.
+#[derive(Debug, Clone)]
+pub(super) struct Teller {
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    news: Vec<News>,
+    read_at: Instant,
+    done: oneshot::Sender<bool>,
+}
+
+struct Work {
+    link: Link,
+    broker: Arc<dyn Broker>,
+    rules: Arc<Rules>,
+}
+
+/// What goes to the broker in one step: beginnings of tests, then messages.
+#[derive(Default)]
+struct Step {
+    begun: Vec<Snapshot>,
+    groups: Vec<AppendGroup>,
+    /// Who has messages in this step, and may not begin anew in it.
+    jobs: HashSet<JobId>,
+    news: Vec<(JobId, i64)>,
+}
+
+impl Teller {
+    pub(super) fn start(link: Link, broker: Arc<dyn Broker>, rules: Arc<Rules>, tasks: &Tasks) -> Self {
+        let (requests, waiting) = mpsc::channel(WAITING);
+        tasks.spawn("queue-teller", Work { link, broker, rules }.run(waiting));
+        Self { requests }
+    }
+
+    /// Tells `news` and waits until they were told; whether they were. If not, the sweep will.
+    pub(super) async fn tell(&self, news: Vec<News>) -> bool {
+        if news.is_empty() {
+            return true;
+        }
+        let (done, told) = oneshot::channel();
+        let request = Request { news, read_at: Instant::now(), done };
+        // It ends with the process.
+        self.requests.send(request).await.is_ok() && told.await.unwrap_or(false)
+    }
+}
+
+impl Work {
+    async fn run(self, mut waiting: mpsc::Receiver<Request>) {
+        let mut requests = Vec::new();
+        while waiting.recv_many(&mut requests, TOGETHER).await > 0 {
+            let stale = |request: &Request| request.read_at.elapsed() > FRESH;
+            let fresh: Vec<_> = std::mem::take(&mut requests).into_iter().filter(|r| !stale(r)).collect();
+            let mut told = HashSet::new();
+            for step in self.steps(&fresh) {
+                if let Err(error) = self.take(&step).await {
+                    tracing::warn!(%error, "changes of jobs could not be told; they will be when the broker is back");
+                    break;
+                }
+                told.extend(step.news);
+            }
+            // On its way before anybody hears of the end, so that whoever changes a job next is not handed this again.
+            let forgetting = self.forget(&told).await;
+            for request in fresh {
+                let all = request.news.iter().all(|n| told.contains(&(n.job.job_id.clone(), n.seq)));
+                let _ = request.done.send(all);
+            }
+            if let Some(forgetting) = forgetting {
+                tokio::spawn(forgetting);
+            }
+        }
+    }
+
+    /// Puts the news into as few steps as keep the order of each job.
+    fn steps(&self, requests: &[Request]) -> Vec<Step> {
+        let (mut steps, mut step, mut known) = (Vec::new(), Step::default(), HashSet::new());
+        for news in requests.iter().flat_map(|request| &request.news) {
+            let id = (news.job.job_id.clone(), news.seq);
+            if !known.insert(id.clone()) {
+                continue;
+            }
+            let told = story(&self.rules, news);
+            if told.begun.is_some() && step.jobs.contains(&news.job.job_id) {
+                steps.push(std::mem::take(&mut step));
+            }
+            step.begun.extend(told.begun);
+            if !told.groups.is_empty() {
+                step.jobs.insert(id.0.clone());
+            }
+            step.groups.extend(told.groups);
+            step.news.push(id);
+        }
+        steps.push(step);
+        steps
+    }
+
+    async fn take(&self, step: &Step) -> Result<(), BrokerError> {
+        if !step.begun.is_empty() {
+            self.broker.begin(step.begun.clone()).await?;
+        }
+        if step.groups.is_empty() {
+            return Ok(());
+        }
+        let answers = self.broker.append(step.groups.clone()).await?;
+        for (group, answer) in step.groups.iter().zip(answers) {
+            if let Err(refused) = answer {
+                // The job's own state decides; its test was written to from outside in a way that does not fit.
+                tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends that `told` may be forgotten; what is left is to wait for the answer.
+    async fn forget(&self, told: &HashSet<(JobId, i64)>) -> Option<impl Future<Output = ()> + use<>> {
+        if told.is_empty() {
+            return None;
+        }
+        let pairs = told.iter().flat_map(|(job, seq)| [job.to_string(), seq.to_string()]).collect::<Vec<_>>();
+        let link = self.link.clone();
+        let mut forgetting = Box::pin(async move {
+            if let Err(error) = link.told(pairs).await {
+                // The sweep tells it again, and then it is forgotten.
+                tracing::debug!(%error, "told news could not be forgotten");
+            }
+        });
+        let sent = futures_util::poll!(&mut forgetting);
+        sent.is_pending().then_some(forgetting)
+    }
+}
