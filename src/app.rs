@@ -1,4 +1,9 @@
 //! The whole: puts the layers together. The only place that picks a back end.
+//!
+//! [`App`] is a server, [`worker`] a process that only runs jobs.
+
+mod backend;
+pub mod worker;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,9 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::embedded::{EmbeddedBroker, Live};
-use crate::broker::redis::RedisBroker;
-use crate::broker::{Broker, LiveSink};
+use self::backend::Backend;
 use crate::config::channels::Rules;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
@@ -25,9 +28,8 @@ use crate::notify::receipts::Receipts;
 use crate::presence::Presence;
 use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
-use crate::queue::embedded::EmbeddedQueue;
-use crate::queue::{Queue, QueueError, QueueOptions};
-use crate::redis::{Redis, RedisFault, RedisOptions};
+use crate::queue::{Queue, QueueError};
+use crate::redis::RedisFault;
 use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::{OpenError, Store};
 use crate::sync::SyncState;
@@ -35,9 +37,8 @@ use crate::sync::embedded::EmbeddedSync;
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
-use crate::worker::runner::command::CommandRunner;
-use crate::worker::runner::stress::{DEFAULT_ALLOW, InvalidAllow, StressRunner};
-use crate::worker::runner::{Runner, RunnerSet};
+use crate::worker::runner::Runner;
+use crate::worker::runner::stress::InvalidAllow;
 
 /// How long open requests may take to end when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,13 +72,15 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A worker process without a queue that it shares with servers.
+    #[error("a worker process takes its jobs from Redis: give it --redis URL, TIDINGS_REDIS or `redis.url`")]
+    NoRedis,
     /// The allow list of stress tests.
     #[error(transparent)]
     Stress(#[from] InvalidAllow),
 }
 
 /// What a server is made of.
-#[derive(Debug)]
 pub struct AppOptions {
     /// The configuration.
     pub settings: Settings,
@@ -86,13 +89,15 @@ pub struct AppOptions {
     /// A program that, called as `PROGRAM guard -- ARGV…`, runs ARGV and ends it should this process die; the
     /// `tidings` program itself. Without it commands outlive a killed server.
     pub guard: Option<PathBuf>,
+    /// Test types beside those that ship.
+    pub runners: Vec<Arc<dyn Runner>>,
 }
 
 /// A running server.
-#[derive(Debug)]
 pub struct App {
     address: SocketAddr,
     store: Store,
+    queue: Arc<dyn Queue>,
     pool: Option<Arc<Pool>>,
     readiness: Readiness,
     stop_serving: CancellationToken,
@@ -102,21 +107,22 @@ pub struct App {
 impl App {
     /// Starts a server. It answers requests when this returns.
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
-        let AppOptions { settings, rules, guard } = options;
+        let AppOptions { settings, rules, guard, runners } = options;
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
-        let runners = Arc::new(runners(&settings, guard)?);
+        let runners = Arc::new(backend::runners(&settings, guard, runners)?);
         // Before the store: a taken port should leave no trace.
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
-        let Channels { broker, live, listen } = channels(&settings, &store, &rules, &tasks).await?;
-        // Jobs, inboxes and places have no back end on Redis yet: there, each server has its own.
-        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, queue_options(&settings));
-        let queue: Arc<dyn Queue> = Arc::new(queue.await?);
+        let backend = match Backend::redis(&settings, &rules, &tasks).await? {
+            Some(redis) => redis,
+            None => Backend::embedded(&store, &rules, &settings).await?,
+        };
+        let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
-        listen(fanout.clone());
+        backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
         let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
         let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention));
@@ -149,8 +155,15 @@ impl App {
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
         tasks.spawn("http", log_end(server.into_future()));
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
-        let pool = settings.worker.then(|| Pool::start(queue, runners, pool_options(&settings), &tasks));
-        Ok(Self { address, store, pool, readiness, stop_serving, tasks })
+        let pool =
+            settings.worker.then(|| Pool::start(queue.clone(), runners, pool_options(&settings), &tasks));
+        Ok(Self { address, store, queue, pool, readiness, stop_serving, tasks })
+    }
+
+    /// Its jobs.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
     }
 
     /// Where it listens.
@@ -175,77 +188,9 @@ impl App {
     }
 }
 
-/// Where messages are kept.
-struct Channels {
-    broker: Arc<dyn Broker>,
-    /// The live side of what the embedded store appends by itself.
-    live: Live,
-    /// Hands the broker its sink.
-    listen: Box<dyn FnOnce(Arc<dyn LiveSink>) + Send>,
-}
-
-async fn channels(
-    settings: &Settings,
-    store: &Store,
-    rules: &Arc<Rules>,
-    tasks: &Tasks,
-) -> Result<Channels, StartError> {
-    let live = Live::default();
-    let Some(options) = redis_options(settings)? else {
-        let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
-        let same = live.clone();
-        return Ok(Channels { broker, live, listen: Box::new(move |sink| same.connect(sink)) });
-    };
-    let redis = Redis::connect(options, tasks).await?;
-    let broker = RedisBroker::start(redis, rules.clone(), tasks);
-    let same = broker.clone();
-    let listen = Box::new(move |sink| same.connect(sink));
-    Ok(Channels { broker: Arc::new(broker), live, listen })
-}
-
-fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError> {
-    let Some(url) = settings.redis.url.clone() else { return Ok(None) };
-    let mut options = RedisOptions::new(url);
-    if let Some(prefix) = &settings.redis.prefix {
-        options.prefix.clone_from(prefix);
-    }
-    if let Some(file) = &settings.redis.ca_file {
-        let ca = std::fs::read(file);
-        options.ca = Some(ca.map_err(|error| StartError::Certificates { file: file.clone(), error })?);
-    }
-    Ok(Some(options))
-}
-
 async fn log_end(server: impl Future<Output = std::io::Result<()>>) {
     if let Err(error) = server.await {
         tracing::error!(%error, "the HTTP server ended");
-    }
-}
-
-fn runners(settings: &Settings, guard: Option<PathBuf>) -> Result<RunnerSet, InvalidAllow> {
-    let mut command = CommandRunner::new(settings.suites.clone());
-    if let Some(guard) = guard {
-        command = command.with_guard(guard);
-    }
-    let allow: Vec<String> = if settings.stress.allow.is_empty() {
-        DEFAULT_ALLOW.map(str::to_owned).into()
-    } else {
-        settings.stress.allow.clone()
-    };
-    let stress = StressRunner::new(&allow)?;
-    let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), Arc::new(stress)];
-    Ok(runners.into_iter().collect())
-}
-
-fn queue_options(settings: &Settings) -> QueueOptions {
-    let queue = &settings.queue;
-    QueueOptions {
-        max_attempts: queue.max_attempts,
-        lease: queue.lease,
-        backoff_base: queue.backoff_base,
-        backoff_max: queue.backoff_max,
-        retention: queue.retention,
-        max_jobs_kept: queue.max_jobs_kept,
     }
 }
 

@@ -31,9 +31,14 @@ pub fn start(
     inbox: &Arc<dyn Inbox>,
     tasks: &Tasks,
 ) {
-    tasks.spawn("queue-sweep", sweep(queue.clone()));
+    start_sweeping(queue, tasks);
     tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone(), inbox.clone()));
     tasks.spawn("observation", observe(queue.clone(), broker.clone(), inbox.clone()));
+}
+
+/// Starts what `queue` alone needs: it goes on without a server.
+pub fn start_sweeping(queue: &Arc<dyn Queue>, tasks: &Tasks) {
+    tasks.spawn("queue-sweep", sweep(queue.clone()));
 }
 
 async fn sweep(queue: Arc<dyn Queue>) {

@@ -15,6 +15,7 @@ mod startup;
 mod stream;
 mod swarm;
 mod watch;
+mod workers;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

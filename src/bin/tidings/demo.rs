@@ -49,8 +49,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let settings = settings(dir.path(), args.listen)?;
     telemetry::init("error", settings.log.format)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
-    let app =
-        App::start(AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: Some(guard) }).await?;
+    let app = App::start(AppOptions {
+        settings,
+        rules: Arc::new(Rules::builtin()),
+        guard: Some(guard),
+        runners: Vec::new(),
+    })
+    .await?;
     let url = format!("http://{}", app.address());
     let done = if args.exit {
         tokio::time::timeout(TIME_LIMIT, show(&url, true))

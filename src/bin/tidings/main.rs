@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod follow;
 mod serve;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run the server, with an embedded worker.
     Serve(serve::Args),
+    /// Run jobs, and nothing else, for servers that share a Redis.
+    Worker(worker::Args),
     /// Run a server, three real tests and a live view, in a temporary directory.
     Demo(demo::Args),
     /// Check tidings.toml and channels.toml, and report every mistake at once.
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     let done = runtime.block_on(async {
         match command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Worker(args) => worker::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Submit(args) => client::submit(args).await,
             Command::Cancel(args) => client::cancel(args).await,

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The settings [default: ./tidings.toml, if there is one].
     #[arg(long, env = "TIDINGS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The Redis that several servers share: redis://HOST, redis+sentinel://HOST,…/PRIMARY, redis+cluster://HOST,…
+    /// The Redis that several servers and workers share: redis://HOST, redis+sentinel://HOST,…/PRIMARY, redis+cluster://HOST,…
     #[arg(long, env = "TIDINGS_REDIS", hide_env_values = true, value_name = "URL")]
     redis: Option<String>,
     /// Run no jobs in this process.
@@ -51,7 +51,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     // Before anybody can know that the server runs, and tell it to stop.
     let mut signals = StopSignals::listen()?;
-    let app = App::start(AppOptions { settings, rules, guard: Some(guard) }).await.map_err(refused)?;
+    let options = AppOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
+    let app = App::start(options).await.map_err(refused)?;
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
     signals.next().await;
@@ -63,15 +64,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// What the settings' own checks cannot see is a mistake in them all the same.
-fn refused(error: StartError) -> Failure {
+pub(crate) fn refused(error: StartError) -> Failure {
     match error {
-        StartError::Stress(_) => Failure::configuration(error),
+        StartError::Stress(_) | StartError::NoRedis => Failure::configuration(error),
         error => error.into(),
     }
 }
 
 /// The rules of `file`, or the compiled-in ones.
-fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
+pub(crate) fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
     let rules = match file {
         Some(file) => Rules::load(file).map_err(Failure::configuration)?,
         None => Rules::builtin(),

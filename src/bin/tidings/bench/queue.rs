@@ -79,7 +79,13 @@ impl OwnServer {
             data_dir: dir.path().join("data"),
             ..Settings::default()
         };
-        let app = App::start(AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None }).await?;
+        let app = App::start(AppOptions {
+            settings,
+            rules: Arc::new(Rules::builtin()),
+            guard: None,
+            runners: Vec::new(),
+        })
+        .await?;
         Ok(Self { app, _dir: dir })
     }
 

@@ -1,0 +1,115 @@
+//! Which back ends: SQLite in the data directory, or the Redis that several processes share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StartError;
+use crate::broker::embedded::{EmbeddedBroker, Live};
+use crate::broker::redis::RedisBroker;
+use crate::broker::{Broker, LiveSink};
+use crate::config::channels::Rules;
+use crate::config::settings::Settings;
+use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::redis::RedisQueue;
+use crate::queue::{Queue, QueueOptions};
+use crate::redis::{Redis, RedisOptions};
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::worker::runner::command::CommandRunner;
+use crate::worker::runner::stress::{DEFAULT_ALLOW, InvalidAllow, StressRunner};
+use crate::worker::runner::{Runner, RunnerSet};
+
+/// Channels and jobs.
+pub(super) struct Backend {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) queue: Arc<dyn Queue>,
+    live: LiveSide,
+}
+
+/// Where messages come from that have been appended.
+enum LiveSide {
+    Embedded(Live),
+    Redis(Arc<RedisBroker>),
+}
+
+impl Backend {
+    /// In the store of this process.
+    pub(super) async fn embedded(
+        store: &Store,
+        rules: &Arc<Rules>,
+        settings: &Settings,
+    ) -> Result<Self, StartError> {
+        let live = Live::default();
+        let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
+        let queue =
+            EmbeddedQueue::open(store.clone(), rules.clone(), live.clone(), queue_options(settings)).await?;
+        Ok(Self { broker, queue: Arc::new(queue), live: LiveSide::Embedded(live) })
+    }
+
+    /// In the Redis that the settings name, if they name one.
+    pub(super) async fn redis(
+        settings: &Settings,
+        rules: &Arc<Rules>,
+        tasks: &Tasks,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(options) = redis_options(settings)? else { return Ok(None) };
+        let redis = Redis::connect(options, tasks).await?;
+        let broker = Arc::new(RedisBroker::start(redis.clone(), rules.clone(), tasks));
+        let (appends, rules) = (broker.clone(), rules.clone());
+        let queue = RedisQueue::start(redis, appends, rules, queue_options(settings), tasks).await;
+        Ok(Some(Self { broker: broker.clone(), queue: Arc::new(queue), live: LiveSide::Redis(broker) }))
+    }
+
+    /// Has `sink` hear of what is appended.
+    pub(super) fn connect(&self, sink: Arc<dyn LiveSink>) {
+        match &self.live {
+            LiveSide::Embedded(live) => live.connect(sink),
+            LiveSide::Redis(broker) => broker.connect(sink),
+        }
+    }
+}
+
+fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError> {
+    let Some(url) = settings.redis.url.clone() else { return Ok(None) };
+    let mut options = RedisOptions::new(url);
+    if let Some(prefix) = &settings.redis.prefix {
+        options.prefix.clone_from(prefix);
+    }
+    if let Some(file) = &settings.redis.ca_file {
+        let ca = std::fs::read(file);
+        options.ca = Some(ca.map_err(|error| StartError::Certificates { file: file.clone(), error })?);
+    }
+    Ok(Some(options))
+}
+
+/// The runners that ship, and `more`.
+pub(super) fn runners(
+    settings: &Settings,
+    guard: Option<PathBuf>,
+    more: Vec<Arc<dyn Runner>>,
+) -> Result<RunnerSet, InvalidAllow> {
+    let mut command = CommandRunner::new(settings.suites.clone());
+    if let Some(guard) = guard {
+        command = command.with_guard(guard);
+    }
+    let allow: Vec<String> = if settings.stress.allow.is_empty() {
+        DEFAULT_ALLOW.map(str::to_owned).into()
+    } else {
+        settings.stress.allow.clone()
+    };
+    let stress = StressRunner::new(&allow)?;
+    let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), Arc::new(stress)];
+    Ok(runners.into_iter().chain(more).collect())
+}
+
+fn queue_options(settings: &Settings) -> QueueOptions {
+    let queue = &settings.queue;
+    QueueOptions {
+        max_attempts: queue.max_attempts,
+        lease: queue.lease,
+        backoff_base: queue.backoff_base,
+        backoff_max: queue.backoff_max,
+        retention: queue.retention,
+        max_jobs_kept: queue.max_jobs_kept,
+    }
+}

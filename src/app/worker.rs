@@ -1,0 +1,71 @@
+//! A worker process: the queue, a pool and what both need, without a server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::backend::{self, Backend};
+use super::{STOP_PATIENCE, StartError, pool_options};
+use crate::config::channels::Rules;
+use crate::config::settings::Settings;
+use crate::model::WorkerId;
+use crate::queue::Queue;
+use crate::tasks::Tasks;
+use crate::upkeep;
+use crate::worker::pool::Pool;
+use crate::worker::runner::Runner;
+
+/// What a worker process is made of.
+pub struct WorkerOptions {
+    /// The configuration.
+    pub settings: Settings,
+    /// The channels, which have to be those of the servers.
+    pub rules: Arc<Rules>,
+    /// As for a server.
+    pub guard: Option<PathBuf>,
+    /// Test types beside those that ship.
+    pub runners: Vec<Arc<dyn Runner>>,
+}
+
+/// A running worker process.
+pub struct WorkerApp {
+    queue: Arc<dyn Queue>,
+    pool: Arc<Pool>,
+    tasks: Tasks,
+}
+
+impl WorkerApp {
+    /// Starts a worker. It takes jobs when this returns.
+    pub async fn start(options: WorkerOptions) -> Result<Self, StartError> {
+        let WorkerOptions { settings, rules, guard, runners } = options;
+        let runners = Arc::new(backend::runners(&settings, guard, runners)?);
+        let tasks = Tasks::new();
+        let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
+        let queue = backend.queue;
+        // It may be the last process that is left: then it is the one to find dead leases and due jobs.
+        upkeep::start_sweeping(&queue, &tasks);
+        let pool = Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
+        Ok(Self { queue, pool, tasks })
+    }
+
+    /// Its jobs.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
+    }
+
+    /// The name that its jobs show.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        self.pool.id()
+    }
+
+    /// Stops in order: running jobs back into the queue, then the tasks.
+    pub async fn stop(self) {
+        if tokio::time::timeout(STOP_PATIENCE, self.pool.stop()).await.is_err() {
+            tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
+        }
+        if !self.tasks.stop(STOP_PATIENCE).await {
+            tracing::warn!("some tasks did not stop in time");
+        }
+    }
+}
