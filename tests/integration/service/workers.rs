@@ -117,7 +117,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What the channel of a test tells: event and attempt.
+/// What the channel of a test tells, beside progress and output: event and attempt.
 async fn story(server: &Server, test: &str) -> Vec<(String, u64)> {
     let told = server.history(&format!("test-progress-{test}")).await;
     told.assert_unbroken();
@@ -131,8 +131,16 @@ async fn story(server: &Server, test: &str) -> Vec<(String, u64)> {
     story.filter(|(event, _)| !["test:progress", "test:log"].contains(&event.as_str())).collect()
 }
 
-fn steps(steps: &[(&str, u64)]) -> Vec<(String, u64)> {
-    steps.iter().map(|(event, attempt)| ((*event).to_owned(), *attempt)).collect()
+/// Waits until the channel of a test tells this: a change is told of a moment after it was made.
+async fn tells(server: &Server, test: &str, expected: &[(&str, u64)]) {
+    let mut told = Vec::new();
+    let expected: Vec<_> = expected.iter().map(|(event, n)| ((*event).to_owned(), *n)).collect();
+    wait_until("all is told", async || {
+        told = story(server, test).await;
+        told.len() >= expected.len()
+    })
+    .await;
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,9 +159,13 @@ async fn two_servers_and_two_workers_are_one_service() {
         let server = &servers[(n + 1) % 2];
         let done = server.wait_for_job(job, "completed").await;
         by.insert(done["workerId"].as_str().expect("a worker").to_owned());
-        assert_eq!(story(server, test).await, steps(&[("test:started", 1), ("test:completed", 1)]));
-        let told = server.history(&format!("job-status-{job}")).await;
+        tells(server, test, &[("test:started", 1), ("test:completed", 1)]).await;
+        let own = format!("job-status-{job}");
+        wait_until("its end is told", async || server.history(&own).await.count("queue:job:completed") > 0)
+            .await;
+        let told = server.history(&own).await;
         told.assert_unbroken();
+        assert_eq!(told.messages.last().expect("an end")["event"], "queue:job:completed");
         for event in ["queue:job:added", "queue:job:started", "queue:job:completed"] {
             assert_eq!(told.count(event), 1, "{event} of {job}");
         }
@@ -161,9 +173,10 @@ async fn two_servers_and_two_workers_are_one_service() {
         assert_eq!(test["state"], "completed", "{test}");
     }
     assert_eq!(by.len(), 2, "both work");
+    let all = async || servers[0].history("queue-updates").await.count("queue:job:completed") == 20;
+    wait_until("every end is told", all).await;
     let updates = servers[0].history("queue-updates").await;
     updates.assert_unbroken();
-    assert_eq!(updates.count("queue:job:completed"), 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,10 +193,10 @@ async fn the_job_of_a_killed_worker_is_run_by_another_or_fails_as_lost() {
     let done = server.wait_for_job(&again, "completed").await;
     assert_eq!((&done["attempt"], &done["workerId"]), (&2.into(), &living.id.as_str().into()));
     let lost = [("test:started", 1), ("test:failed", 1), ("test:started", 2), ("test:completed", 2)];
-    assert_eq!(story(&server, "again").await, steps(&lost));
+    tells(&server, "again", &lost).await;
     let failed = server.wait_for_job(&last, "failed").await;
     assert_eq!(failed["error"]["code"], "worker_lost");
-    assert_eq!(story(&server, "last").await, steps(&[("test:started", 1), ("test:failed", 1)]));
+    tells(&server, "last", &[("test:started", 1), ("test:failed", 1)]).await;
     // Its guard ended what it had started.
     wait_until("nothing is left running", async || !fleet.suites().into_iter().any(runs)).await;
 }
@@ -199,6 +212,8 @@ async fn a_worker_that_is_paused_past_its_lease_and_goes_on_is_refused() {
     let other = fleet.worker("v");
     let done = server.wait_for_job(&job, "completed").await;
     assert_eq!((&done["attempt"], &done["workerId"]), (&2.into(), &other.id.as_str().into()));
+    let life = [("test:started", 1), ("test:failed", 1), ("test:started", 2), ("test:completed", 2)];
+    tells(&server, "t", &life).await;
     let before = server.history("test-progress-t").await;
     paused.signal(Signal::CONT);
     // It learns of it, stops what it ran, and is of use again.
@@ -276,7 +291,7 @@ async fn redis_may_be_killed_and_started_again_while_jobs_run() {
     for (job, test) in &jobs {
         let done = server.wait_for_job(job, "completed").await;
         assert_eq!(done["attempt"], 1, "{test} was run once");
-        assert_eq!(story(&server, test).await, steps(&[("test:started", 1), ("test:completed", 1)]));
+        tells(&server, test, &[("test:started", 1), ("test:completed", 1)]).await;
     }
     assert_eq!(fleet.suites().len(), 4);
 }
@@ -296,7 +311,7 @@ async fn a_redis_that_comes_back_empty_is_complained_of_and_worked_with() {
     wait_until("what nobody knows of is stopped", async || !runs(fleet.suites()[0])).await;
     let next = server.submit_suite("quick", "next").await;
     server.wait_for_job(&next, "completed").await;
-    assert_eq!(story(&server, "next").await, steps(&[("test:started", 1), ("test:completed", 1)]));
+    tells(&server, "next", &[("test:started", 1), ("test:completed", 1)]).await;
 }
 
 #[test]
