@@ -5,6 +5,9 @@
 //! whether a device *confirmed* that it has it.
 
 pub mod embedded;
+mod news;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -125,6 +128,8 @@ pub struct Receipt {
     pub position: Position,
     /// It was written as it came, not later from history.
     pub live: bool,
+    /// Names the device that took it: its connection, or what that became by an acknowledgement.
+    pub taker: Arc<str>,
 }
 
 /// Why the inbox did not do what it was asked. Nothing was changed, unless said otherwise.
