@@ -4,7 +4,7 @@
 
 mod broker;
 mod inbox;
-mod presence;
+pub(crate) mod presence;
 mod queue;
 mod sync;
 
@@ -24,6 +24,8 @@ use tidings::publish::Publisher;
 use tidings::queue::Queue;
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
 use tidings::store::{OpenError, Store, Synchronous};
+use tidings::sync::SyncState;
+use tidings::sync::embedded::EmbeddedSync;
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
@@ -43,6 +45,9 @@ pub(crate) trait Backend: Send + Sync {
     /// The inboxes of `node`, whose entries are kept for `retention`.
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox>;
 
+    /// The places of devices in the channels of `node`, kept for `retention`.
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState>;
+
     /// Who is connected to `node`; nobody yet.
     fn presence(&self, node: &Node) -> Arc<dyn Presence>;
 }
@@ -55,6 +60,7 @@ pub(crate) struct Node {
     pub(crate) heard: Arc<Recorder>,
     pub(crate) rules: Arc<Rules>,
     store: Store,
+    redis: Option<tidings::redis::Redis>,
     tasks: Tasks,
     // Ends the tasks of a node that is dropped: they would keep its store open.
     _end: DropGuard,
@@ -111,15 +117,62 @@ impl Backend for Embedded {
         let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
         let tasks = Tasks::new();
         let _end = tasks.stopping().clone().drop_guard();
-        Node { broker, queue, publisher, heard, rules, store, tasks, _end }
+        Node { broker, queue, publisher, heard, rules, store, redis: None, tasks, _end }
     }
 
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
         Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
     }
 
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
+        Arc::new(EmbeddedSync::new(node.store.clone(), retention))
+    }
+
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {
         EmbeddedPresence::start(node.broker.clone(), node.rules.clone(), &node.tasks)
+    }
+}
+
+/// Presence in Redis, beside an embedded store.
+pub(crate) struct OnRedis(Embedded, String);
+
+impl OnRedis {
+    pub(crate) fn new() -> Self {
+        Self(Embedded::new(), crate::support::redis::shared_url())
+    }
+}
+
+#[async_trait]
+impl Backend for OnRedis {
+    async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
+        let mut node = self.0.open(rules, options).await;
+        let url = tidings::redis::RedisUrl::parse(&self.1).expect("a URL");
+        let redis = tidings::redis::Redis::connect(tidings::redis::RedisOptions::new(url), &node.tasks);
+        node.redis = Some(redis.await.expect("Redis"));
+        node
+    }
+
+    fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
+        self.0.inbox(node, retention)
+    }
+
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
+        self.0.sync(node, retention)
+    }
+
+    fn presence(&self, node: &Node) -> Arc<dyn Presence> {
+        let options = tidings::presence::redis::PresenceOptions {
+            node: "one".to_owned(),
+            lease: Duration::from_secs(2),
+        };
+        let redis = node.redis.clone().expect("Redis");
+        tidings::presence::redis::RedisPresence::start(
+            redis,
+            node.broker.clone(),
+            node.rules.clone(),
+            options,
+            &node.tasks,
+        )
     }
 }
 
