@@ -31,7 +31,7 @@ use crate::config::channels::Rules;
 use crate::fault::{Cause, Fault};
 use crate::metrics;
 use crate::model::{ChannelName, UserId};
-use crate::redis::{Redis, RedisFault};
+use crate::redis::{Redis, RedisFault, Status};
 use crate::tasks::Tasks;
 
 /// How long a question waits for what this node has to say.
@@ -109,6 +109,9 @@ impl RedisPresence {
     /// Waits until Redis knows what holds here now.
     async fn said(&self) -> Result<(), Fault> {
         let generation = self.shared.journal().generation();
+        if let Status::Down(fault) = &*self.shared.users.redis().status().borrow() {
+            return Err(fault.clone().into());
+        }
         let mut written = self.written.clone();
         let saying = written.wait_for(|written| *written >= generation);
         match tokio::time::timeout(SAYING, saying).await {

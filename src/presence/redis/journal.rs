@@ -13,8 +13,9 @@ use crate::model::{ChannelName, UserId, now_ms};
 
 /// So many connections may be unwritten; beyond, all are written anew.
 const UNWRITTEN: usize = 65_536;
-/// How many changes, connections and places go into one batch.
-const BATCH: usize = 1024;
+/// How many changes, users, rooms, places and connections go into one batch at most, each: others wait for Redis no
+/// longer than these take.
+const BATCH: usize = 256;
 
 /// The table of this node, and what of it is not written yet.
 #[derive(Debug, Default)]

@@ -1,12 +1,12 @@
 //! Leases: this node says that it lives, and takes out nodes that do not.
 //!
-//! A node whose lease has run out is given half a lease more, which this process has to see pass: after Redis itself
-//! was away nobody has a lease for a moment. Whoever is taken out although it lives finds that its incarnation counts
-//! no more, and begins a new one.
+//! A node whose lease has run out is given half a lease more, which this process has to see pass. After Redis itself
+//! was away nobody has a lease, and some come back later than others: then nobody is taken out for a while. Whoever is
+//! taken out although it lives finds that its incarnation counts no more, and begins a new one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::redis::cmd;
 
@@ -16,28 +16,41 @@ use crate::redis::RedisFault;
 
 /// How many rooms one script removes at most.
 const ROOMS: usize = 500;
+/// How much longer than a lease nodes may take to come back after Redis was away.
+const COMING_BACK: Duration = Duration::from_secs(5);
 
 /// Renews the lease of this node, and watches those of the others.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(shared.lease / 6);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut absent = HashMap::new();
+    let mut status = shared.users.redis().status();
+    let (mut absent, mut mercy) = (HashMap::new(), None);
     loop {
         ticks.tick().await;
         let looked = async {
             shared.renew().await?;
-            look(&shared, &mut absent).await
+            look(&shared, &mut absent, mercy).await
         };
-        if let Err(error) = looked.await {
-            tracing::debug!(%error, "the leases of the nodes could not be looked at");
+        let looked = looked.await;
+        if looked.is_err() || status.has_changed().unwrap_or(false) {
+            status.mark_unchanged();
             absent.clear();
+            mercy = Some(Instant::now() + shared.lease + COMING_BACK);
+        }
+        if let Err(error) = looked {
+            tracing::debug!(%error, "the leases of the nodes could not be looked at");
         }
         // What a dead node left to be told, too.
         shared.untold.notify_one();
     }
 }
 
-async fn look(shared: &Shared, absent: &mut HashMap<String, Instant>) -> Result<(), RedisFault> {
+/// Looks for nodes without a lease; before the end of `mercy` nobody is taken out.
+async fn look(
+    shared: &Shared,
+    absent: &mut HashMap<String, Instant>,
+    mercy: Option<Instant>,
+) -> Result<(), RedisFault> {
     let redis = shared.users.redis();
     let mut seen = HashMap::new();
     for names in [&shared.users, &shared.rooms] {
@@ -59,7 +72,8 @@ async fn look(shared: &Shared, absent: &mut HashMap<String, Instant>) -> Result<
             continue;
         }
         let since = *absent.entry(node.clone()).or_insert_with(Instant::now);
-        if since.elapsed() >= shared.lease / 2 {
+        let now = Instant::now();
+        if now.duration_since(since) >= shared.lease / 2 && mercy.is_none_or(|mercy| mercy <= now) {
             incarnations.sort_unstable();
             incarnations.dedup();
             tracing::warn!(node, "a node has not been heard of; whoever was there has left");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel as channel_of};
 use std::time::{Duration, Instant};
 
 use tidings::broker::Broker;
@@ -49,9 +50,11 @@ impl Node {
         self.runtime.take().expect("it runs").shutdown_background();
     }
 
-    /// SIGSTOP, and after a while SIGCONT.
-    fn pause(&self, how_long: Duration) {
-        self.runtime.as_ref().expect("it runs").spawn(async move { std::thread::sleep(how_long) });
+    /// SIGSTOP, and SIGCONT when what this returns is dropped.
+    fn pause(&self) -> Sender<()> {
+        let (paused, until) = channel_of();
+        self.runtime.as_ref().expect("it runs").spawn(async move { drop(until.recv()) });
+        paused
     }
 
     /// SIGTERM.
@@ -216,17 +219,39 @@ async fn those_of_a_node_that_stops_in_good_order_have_left_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_again_under_its_name_takes_its_own_past_out() {
+    let world = World::new(shared_url()).await;
+    let (one, two) = (world.node("one").await, world.node("two").await);
+    for n in 0..300 {
+        one.presence.arrive(arrival(&format!("a{n}"), Some(&format!("user{n}")), Arc::default()));
+        one.presence.enter(&format!("a{n}"), &channel(&format!("plain-{n}")));
+    }
+    assert_eq!(counts(&one).await, Counts { connections: 300, users: 300, rooms: 300 });
+    one.kill();
+    let one = world.node("one").await;
+    arrive(&*one.presence, "b", "user0");
+    assert_eq!(counts(&one).await, Counts { connections: 1, users: 1, rooms: 0 });
+    assert_eq!(connections(&two).await, [("b".to_owned(), "one".to_owned())]);
+    assert_eq!(two.presence.room(&channel("plain-7")).await.expect("an answer").connections, 0);
+    wait_until("all is told", async || world.told().await.len() >= 601).await;
+    let told = world.told().await;
+    let of_the_first: Vec<_> = told.iter().filter(|told| told.0 == "user0").cloned().collect();
+    assert_eq!(of_the_first, [online("user0"), offline("user0"), online("user0")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_taken_for_dead_comes_back_with_what_it_has() {
     let world = World::new(shared_url()).await;
     let (one, two) = (world.node("one").await, world.node("two").await);
     arrive(&*one.presence, "a", "ann");
     one.presence.enter("a", &room());
     world.wait_for_told(&[online("ann")]).await;
-    one.pause(LEASE * 3);
+    let paused = one.pause();
     world.wait_for_told(&[online("ann"), offline("ann")]).await;
     assert_eq!(counts(&two).await, Counts::default());
     // While nobody knows of it, it goes on: what comes and goes meanwhile is told after its return.
     arrive(&*one.presence, "b", "bob");
+    drop(paused);
     wait_until("it is back", async || world.told().await.len() >= 4).await;
     let mut told = world.told().await;
     told[2..].sort();
@@ -242,6 +267,7 @@ async fn what_redis_lost_is_written_again() {
     let (one, two) = (world.node("one").await, world.node("two").await);
     arrive(&*one.presence, "a", "ann");
     one.presence.enter("a", &room());
+    counts(&one).await;
     arrive(&*two.presence, "b", "bob");
     world.wait_for_told(&[online("ann"), online("bob")]).await;
     server.kill();
@@ -265,6 +291,7 @@ async fn nobody_leaves_because_redis_was_away() {
     let world = World::new(server.url()).await;
     let (one, two) = (world.node("one").await, world.node("two").await);
     arrive(&*one.presence, "a", "ann");
+    counts(&one).await;
     arrive(&*two.presence, "b", "bob");
     world.wait_for_told(&[online("ann"), online("bob")]).await;
     counts(&one).await;
@@ -288,9 +315,10 @@ async fn nobody_leaves_because_redis_was_away() {
     let cid = [online("cid"), offline("cid")];
     let ann = [online("ann"), offline("ann"), online("ann")];
     wait_until("all is told", async || world.told().await.len() >= 6).await;
-    // And for a while nobody changes.
+    // And for a while nobody changes: longer than anybody is given to come back.
     let settled = Instant::now();
-    wait_until("two leases pass", async || settled.elapsed() > 2 * LEASE).await;
+    let given = 2 * LEASE + Duration::from_secs(5);
+    wait_until("nobody is waited for", async || settled.elapsed() > given).await;
     let told = world.told().await;
     let of = |name: &str| told.iter().filter(|told| told.0 == name).cloned().collect::<Vec<_>>();
     assert_eq!((of("ann"), of("bob"), of("cid")), (ann.to_vec(), vec![online("bob")], cid.to_vec()));
