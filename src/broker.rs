@@ -1,10 +1,11 @@
 //! The broker: appends messages to channels, keeps their history, and tells of each one live.
 //!
-//! This file holds the promises; [`embedded`] keeps them on one machine. The live side is turned round: the
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`mod@redis`] on many. The live side is turned round: the
 //! broker calls a [`LiveSink`] that a higher layer hands in, so that the dependency still points downwards.
 
 pub mod append;
 pub mod embedded;
+pub mod redis;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -126,8 +127,10 @@ pub struct TestPage {
 ///
 /// - Offsets of a channel start at 1 and rise by exactly one per message within an epoch; a channel's epoch
 ///   exists, and is stored, before its first message.
-/// - An append is answered after it is durable, and after it was handed to the [`LiveSink`].
-/// - The sink hears every message of a channel once and in offset order.
+/// - An append is answered after it is durable, and, where its channel is followed here, after it was handed to the
+///   [`LiveSink`]; while the live side of a store on other machines is away, without waiting for that.
+/// - The sink hears every message of a channel that is followed ([`Broker::follow`]) once and in offset order, whoever
+///   appended it; where that cannot be done it hears a [`LiveSink::reset`]. It may hear of other channels, too.
 /// - A message id that the channel's history knows is not appended again.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
@@ -139,6 +142,13 @@ pub trait Broker: Send + Sync + 'static {
         &self,
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError>;
+
+    /// Has the [`LiveSink`] hear what is appended to `channel` from now on: of everything that [`Broker::top`] does
+    /// not show when it is asked afterwards. Following twice is following once.
+    async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError>;
+
+    /// Nobody listens to `channel` here any more; the sink may go on hearing of it for a while.
+    fn unfollow(&self, channel: &ChannelName);
 
     /// The end of `channel`, which gets its epoch now if it never had one.
     async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError>;
@@ -171,4 +181,8 @@ pub trait LiveSink: Send + Sync + 'static {
     /// Called in commit order, and in offset order within a channel. It may wait for a short while, which
     /// holds publishers back, but not for the broker itself.
     fn published(&self, messages: Vec<Arc<Published>>);
+
+    /// What comes next in `channel` does not continue what was told of it: it starts after `top`. Called in order with
+    /// [`LiveSink::published`], and may wait like it.
+    fn reset(&self, channel: &ChannelName, top: Top);
 }

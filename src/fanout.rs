@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use connection::{Connection, ConnectionId, Frame, SendError, Transport};
 pub use join::{JoinAck, JoinError, JoinRequest, Joined, Since};
 
-use crate::broker::{Broker, LiveSink};
+use crate::broker::{Broker, LiveSink, Top};
 use crate::config::channels::Rules;
 use crate::model::{ChannelName, Position, Published};
 use crate::tasks::Tasks;
@@ -60,7 +60,10 @@ impl Fanout {
         let owners = (0..width.max(1))
             .map(|n| {
                 let (commands, queue) = mpsc::channel(OWNER_QUEUE);
-                tasks.spawn(format!("channel-owner-{n}"), Owner::new(rules.clone()).run(queue));
+                tasks.spawn(
+                    format!("channel-owner-{n}"),
+                    Owner::new(broker.clone(), rules.clone()).run(queue),
+                );
                 commands
             })
             .collect();
@@ -149,5 +152,11 @@ impl LiveSink for Fanout {
                 let _ = owner.blocking_send(Command::Publish(part));
             }
         }
+    }
+
+    fn reset(&self, channel: &ChannelName, top: Top) {
+        let _ = self
+            .owner(channel)
+            .blocking_send(Command::Reset { channel: channel.clone(), top: Box::new(top) });
     }
 }

@@ -9,6 +9,7 @@ pub mod fault;
 mod link;
 pub mod script;
 mod server;
+pub mod subscriber;
 pub mod url;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use connection::Connection;
 pub use fault::RedisFault;
 pub use script::{Call, Script};
 pub use server::Incarnation;
+pub use subscriber::{Heard, Listener, Subscriber};
 pub use url::RedisUrl;
 
 use crate::tasks::Tasks;

@@ -31,6 +31,12 @@ impl Broker for Nowhere {
         Ok(groups.into_iter().map(place).collect())
     }
 
+    async fn follow(&self, _: &ChannelName) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn unfollow(&self, _: &ChannelName) {}
+
     async fn top(&self, _: &ChannelName) -> Result<Top, BrokerError> {
         Ok(Top { position: Position { epoch: self.0.clone(), offset: 0 }, snapshot: None })
     }

@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::json;
 use serde_json::value::to_raw_value;
 
+use super::catch_up::Reset;
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
 use super::tally::Tally;
+use crate::broker::Top;
 use crate::config::channels::Batch;
 use crate::metrics;
-use crate::model::{ChannelName, Position, Published};
+use crate::model::{ChannelName, Position, Published, Snapshot};
 
 /// How many recent messages an owner keeps, so that a join which ends while messages arrive need not read
 /// them from the store.
@@ -43,6 +44,8 @@ struct Subscriber {
 pub(super) struct Channel {
     name: ChannelName,
     window: Batch,
+    // It keeps no history: its gaps show in the offsets, and mean nothing else.
+    lossy: bool,
     last: Option<Position>,
     ring: VecDeque<Arc<Published>>,
     ring_bytes: usize,
@@ -50,9 +53,10 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, window: Batch) -> Self {
+    pub(super) fn new(name: ChannelName, window: Batch, lossy: bool) -> Self {
         metrics::channels(1.0);
-        Self { name, window, last: None, ring: VecDeque::new(), ring_bytes: 0, subscribers: Vec::new() }
+        let (ring, subscribers) = (VecDeque::new(), Vec::new());
+        Self { name, window, lossy, last: None, ring, ring_bytes: 0, subscribers }
     }
 
     /// Adds a subscriber that does not listen yet; one that was there before begins anew.
@@ -97,8 +101,7 @@ impl Channel {
         confirmed: bool,
     ) -> GoLive {
         if confirmed && self.last.as_ref().is_some_and(|last| last.epoch != from.epoch) {
-            let next = Position { epoch: from.epoch.clone(), offset: from.offset + 1 };
-            self.reset("epoch_changed", &next);
+            self.reset("epoch_changed", from, None);
             self.last = Some(from.clone());
         }
         let mut subscribers = self.subscribers.iter_mut();
@@ -137,13 +140,14 @@ impl Channel {
                     run = n + 1;
                     continue;
                 }
-                Some(last) if position.offset > last.offset + 1 => Some("gap"),
+                Some(last) if position.offset > last.offset + 1 && !self.lossy => Some("gap"),
                 _ => None,
             };
             if let Some(reason) = reason {
                 self.hand_out(&messages[run..n]);
                 run = n;
-                self.reset(reason, position);
+                let before = Position { epoch: position.epoch.clone(), offset: position.offset - 1 };
+                self.reset(reason, &before, None);
             }
             self.remember(message);
         }
@@ -178,21 +182,34 @@ impl Channel {
         }
     }
 
-    /// Tells everybody that what comes next, at `position`, does not continue what they had.
-    fn reset(&mut self, reason: &'static str, position: &Position) {
+    /// The same, when the broker says it.
+    pub(super) fn start_over(&mut self, top: &Top) {
+        match &self.last {
+            // A join that read it first has told everybody.
+            Some(last) if last.epoch == top.position.epoch && last.offset >= top.position.offset => return,
+            Some(last) if last.epoch != top.position.epoch => {
+                self.reset("epoch_changed", &top.position, top.snapshot.as_ref());
+            }
+            Some(_) => self.reset("gap", &top.position, top.snapshot.as_ref()),
+            // Nobody listens yet.
+            None => {}
+        }
+        self.last = Some(top.position.clone());
+    }
+
+    /// Tells everybody that what comes next, after `from`, does not continue what they had.
+    fn reset(&mut self, reason: &'static str, from: &Position, snapshot: Option<&Snapshot>) {
         tracing::warn!(channel = %self.name, reason, "the channel's past is not vouched for any more");
         self.ring.clear();
         self.ring_bytes = 0;
-        let before = position.offset - 1;
-        let from = Position { epoch: position.epoch.clone(), offset: before };
-        let notice =
-            json!({ "room": self.name, "reason": reason, "epoch": position.epoch, "offset": before });
-        let Ok(notice) = to_raw_value(&notice) else { return };
+        let Position { epoch, offset } = from.clone();
+        let (room, snapshot) = (self.name.clone(), snapshot.cloned());
+        let Ok(notice) = to_raw_value(&Reset { room, reason, epoch, offset, snapshot }) else { return };
         for subscriber in &mut self.subscribers {
             if subscriber.live_after.is_some() {
                 let Subscriber { connection, membership, .. } = subscriber;
                 connection.reset_live(&self.name, *membership, notice.clone(), from.clone());
-                subscriber.live_after = Some(before);
+                subscriber.live_after = Some(from.offset);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! 1. The owner registers the subscriber, who does not listen yet. From here on the owner remembers what is
 //!    published.
-//! 2. The top of the channel, and the snapshot that belongs to it, are read from the store.
+//! 2. The broker is asked to tell of the channel. Then the top of the channel, and the snapshot that belongs to it, are read from the store.
 //! 3. The acknowledgement goes out; it names that top.
 //! 4. What the receiver missed is read from history, page by page, and handed to its outbox.
 //! 5. The owner lets the subscriber listen from there on, adding what it remembers of the meantime; if that is
@@ -106,7 +106,11 @@ impl Fanout {
         let JoinRequest { channel, batch, .. } = &request;
         let membership = self.subscribe(channel, connection, *batch).await;
         let channel = channel.clone();
-        match self.plan(&request).await {
+        let planned = match self.broker.follow(&channel).await {
+            Ok(()) => self.plan(&request).await,
+            Err(error) => Err(error),
+        };
+        match planned {
             Ok(Plan { ack, cursor, survey, reset }) => {
                 connection.set_written(&channel, membership, cursor.clone());
                 Ok(Joined { ack, channel, membership, cursor, survey, reset })

@@ -9,6 +9,7 @@ use super::channel::Channel;
 pub(super) use super::channel::GoLive;
 use super::connection::{Connection, ConnectionId};
 use super::outbox::Membership;
+use crate::broker::{Broker, Top};
 use crate::config::channels::{Batch, Rules};
 use crate::model::{ChannelName, Position, Published};
 
@@ -22,6 +23,8 @@ const TOGETHER: usize = 256;
 pub(super) enum Command {
     /// Messages were appended.
     Publish(Vec<Arc<Published>>),
+    /// What comes in a channel does not continue what was there.
+    Reset { channel: ChannelName, top: Box<Top> },
     /// Add a subscriber that does not listen yet.
     Subscribe {
         channel: ChannelName,
@@ -43,15 +46,15 @@ pub(super) enum Command {
 }
 
 /// The owner of some channels.
-#[derive(Debug)]
 pub(super) struct Owner {
+    broker: Arc<dyn Broker>,
     rules: Arc<Rules>,
     channels: HashMap<ChannelName, Channel>,
 }
 
 impl Owner {
-    pub(super) fn new(rules: Arc<Rules>) -> Self {
-        Self { rules, channels: HashMap::new() }
+    pub(super) fn new(broker: Arc<dyn Broker>, rules: Arc<Rules>) -> Self {
+        Self { broker, rules, channels: HashMap::new() }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
@@ -78,10 +81,15 @@ impl Owner {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Publish(messages) => self.publish(messages),
+            Command::Reset { channel, top } => {
+                if let Some(found) = self.channels.get_mut(&channel) {
+                    found.start_over(&top);
+                }
+            }
             Command::Subscribe { channel, connection, membership, done } => {
-                let window = self.window(&channel);
+                let (window, lossy) = (self.window(&channel), self.is_lossy(&channel));
                 let name = channel.clone();
-                let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window));
+                let entry = self.channels.entry(channel).or_insert_with(|| Channel::new(name, window, lossy));
                 entry.subscribe(connection, membership);
                 // Whoever asked may be gone; its disconnect removes the subscriber.
                 let _ = done.send(());
@@ -98,6 +106,8 @@ impl Owner {
                     found.unsubscribe(connection);
                     if found.is_empty() {
                         self.channels.remove(&channel);
+                        // A join subscribes here before it has the channel followed, so none is forgotten.
+                        self.broker.unfollow(&channel);
                     }
                 }
                 let _ = done.send(());
@@ -121,6 +131,11 @@ impl Owner {
                 channel.publish(run);
             }
         }
+    }
+
+    /// Whether the channel keeps no history, and so is lossy by declaration.
+    fn is_lossy(&self, channel: &ChannelName) -> bool {
+        self.rules.resolve(channel.as_str()).is_some_and(|resolved| resolved.namespace.history.size == 0)
     }
 
     fn window(&self, channel: &ChannelName) -> Batch {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection};
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use ::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
-    IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture,
-    TlsMode, Value, cmd,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
+    RedisFuture, TlsMode, Value, cmd,
 };
 
 use super::server::{Incarnation, Info};
@@ -75,7 +75,9 @@ impl Connection {
     pub(super) async fn dial(options: &RedisOptions) -> Result<(Self, Incarnation), RedisFault> {
         let dialing = async {
             let mut connection = match options.url.topology() {
-                Topology::Cluster => Self::Cluster(cluster(options).await?),
+                Topology::Cluster => {
+                    Self::Cluster(cluster(options, None::<fn(PushInfo) -> Result<(), ()>>).await?)
+                }
                 _ => Self::Single(single(options, configuration(options)).await?),
             };
             let text = connection.info().await?;
@@ -110,7 +112,7 @@ impl Connection {
 }
 
 /// How connections for commands are made.
-fn configuration(options: &RedisOptions) -> AsyncConnectionConfig {
+pub(super) fn configuration(options: &RedisOptions) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(options.response))
@@ -149,7 +151,11 @@ async fn sentinel(url: &RedisUrl, primary: &str) -> Result<Client, RedisError> {
     builder.build()?.async_get_client().await
 }
 
-async fn cluster(options: &RedisOptions) -> Result<ClusterConnection, RedisFault> {
+/// Connects to a cluster; what it says by itself goes to `push`.
+pub(super) async fn cluster(
+    options: &RedisOptions,
+    push: Option<impl AsyncPushSender>,
+) -> Result<ClusterConnection, RedisFault> {
     let url = &options.url;
     let nodes: Vec<_> = addresses(url).into_iter().map(|address| node(url, address)).collect();
     let mut builder = ClusterClient::builder(nodes)
@@ -157,6 +163,9 @@ async fn cluster(options: &RedisOptions) -> Result<ClusterConnection, RedisFault
         .connection_timeout(CONNECT)
         .response_timeout(options.response)
         .overall_response_timeout(Some(options.response));
+    if let Some(push) = push {
+        builder = builder.push_sender(push);
+    }
     if url.tls() {
         builder = builder.tls(TlsMode::Secure);
     }

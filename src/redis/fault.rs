@@ -75,7 +75,9 @@ impl RedisFault {
         }
     }
 
-    pub(super) fn unreadable(error: &ParsingError) -> Self {
+    /// An answer that is not of the shape that was asked for.
+    #[must_use]
+    pub fn unreadable(error: &ParsingError) -> Self {
         Self::Broken(format!("an answer of an unexpected shape: {error}"))
     }
 

@@ -17,7 +17,7 @@ use crate::metrics;
 use crate::tasks::Tasks;
 
 /// The pause between two looks at a connection that works.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The pause after the first failed try; it doubles with each one.
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
 /// The longest pause.

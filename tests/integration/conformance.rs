@@ -8,6 +8,7 @@ pub(crate) mod presence;
 mod queue;
 mod sync;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,21 +16,26 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tidings::broker::Broker;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
+use tidings::broker::redis::RedisBroker;
 use tidings::config::channels::Rules;
 use tidings::inbox::Inbox;
 use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::presence::Presence;
 use tidings::presence::embedded::EmbeddedPresence;
+use tidings::presence::redis::{PresenceOptions, RedisPresence};
 use tidings::publish::Publisher;
 use tidings::queue::Queue;
 use tidings::queue::embedded::{EmbeddedQueue, QueueOptions};
+use tidings::redis::Redis;
 use tidings::store::{OpenError, Store, Synchronous};
 use tidings::sync::SyncState;
 use tidings::sync::embedded::EmbeddedSync;
+use tidings::sync::redis::RedisSync;
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
-use crate::support::{DEADLINE, Recorder, rules};
+use crate::support::redis::{connect, shared_url};
+use crate::support::{DEADLINE, Recorder, channel, rules};
 
 /// Something that keeps channels and jobs, and can be left and entered again.
 #[async_trait]
@@ -59,14 +65,25 @@ pub(crate) struct Node {
     pub(crate) publisher: Publisher,
     pub(crate) heard: Arc<Recorder>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) tasks: Tasks,
     store: Store,
-    redis: Option<tidings::redis::Redis>,
-    tasks: Tasks,
+    redis: Option<Redis>,
     // Ends the tasks of a node that is dropped: they would keep its store open.
     _end: DropGuard,
 }
 
 impl Node {
+    /// Has its sink hear of these channels.
+    pub(crate) async fn follow(&self, names: &[&str]) {
+        for name in names {
+            self.broker.follow(&channel(name)).await.expect("a channel is followed");
+        }
+    }
+
+    fn redis(&self) -> Redis {
+        self.redis.clone().expect("a node on Redis")
+    }
+
     /// Leaves in good order. A node that is dropped instead leaves in none.
     pub(crate) async fn stop(self) {
         assert!(self.tasks.stop(DEADLINE).await, "the node's tasks end");
@@ -98,17 +115,7 @@ impl Embedded {
 #[async_trait]
 impl Backend for Embedded {
     async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
-        let began = Instant::now();
-        let store = loop {
-            match Store::open(self.0.path(), Synchronous::Normal) {
-                Ok(store) => break store,
-                // Whoever had it before may still be on the way out.
-                Err(OpenError::InUse { .. }) if began.elapsed() < DEADLINE => {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(error) => panic!("the store cannot be opened: {error}"),
-            }
-        };
+        let store = open_store(self.0.path()).await;
         let (live, heard) = (Live::default(), Arc::new(Recorder::default()));
         live.connect(heard.clone());
         let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
@@ -133,52 +140,76 @@ impl Backend for Embedded {
     }
 }
 
-/// Presence in Redis, beside an embedded store.
-pub(crate) struct OnRedis(Embedded, String);
+/// The store in a directory.
+async fn open_store(dir: &Path) -> Store {
+    let began = Instant::now();
+    loop {
+        match Store::open(dir, Synchronous::Normal) {
+            Ok(store) => return store,
+            // Whoever had it before may still be on the way out.
+            Err(OpenError::InUse { .. }) if began.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("the store cannot be opened: {error}"),
+        }
+    }
+}
+
+/// Redis, under a prefix of its own. What has no back end there yet is embedded.
+pub(crate) struct OnRedis {
+    url: String,
+    rest: TempDir,
+}
 
 impl OnRedis {
     pub(crate) fn new() -> Self {
-        Self(Embedded::new(), crate::support::redis::shared_url())
+        Self { url: shared_url(), rest: TempDir::new().expect("a temporary directory") }
     }
 }
 
 #[async_trait]
 impl Backend for OnRedis {
     async fn open(&self, rules: Arc<Rules>, options: QueueOptions) -> Node {
-        let mut node = self.0.open(rules, options).await;
-        let url = tidings::redis::RedisUrl::parse(&self.1).expect("a URL");
-        let redis = tidings::redis::Redis::connect(tidings::redis::RedisOptions::new(url), &node.tasks);
-        node.redis = Some(redis.await.expect("Redis"));
-        node
+        let (redis, tasks) = connect(&self.url).await;
+        let heard = Arc::new(Recorder::default());
+        let broker = Arc::new(RedisBroker::start(redis.clone(), rules.clone(), &tasks));
+        broker.connect(heard.clone());
+        let store = open_store(self.rest.path()).await;
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), Live::default(), options);
+        let queue = Arc::new(queue.await.expect("the queue opens"));
+        let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
+        let _end = tasks.stopping().clone().drop_guard();
+        Node { broker, queue, publisher, heard, rules, store, redis: Some(redis), tasks, _end }
     }
 
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
-        self.0.inbox(node, retention)
+        Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
     }
 
     fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
-        self.0.sync(node, retention)
+        Arc::new(RedisSync::new(node.redis(), retention))
     }
 
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {
-        let options = tidings::presence::redis::PresenceOptions {
-            node: "one".to_owned(),
-            lease: Duration::from_secs(2),
-        };
-        let redis = node.redis.clone().expect("Redis");
-        tidings::presence::redis::RedisPresence::start(
-            redis,
-            node.broker.clone(),
-            node.rules.clone(),
-            options,
-            &node.tasks,
-        )
+        let options = PresenceOptions { node: "one".to_owned(), lease: Duration::from_secs(10) };
+        RedisPresence::start(node.redis(), node.broker.clone(), node.rules.clone(), options, &node.tasks)
     }
 }
 
-/// Makes a test for every back end of every promise that is named.
+/// Makes a test for every back end of every promise that is named; `embedded only:` where there is no other yet.
 macro_rules! for_each_backend {
     ($($promise:ident),+ $(,)?) => {
+        for_each_backend!(embedded only: $($promise),+);
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(&crate::conformance::OnRedis::new()).await;
+                }
+            )+
+        }
+    };
+    (embedded only: $($promise:ident),+ $(,)?) => {
         mod embedded {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! What several subjects need: waiting with a deadline, a sink that remembers, and the channels of the tests.
 
+pub(crate) mod proxy;
 pub(crate) mod redis;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tidings::broker::append::{Append, Draft};
-use tidings::broker::{AppendGroup, Broker, LiveSink, PageLimit};
+use tidings::broker::{AppendGroup, Broker, LiveSink, PageLimit, Top};
 use tidings::config::channels::{BUILTIN, Rules};
 use tidings::model::{ChannelName, EventName, Incoming, MessageId, Published, now_ms};
 
@@ -75,11 +76,15 @@ pub(crate) fn seed() -> u64 {
 
 /// A live sink that remembers everything.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Vec<Arc<Published>>>);
+pub(crate) struct Recorder(Mutex<Vec<Arc<Published>>>, Mutex<Vec<(ChannelName, Top)>>);
 
 impl LiveSink for Recorder {
     fn published(&self, messages: Vec<Arc<Published>>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(messages);
+    }
+
+    fn reset(&self, channel: &ChannelName, top: Top) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push((channel.clone(), top));
     }
 }
 
@@ -87,6 +92,12 @@ impl Recorder {
     /// What was heard so far.
     pub(crate) fn all(&self) -> Vec<Arc<Published>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where a channel was said to go on without continuing what was heard.
+    pub(crate) fn resets(&self, channel: &str) -> Vec<Top> {
+        let all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(name, _)| name.as_str() == channel).map(|(_, top)| top.clone()).collect()
     }
 
     /// What was heard so far of one channel: offsets and ids.

@@ -12,21 +12,7 @@ use super::Node;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::{channel, read, seed, wait_until};
 
-macro_rules! promises {
-    ($($promise:ident),+ $(,)?) => {
-        for_each_backend!($($promise),+);
-        mod redis {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $promise() {
-                    super::$promise(&crate::conformance::OnRedis::new()).await;
-                }
-            )+
-        }
-    };
-}
-
-promises!(
+for_each_backend!(
     the_first_device_and_the_last_one_are_told_of_and_those_between_are_not,
     each_change_is_told_once_and_in_order_however_they_cross,
     the_count_is_right_whichever_of_the_old_and_the_new_connection_is_first,
@@ -56,6 +42,14 @@ impl Line for Thread {
     fn transport(&self) -> Option<&'static str> {
         Some("polling")
     }
+}
+
+/// A node that hears of who comes and goes.
+async fn start(backend: &dyn Backend) -> (Node, Arc<dyn Presence>) {
+    let node = backend.start().await;
+    node.follow(&["user-presence"]).await;
+    let presence = backend.presence(&node);
+    (node, presence)
 }
 
 pub(crate) fn user(name: &str) -> UserId {
@@ -111,8 +105,7 @@ pub(crate) fn offline(name: &str) -> (String, String, u64) {
 }
 
 async fn the_first_device_and_the_last_one_are_told_of_and_those_between_are_not(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "b", "ann");
     presence.arrive(arrival("nobody", None, Arc::default()));
@@ -126,8 +119,7 @@ async fn the_first_device_and_the_last_one_are_told_of_and_those_between_are_not
 }
 
 async fn each_change_is_told_once_and_in_order_however_they_cross(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     let seed = seed();
     let devices = (0..8).map(|device| {
         let presence = presence.clone();
@@ -160,8 +152,7 @@ async fn each_change_is_told_once_and_in_order_however_they_cross(backend: &dyn 
 }
 
 async fn the_count_is_right_whichever_of_the_old_and_the_new_connection_is_first(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     arrive(&*presence, "old", "ann");
     arrive(&*presence, "new", "ann");
     presence.depart("old");
@@ -179,8 +170,7 @@ async fn the_count_is_right_whichever_of_the_old_and_the_new_connection_is_first
 }
 
 async fn a_connection_counts_once_and_goes_once(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "b", "ann");
@@ -194,8 +184,7 @@ async fn a_connection_counts_once_and_goes_once(backend: &dyn Backend) {
 }
 
 async fn rooms_know_who_is_in_them(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     for (connection, name) in [("a", Some("bob")), ("b", Some("ann")), ("c", Some("ann")), ("d", None)] {
         presence.arrive(arrival(connection, name, Arc::default()));
         presence.enter(connection, &channel("plain-1"));
@@ -214,8 +203,7 @@ async fn rooms_know_who_is_in_them(backend: &dyn Backend) {
 }
 
 async fn lists_are_paged_by_name(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     let mut names = BTreeSet::new();
     for n in 0..10 {
         arrive(&*presence, &format!("c{n}"), &format!("u{n}"));
@@ -240,8 +228,7 @@ async fn lists_are_paged_by_name(backend: &dyn Backend) {
 }
 
 async fn an_ended_connection_counts_no_more_and_its_line_is_ended_once(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     let line = Arc::new(Thread::default());
     presence.arrive(arrival("a", Some("ann"), line.clone()));
     presence.enter("a", &channel("plain-1"));
@@ -253,8 +240,7 @@ async fn an_ended_connection_counts_no_more_and_its_line_is_ended_once(backend: 
 }
 
 async fn only_dead_connections_are_cleaned_up(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     for n in 0..6 {
         let line = Arc::new(Thread { dead: n % 2 == 0, ..Thread::default() });
         presence.arrive(arrival(&format!("c{n}"), None, line));
@@ -267,16 +253,14 @@ async fn only_dead_connections_are_cleaned_up(backend: &dyn Backend) {
 }
 
 async fn those_who_were_online_before_a_restart_are_told_to_have_left(backend: &dyn Backend) {
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "b", "bob");
     presence.depart("b");
     wait_for_told(&node, 3).await;
     drop((presence, node));
 
-    let node = backend.start().await;
-    let presence = backend.presence(&node);
+    let (node, presence) = start(backend).await;
     arrive(&*presence, "c", "ann");
     // Whoever told it: a node on its way out, or the next one.
     let mut all = Vec::new();

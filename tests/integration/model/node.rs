@@ -8,12 +8,12 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tidings::broker::append::{Append, Draft, Fold};
 use tidings::broker::embedded::{EmbeddedBroker, Live};
-use tidings::broker::{AppendGroup, Broker, LiveSink};
+use tidings::broker::{AppendGroup, Broker, LiveSink, Top};
 use tidings::config::channels::Rules;
 use tidings::fanout::Fanout;
 use tidings::model::event::TestEvent;
 use tidings::model::test::TestData;
-use tidings::model::{EventName, MessageId, Priority, Published, TestId, now_ms};
+use tidings::model::{ChannelName, EventName, MessageId, Priority, Published, TestId, now_ms};
 use tidings::store::{Store, Synchronous};
 use tidings::sync::embedded::EmbeddedSync;
 use tidings::tasks::Tasks;
@@ -79,6 +79,12 @@ impl LiveSink for Ear {
     fn published(&self, messages: Vec<Arc<Published>>) {
         if let Some(fanout) = self.0.upgrade() {
             fanout.published(messages);
+        }
+    }
+
+    fn reset(&self, channel: &ChannelName, top: Top) {
+        if let Some(fanout) = self.0.upgrade() {
+            fanout.reset(channel, top);
         }
     }
 }

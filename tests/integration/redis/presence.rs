@@ -53,7 +53,9 @@ impl Node {
     /// SIGSTOP, and SIGCONT when what this returns is dropped.
     fn pause(&self) -> Sender<()> {
         let (paused, until) = channel_of();
-        self.runtime.as_ref().expect("it runs").spawn(async move { drop(until.recv()) });
+        self.runtime.as_ref().expect("it runs").spawn(async move {
+            let _ = until.recv();
+        });
         paused
     }
 

@@ -93,10 +93,28 @@ impl RedisServer {
     /// Removes the data of a server that does not run.
     pub(crate) fn forget(&self) {
         assert!(self.child.is_none(), "it still runs");
-        let data = self.dir.path().join("appendonlydir");
-        if data.exists() {
-            std::fs::remove_dir_all(data).expect("the data is removed");
+        if self.data().exists() {
+            std::fs::remove_dir_all(self.data()).expect("the data is removed");
         }
+    }
+
+    /// A copy of the data of a server that does not run.
+    pub(crate) fn save(&self) -> TempDir {
+        assert!(self.child.is_none(), "it still runs");
+        let saved = TempDir::new().expect("a temporary directory");
+        copy_files(&self.data(), saved.path());
+        saved
+    }
+
+    /// Puts a copy in place of the data of a server that does not run.
+    pub(crate) fn set_back(&self, saved: &TempDir) {
+        self.forget();
+        std::fs::create_dir(self.data()).expect("the directory is made");
+        copy_files(saved.path(), &self.data());
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir")
     }
 
     /// SIGKILL.
@@ -136,7 +154,8 @@ impl RedisServer {
         self.dir.path().join("redis.log")
     }
 
-    fn log_text(&self) -> String {
+    /// What it logged so far.
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 }
@@ -147,6 +166,13 @@ impl Drop for RedisServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a file is copied");
     }
 }
 

@@ -25,6 +25,7 @@ for_each_backend!(
 
 async fn offsets_rise_by_one_whoever_appends(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["plain-0", "plain-1", "plain-2"]).await;
     let appenders = (0..8).map(|task| {
         let (broker, rules) = (node.broker.clone(), node.rules.clone());
         tokio::spawn(async move {
@@ -94,6 +95,7 @@ async fn a_known_id_is_not_appended_again(backend: &dyn Backend) {
     node.stop().await;
 
     let node = backend.start().await;
+    node.follow(&["plain-1"]).await;
     let groups = ["b", "c"].map(|id| message(&node.rules, "plain-1", id)).to_vec();
     let again = node.broker.append(groups).await.expect("an append");
     let again: Vec<_> = again.into_iter().map(|a| a.expect("accepted")).collect();
@@ -104,6 +106,7 @@ async fn a_known_id_is_not_appended_again(backend: &dyn Backend) {
 
 async fn one_id_sent_many_times_at_once_is_appended_once(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["plain-1"]).await;
     let senders = (0..40).map(|_| {
         let (broker, group) = (node.broker.clone(), message(&node.rules, "plain-1", "only"));
         tokio::spawn(async move { broker.append(vec![group]).await.expect("an append")[0].clone() })
@@ -137,6 +140,7 @@ async fn an_id_belongs_to_its_channel_alone(backend: &dyn Backend) {
 
 async fn a_group_is_appended_as_a_whole(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["plain-1", "plain-2", "plain-3"]).await;
     let mut group = message(&node.rules, "plain-1", "a");
     group.mirrors =
         vec![message(&node.rules, "plain-2", "a").first, message(&node.rules, "plain-3", "a").first];
@@ -150,6 +154,7 @@ async fn a_group_is_appended_as_a_whole(backend: &dyn Backend) {
 
 async fn a_group_whose_first_message_is_known_or_refused_leaves_nothing(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["test-progress-t", "test-updates"]).await;
     let with_mirror = |id: &str| AppendGroup {
         first: message(&node.rules, "plain-1", "a").first,
         mirrors: vec![append(&node.rules, "plain-2", id, &Value::Null, now_ms())],
@@ -172,6 +177,7 @@ async fn a_group_whose_first_message_is_known_or_refused_leaves_nothing(backend:
 
 async fn the_sink_hears_each_message_once_in_order_and_before_the_answer(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["plain-1"]).await;
     let node = Arc::new(node);
     let appenders = (0..6).map(|task| {
         let node = node.clone();

@@ -128,6 +128,7 @@ async fn readers_see_nothing_older_than_the_ttl(backend: &dyn Backend) {
 
 async fn a_channel_without_history_still_counts(backend: &dyn Backend) {
     let node = backend.start().await;
+    node.follow(&["lossy-1"]).await;
     let before = node.broker.top(&channel("lossy-1")).await.expect("a top").position;
     fill(&node, "lossy-1", 0..5).await;
     assert_eq!(offsets(&node, "lossy-1", 0, ALL).await, (vec![], 6, 5));

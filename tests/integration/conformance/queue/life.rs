@@ -8,7 +8,7 @@ use super::{channels_of, claim, claim_when_due, failed, get, job, log, passed, p
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{history, id_of, read};
 
-for_each_backend!(
+for_each_backend!(embedded only:
     a_life_with_a_retry_is_told_as_the_contract_says,
     a_stress_test_tells_of_its_progress_in_its_own_channel_too,
     a_life_that_ends_before_it_began_is_told,

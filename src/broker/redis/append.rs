@@ -1,0 +1,287 @@
+//! Appending: groups of messages become calls of one script, and its answers become places.
+//!
+//! What a message changes in a snapshot is worked out here, onto the state that was seen last; the script takes it
+//! only if that is still the state. If not it stops and tells the state, and the rest goes again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::core::{APPEND, Core, KEPT, Known, Stored, ms};
+use super::record;
+use crate::broker::append::{Append, AppendGroup, Fold};
+use crate::broker::{AppendError, Appended, BrokerError};
+use crate::fault::Cause;
+use crate::metrics;
+use crate::model::test::Refused;
+use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, TestState, now_ms};
+use crate::redis::Call;
+
+/// How many groups go into one call at most: others wait for no more than that.
+const GROUPS: usize = 64;
+/// How many bytes of messages go into one call, unless a group alone has more.
+const BYTES: usize = 256 * 1024;
+
+/// What became of some groups.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// One per group, in order.
+    pub(super) answers: Vec<Result<Appended, AppendError>>,
+    /// What was appended to channels that are wanted, in order.
+    pub(super) told: Vec<(MessageId, Arc<Published>)>,
+}
+
+/// What the script says: the offsets of the messages, the epochs of the channels, and the snapshot that stopped it.
+type Reply = (Vec<i64>, Vec<String>, i64, String);
+
+/// A change of a snapshot that the script is asked to make.
+struct Planned {
+    channel: ChannelName,
+    before: u64,
+    outcome: Result<(Arc<Snapshot>, bool), Refused>,
+}
+
+/// A channel of a call.
+struct Slot<'a> {
+    /// One of its messages.
+    append: &'a Append,
+    /// How far it was known to be before.
+    known: Option<Known>,
+}
+
+/// One call.
+struct Batch<'a> {
+    groups: &'a [AppendGroup],
+    channels: Vec<Slot<'a>>,
+    places: HashMap<&'a ChannelName, usize>,
+    plans: Vec<Option<Planned>>,
+}
+
+impl Core {
+    /// Appends the groups, in order. `wanted` says of which channels to tell.
+    pub(super) async fn append(
+        &self,
+        groups: &[AppendGroup],
+        wanted: impl Fn(&ChannelName) -> bool,
+    ) -> Result<Outcome, BrokerError> {
+        let mut outcome = Outcome::default();
+        let mut rest = groups;
+        while !rest.is_empty() {
+            let (part, _) = rest.split_at(part_of(rest));
+            let batch = Batch::new(self, part);
+            let reply: Reply = self.redis.call(&batch.call(self)).await?;
+            let done = self.take(&batch, reply, &wanted, &mut outcome).await?;
+            rest = &rest[done..];
+        }
+        Ok(outcome)
+    }
+
+    /// Takes the answer of a call; how many of its groups are done.
+    async fn take(
+        &self,
+        batch: &Batch<'_>,
+        (offsets, epochs, version, text): Reply,
+        wanted: &impl Fn(&ChannelName) -> bool,
+        outcome: &mut Outcome,
+    ) -> Result<usize, BrokerError> {
+        let mut epochs: Vec<Epoch> = epochs.iter().map(|epoch| Epoch::new(epoch)).collect();
+        self.mind_the_tops(batch, &offsets, &mut epochs).await?;
+        let mut offsets = offsets.into_iter();
+        let mut done = 0;
+        for (group, plan) in batch.groups.iter().zip(&batch.plans) {
+            let Some(offset) = offsets.next() else { break };
+            done += 1;
+            let epoch = &epochs[batch.places[&group.first.channel]];
+            let position = |offset: i64| Position { epoch: epoch.clone(), offset: offset.unsigned_abs() };
+            let id = group.first.id.clone();
+            let refusal = plan.as_ref().and_then(|plan| plan.outcome.as_ref().err());
+            match refusal {
+                Some(refused) if offset == 0 => outcome.answers.push(Err(refused.clone().into())),
+                _ => {
+                    let appended = Appended { id, position: position(offset), duplicate: offset < 0 };
+                    outcome.answers.push(Ok(appended));
+                }
+            }
+            if let Some(plan) = plan.as_ref().filter(|_| offset > 0) {
+                self.remember(plan);
+            }
+            outcome.tell(&group.first, epoch, offset, wanted);
+            for mirror in &group.mirrors {
+                let epoch = &epochs[batch.places[&mirror.channel]];
+                outcome.tell(mirror, epoch, offsets.next().unwrap_or(0), wanted);
+            }
+        }
+        if let (Ok(version), Some(Some(plan))) = (u64::try_from(version), batch.plans.get(done)) {
+            let snapshot = if version == 0 { None } else { Some(Arc::new(parse(&text)?)) };
+            self.snapshots.put(plan.channel.clone(), Stored { version, snapshot });
+        }
+        Ok(done)
+    }
+
+    fn remember(&self, plan: &Planned) {
+        if let Ok((snapshot, _)) = &plan.outcome {
+            let stored = Stored { version: plan.before + 1, snapshot: Some(snapshot.clone()) };
+            self.snapshots.put(plan.channel.clone(), stored);
+        }
+    }
+
+    /// Remembers how far the channels are. One that is not further than it was before the call has lost what it had:
+    /// it gets another epoch, before anybody is told of a place that somebody else has had.
+    async fn mind_the_tops(
+        &self,
+        batch: &Batch<'_>,
+        offsets: &[i64],
+        epochs: &mut [Epoch],
+    ) -> Result<(), BrokerError> {
+        let messages =
+            batch.groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors));
+        let mut spans: HashMap<usize, (u64, u64, &MessageId)> = HashMap::new();
+        for (message, offset) in messages.zip(offsets) {
+            if let Ok(offset @ 1..) = u64::try_from(*offset) {
+                let place = batch.places[&message.channel];
+                let span = spans.entry(place).or_insert((offset, offset, &message.id));
+                (span.1, span.2) = (offset, &message.id);
+            }
+        }
+        for (place, (first, last, id)) in spans {
+            let Slot { append, known } = &batch.channels[place];
+            let channel = &append.channel;
+            if let Some(known) = known
+                && known.epoch == epochs[place]
+                && known.offset >= first
+            {
+                (epochs[place], _) = self.check(channel, known).await?;
+            }
+            let now = Known { epoch: epochs[place].clone(), offset: last, id: Some(id.clone()) };
+            // Of answers that cross, the later place counts.
+            let later = |other: &Known| other.epoch == now.epoch && other.offset > now.offset;
+            if !self.tops.get(channel).as_ref().is_some_and(later) {
+                self.tops.put(channel.clone(), now);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn tell(&mut self, append: &Append, epoch: &Epoch, offset: i64, wanted: &impl Fn(&ChannelName) -> bool) {
+        let Ok(offset @ 1..) = u64::try_from(offset) else { return };
+        metrics::published(&append.namespace.name, append.priority);
+        if wanted(&append.channel) {
+            self.told.push((append.id.clone(), record::published(append, epoch, offset)));
+        }
+    }
+}
+
+/// How many groups go into the next call.
+fn part_of(groups: &[AppendGroup]) -> usize {
+    let mut bytes = 0;
+    let fits = |group: &&AppendGroup| {
+        let messages = std::iter::once(&group.first).chain(&group.mirrors);
+        bytes += messages.map(|message| message.open.as_str().len()).sum::<usize>();
+        bytes <= BYTES
+    };
+    groups.iter().take(GROUPS).take_while(fits).count().max(1)
+}
+
+impl<'a> Batch<'a> {
+    fn new(core: &Core, groups: &'a [AppendGroup]) -> Self {
+        let (mut channels, mut places) = (Vec::new(), HashMap::new());
+        for append in groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors)) {
+            places.entry(&append.channel).or_insert_with(|| {
+                channels.push(Slot { append, known: core.tops.get(&append.channel) });
+                channels.len() - 1
+            });
+        }
+        Self { groups, channels, places, plans: plan(core, groups) }
+    }
+
+    fn call(&self, core: &Core) -> Call<'static> {
+        let mut keys = Vec::with_capacity(self.channels.len() * 4 + 1);
+        for slot in &self.channels {
+            keys.extend(["m", "h", "i", "s"].map(|name| core.key(&slot.append.channel, name)));
+        }
+        keys.push(core.index());
+        let mut call = APPEND.call(&keys);
+        call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str()).arg(core.publish());
+        call.arg(self.channels.len()).arg(self.groups.len());
+        for slot in &self.channels {
+            let history = slot.append.namespace.history;
+            call.arg(history.size).arg(ms(history.ttl));
+        }
+        for (group, plan) in self.groups.iter().zip(&self.plans) {
+            self.add(&mut call, &group.first);
+            match plan {
+                None => call.arg("0"),
+                Some(plan) => add_plan(&mut call, plan),
+            };
+            call.arg(group.mirrors.len());
+            for mirror in &group.mirrors {
+                self.add(&mut call, mirror);
+            }
+        }
+        call
+    }
+
+    fn add(&self, call: &mut Call<'_>, append: &Append) {
+        call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
+        call.arg(u8::from(append.fresh)).arg(record::write(append));
+    }
+}
+
+fn add_plan<'c, 's>(call: &'c mut Call<'s>, plan: &Planned) -> &'c mut Call<'s> {
+    match &plan.outcome {
+        Ok((snapshot, indexed)) => {
+            // A struct of strings, numbers and JSON always serialises.
+            let text = serde_json::to_string(&**snapshot).unwrap_or_default();
+            call.arg("write").arg(plan.before).arg(text);
+            call.arg(snapshot.test_id.as_str()).arg(snapshot.state.name()).arg(u8::from(*indexed))
+        }
+        Err(_) => call.arg("refuse").arg(plan.before).arg("").arg("").arg("").arg(0),
+    }
+}
+
+/// Works out what the groups change in snapshots, one after the other.
+fn plan(core: &Core, groups: &[AppendGroup]) -> Vec<Option<Planned>> {
+    let mut states: HashMap<&ChannelName, Stored> = HashMap::new();
+    let mut plans = Vec::with_capacity(groups.len());
+    for group in groups {
+        let Some(fold) = &group.first.fold else {
+            plans.push(None);
+            continue;
+        };
+        let channel = &group.first.channel;
+        let known = states.get(channel).cloned().or_else(|| core.snapshots.get(channel));
+        let Stored { version: before, snapshot } = known.unwrap_or_default();
+        let outcome = folded(snapshot.as_deref(), fold, group.first.timestamp_ms);
+        if let Ok((snapshot, _)) = &outcome {
+            states.insert(channel, Stored { version: before + 1, snapshot: Some(snapshot.clone()) });
+        }
+        plans.push(Some(Planned { channel: channel.clone(), before, outcome }));
+    }
+    plans
+}
+
+/// The state after a message, and whether lists of tests have to know.
+fn folded(
+    before: Option<&Snapshot>,
+    fold: &Fold,
+    timestamp_ms: i64,
+) -> Result<(Arc<Snapshot>, bool), Refused> {
+    let mut snapshot = before.cloned().unwrap_or_else(|| unknown_test(fold));
+    snapshot.admits(fold.event, fold.data.attempt, fold.job_id.as_ref())?;
+    snapshot.fold(fold.event, fold.data.clone(), timestamp_ms)?;
+    let indexed = before.is_none_or(|before| before.state != snapshot.state);
+    Ok((Arc::new(snapshot), indexed))
+}
+
+/// A test that reports from outside begins with its first message. Its place is the channel's, which whoever reads
+/// it fills in.
+fn unknown_test(fold: &Fold) -> Snapshot {
+    let test_type = fold.data.test_type.as_deref().unwrap_or("external");
+    Snapshot::new(fold.test_id.clone(), test_type, TestState::Running, Epoch::new(""))
+}
+
+/// Reads a stored snapshot.
+pub(super) fn parse(text: &str) -> Result<Snapshot, BrokerError> {
+    serde_json::from_str(text).map_err(|error| BrokerError::Unavailable(Cause::new(error)))
+}
