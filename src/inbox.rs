@@ -1,11 +1,12 @@
 //! The inbox: what users were notified of, and what became of it.
 //!
-//! This file holds the promises; [`embedded`] keeps them on one machine. Three things about a message are kept
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`redis`] on many. Three things about a message are kept
 //! apart: whether the user has *read* it, on whatever device; whether it was *written* to a device of the user; and
 //! whether a device *confirmed* that it has it.
 
 pub mod embedded;
 mod news;
+pub mod redis;
 
 use std::sync::Arc;
 

@@ -20,6 +20,7 @@ use tidings::broker::redis::RedisBroker;
 use tidings::config::channels::Rules;
 use tidings::inbox::Inbox;
 use tidings::inbox::embedded::EmbeddedInbox;
+use tidings::inbox::redis::RedisInbox;
 use tidings::presence::Presence;
 use tidings::presence::embedded::EmbeddedPresence;
 use tidings::presence::redis::{PresenceOptions, RedisPresence};
@@ -183,7 +184,7 @@ impl Backend for OnRedis {
     }
 
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
-        Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
+        Arc::new(RedisInbox::new(node.redis(), node.rules.clone(), retention))
     }
 
     fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {

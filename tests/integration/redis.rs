@@ -3,6 +3,7 @@
 mod broker;
 mod faults;
 mod ground;
+mod inbox;
 mod presence;
 
 use std::sync::Arc;
