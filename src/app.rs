@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
 use crate::broker::embedded::{EmbeddedBroker, Live};
+use crate::broker::redis::RedisBroker;
+use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
@@ -26,6 +27,7 @@ use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
+use crate::redis::{Redis, RedisFault, RedisOptions};
 use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::{OpenError, Store};
 use crate::sync::SyncState;
@@ -58,6 +60,17 @@ pub enum StartError {
     /// The metrics.
     #[error("metrics cannot be recorded: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisFault),
+    /// The certificates that Redis is trusted by.
+    #[error("{} cannot be read (redis.ca_file): {error}", file.display())]
+    Certificates {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The allow list of stress tests.
     #[error(transparent)]
     Stress(#[from] InvalidAllow),
@@ -98,13 +111,12 @@ impl App {
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
-        let live = Live::default();
-        let broker: Arc<dyn Broker> =
-            Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
-        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live.clone(), queue_options(&settings));
+        let Channels { broker, live, listen } = channels(&settings, &store, &rules, &tasks).await?;
+        // Jobs, inboxes and places have no back end on Redis yet: there, each server has its own.
+        let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, queue_options(&settings));
         let queue: Arc<dyn Queue> = Arc::new(queue.await?);
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
-        live.connect(fanout.clone());
+        listen(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
         let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
         let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention));
@@ -161,6 +173,47 @@ impl App {
         }
         self.store.close().await;
     }
+}
+
+/// Where messages are kept.
+struct Channels {
+    broker: Arc<dyn Broker>,
+    /// The live side of what the embedded store appends by itself.
+    live: Live,
+    /// Hands the broker its sink.
+    listen: Box<dyn FnOnce(Arc<dyn LiveSink>) + Send>,
+}
+
+async fn channels(
+    settings: &Settings,
+    store: &Store,
+    rules: &Arc<Rules>,
+    tasks: &Tasks,
+) -> Result<Channels, StartError> {
+    let live = Live::default();
+    let Some(options) = redis_options(settings)? else {
+        let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
+        let same = live.clone();
+        return Ok(Channels { broker, live, listen: Box::new(move |sink| same.connect(sink)) });
+    };
+    let redis = Redis::connect(options, tasks).await?;
+    let broker = RedisBroker::start(redis, rules.clone(), tasks);
+    let same = broker.clone();
+    let listen = Box::new(move |sink| same.connect(sink));
+    Ok(Channels { broker: Arc::new(broker), live, listen })
+}
+
+fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError> {
+    let Some(url) = settings.redis.url.clone() else { return Ok(None) };
+    let mut options = RedisOptions::new(url);
+    if let Some(prefix) = &settings.redis.prefix {
+        options.prefix.clone_from(prefix);
+    }
+    if let Some(file) = &settings.redis.ca_file {
+        let ca = std::fs::read(file);
+        options.ca = Some(ca.map_err(|error| StartError::Certificates { file: file.clone(), error })?);
+    }
+    Ok(Some(options))
 }
 
 async fn log_end(server: impl Future<Output = std::io::Result<()>>) {

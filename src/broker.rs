@@ -143,6 +143,9 @@ pub trait Broker: Send + Sync + 'static {
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError>;
 
+    /// Whether messages can be appended, and are heard, now; asks the store.
+    async fn ready(&self) -> Result<(), BrokerError>;
+
     /// Has the [`LiveSink`] hear what is appended to `channel` from now on: of everything that [`Broker::top`] does
     /// not show when it is asked afterwards. Following twice is following once.
     async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError>;

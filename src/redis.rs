@@ -1,8 +1,8 @@
 //! Redis: the ground that the back ends on Redis, Valkey, Sentinel and Cluster share.
 //!
 //! [`Redis`] is one pipelined connection for commands, which is made anew when it breaks; nothing that goes
-//! through it waits for ever. [`script`] holds what runs inside of Redis, [`url`] says where it is, [`fault`]
-//! what may go wrong.
+//! through it waits for ever. [`script`] holds what runs inside of Redis, [`subscriber`] hears what is published,
+//! [`fault`] sorts what may go wrong.
 
 mod connection;
 pub mod fault;
@@ -10,7 +10,6 @@ mod link;
 pub mod script;
 mod server;
 pub mod subscriber;
-pub mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,8 @@ pub use fault::RedisFault;
 pub use script::{Call, Script};
 pub use server::Incarnation;
 pub use subscriber::{Heard, Listener, Subscriber};
-pub use url::RedisUrl;
+
+pub use crate::config::redis_url::{RedisUrl, Topology};
 
 use crate::tasks::Tasks;
 use link::Link;
@@ -41,6 +41,8 @@ pub struct RedisOptions {
     pub url: RedisUrl,
     /// What the names of all keys and publications begin with.
     pub prefix: String,
+    /// The certificates, as PEM, to trust in place of the system's.
+    pub ca: Option<Vec<u8>>,
     /// How long an answer may take.
     pub response: Duration,
 }
@@ -50,7 +52,7 @@ impl RedisOptions {
     #[must_use]
     pub fn new(url: RedisUrl) -> Self {
         let prefix = url.prefix().unwrap_or("tidings").to_owned();
-        Self { url, prefix, response: RESPONSE }
+        Self { url, prefix, ca: None, response: RESPONSE }
     }
 }
 

@@ -33,7 +33,7 @@ pub fn start(
 ) {
     tasks.spawn("queue-sweep", sweep(queue.clone()));
     tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone(), inbox.clone()));
-    tasks.spawn("observation", observe(queue.clone(), inbox.clone()));
+    tasks.spawn("observation", observe(queue.clone(), broker.clone(), inbox.clone()));
 }
 
 async fn sweep(queue: Arc<dyn Queue>) {
@@ -81,17 +81,16 @@ async fn retain(
     }
 }
 
-async fn observe(queue: Arc<dyn Queue>, inbox: Arc<dyn Inbox>) {
+async fn observe(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Arc<dyn Inbox>) {
     loop {
-        match queue.counts().await {
-            Ok(counts) => {
-                metrics::broker_up(true);
-                counts.into_iter().for_each(|(state, n)| metrics::jobs(state, n));
-            }
-            Err(error) => {
-                metrics::broker_up(false);
-                tracing::warn!(%error, "the store cannot be read");
-            }
+        let (counts, ready) = (queue.counts().await, broker.ready().await);
+        metrics::broker_up(counts.is_ok() && ready.is_ok());
+        match counts {
+            Ok(counts) => counts.into_iter().for_each(|(state, n)| metrics::jobs(state, n)),
+            Err(error) => tracing::warn!(%error, "the store cannot be read"),
+        }
+        if let Err(error) = ready {
+            tracing::warn!(%error, "messages cannot be appended, or are not heard");
         }
         // A fault of the store was told of above.
         if let Ok(unread) = inbox.unread_in_all().await {

@@ -31,6 +31,10 @@ impl Broker for Nowhere {
         Ok(groups.into_iter().map(place).collect())
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn follow(&self, _: &ChannelName) -> Result<(), BrokerError> {
         Ok(())
     }

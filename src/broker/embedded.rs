@@ -105,6 +105,11 @@ impl Broker for EmbeddedBroker {
         Ok(answer.await?)
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        let one = self.store.read(|conn| conn.query_row("SELECT 1", [], |row| row.get::<_, i64>(0)));
+        Ok(one.await.map(drop)?)
+    }
+
     async fn follow(&self, _: &ChannelName) -> Result<(), BrokerError> {
         // The sink hears of everything that is committed.
         Ok(())

@@ -119,6 +119,11 @@ impl Broker for RedisBroker {
         Ok(outcome.answers)
     }
 
+    async fn ready(&self) -> Result<(), BrokerError> {
+        self.follow.ready()?;
+        Ok(self.core.redis.query::<()>(&::redis::cmd("PING")).await?)
+    }
+
     async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError> {
         self.follow.follow(channel).await
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::redis_url::RedisUrl;
 use super::suite::Suite;
 
 /// Everything that an operator may set.
@@ -44,6 +45,8 @@ pub struct Settings {
     pub log: Log,
     /// `[store]`
     pub store: Store,
+    /// `[redis]`
+    pub redis: Redis,
     /// `[queue]`
     pub queue: Queue,
     /// `[inbox]`
@@ -97,6 +100,18 @@ pub enum LogFormat {
 pub struct Store {
     /// What an acknowledged message survives.
     pub synchronous: Synchronous,
+}
+
+/// What several servers share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is; without it this server is the only one.
+    pub url: Option<RedisUrl>,
+    /// What all keys begin with, if not what the URL says, or `tidings`.
+    pub prefix: Option<String>,
+    /// The certificates, as PEM, that `rediss://` trusts in place of the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// When a message counts as stored.
@@ -231,6 +246,7 @@ impl Default for Settings {
             workers: Workers::default(),
             log: Log::default(),
             store: Store::default(),
+            redis: Redis::default(),
             queue: Queue::default(),
             inbox: Inbox::default(),
             limits: Limits::default(),

@@ -79,7 +79,8 @@ pub(super) async fn healthz() -> impl IntoResponse {
     )
 )]
 pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
-    let store = job_counts(&state).await.map(|_| ());
+    let (jobs, messages) = tokio::join!(job_counts(&state), messages_ready(&state));
+    let store = jobs.and(messages);
     let draining = state.ready.is_draining();
     let status = match (&store, draining) {
         (Err(_), _) => "unavailable",
@@ -107,8 +108,8 @@ pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResp
 )]
 pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
     gauges::collect_process();
-    let counts = job_counts(&state).await;
-    gauges::broker_up(counts.is_ok());
+    let (counts, ready) = tokio::join!(job_counts(&state), messages_ready(&state));
+    gauges::broker_up(counts.is_ok() && ready.is_ok());
     // Without an answer the gauges stay as they were, and `tidings_broker_up` says so.
     for (name, n) in counts.unwrap_or_default() {
         gauges::jobs(name, n);
@@ -125,6 +126,14 @@ async fn job_counts(state: &HttpState) -> Result<BTreeMap<&'static str, u64>, St
     match tokio::time::timeout(PATIENCE, state.queue.counts()).await {
         Ok(counts) => counts.map_err(|error| error.to_string()),
         Err(_) => Err(format!("the store did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Whether messages can be appended, and those of other servers are heard.
+async fn messages_ready(state: &HttpState) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, state.broker.ready()).await {
+        Ok(ready) => ready.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the message store did not answer within {} s", PATIENCE.as_secs())),
     }
 }
 

@@ -10,12 +10,11 @@ use ::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
     IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
-    RedisFuture, TlsMode, Value, cmd,
+    RedisFuture, TlsCertificates, TlsMode, Value, cmd,
 };
 
 use super::server::{Incarnation, Info};
-use super::url::{RedisUrl, Topology};
-use super::{RedisFault, RedisOptions};
+use super::{RedisFault, RedisOptions, RedisUrl, Topology};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -124,9 +123,10 @@ pub(super) async fn single(
     options: &RedisOptions,
     configuration: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, RedisFault> {
-    let client = match options.url.topology() {
-        Topology::Sentinel { primary } => sentinel(&options.url, primary).await,
-        _ => Client::open(info(&options.url)),
+    let client = match (options.url.topology(), certificates(options)) {
+        (Topology::Sentinel { primary }, _) => sentinel(options, primary).await,
+        (_, Some(certificates)) => Client::build_with_tls(info(&options.url), certificates),
+        (_, None) => Client::open(info(&options.url)),
     };
     let fault = |error: RedisError| RedisFault::of(&error);
     let connecting =
@@ -134,12 +134,24 @@ pub(super) async fn single(
     connecting.map_err(fault)
 }
 
-async fn sentinel(url: &RedisUrl, primary: &str) -> Result<Client, RedisError> {
+/// What to trust in place of the system's certificates.
+fn certificates(options: &RedisOptions) -> Option<TlsCertificates> {
+    let root_cert = options.ca.clone().filter(|_| options.url.tls());
+    root_cert.map(|root_cert| TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
+}
+
+async fn sentinel(options: &RedisOptions, primary: &str) -> Result<Client, RedisError> {
+    let url = &options.url;
     let mut builder = SentinelClientBuilder::new(addresses(url), primary, SentinelServerType::Master)?
         .set_client_to_redis_protocol(ProtocolVersion::RESP3)
         .set_client_to_redis_db(url.database());
     if url.tls() {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(options) {
+        let same = certificates.clone();
+        builder = builder.set_client_to_redis_certificates(certificates);
+        builder = builder.set_client_to_sentinel_certificates(same);
     }
     if let Some(user) = url.user() {
         builder = builder.set_client_to_redis_username(user);
@@ -168,6 +180,9 @@ pub(super) async fn cluster(
     }
     if url.tls() {
         builder = builder.tls(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(options) {
+        builder = builder.certs(certificates);
     }
     if let Some(user) = url.user() {
         builder = builder.username(user);

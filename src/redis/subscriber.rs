@@ -13,7 +13,7 @@ use ::redis::cluster_async::ClusterConnection;
 use ::redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use ::redis::{PushInfo, PushKind, Value, cmd};
 use futures_util::StreamExt as _;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::link::{Backoff, LOOK_EVERY};
 use super::{Redis, RedisFault, connection};
@@ -43,6 +43,7 @@ pub type Listener = Arc<dyn Fn(Heard) -> bool + Send + Sync>;
 #[derive(Debug, Clone)]
 pub struct Subscriber {
     orders: mpsc::UnboundedSender<Order>,
+    state: watch::Receiver<Result<(), RedisFault>>,
 }
 
 #[derive(Debug)]
@@ -58,9 +59,11 @@ impl Subscriber {
     pub fn start(redis: &Redis, listener: Listener, tasks: &Tasks) -> Self {
         let (orders, queue) = mpsc::unbounded_channel();
         let ear = Ear::new(listener);
-        let task = Listening { redis: redis.clone(), wanted: BTreeSet::new(), waiting: Vec::new(), ear };
+        let (tell, state) = watch::channel(Err(RedisFault::Away("not connected yet".to_owned())));
+        let (redis, wanted, waiting) = (redis.clone(), BTreeSet::new(), Vec::new());
+        let task = Listening { redis, wanted, waiting, ear, state: tell };
         tasks.spawn("redis-subscriber", task.run(queue));
-        Self { orders }
+        Self { orders, state }
     }
 
     /// Listens to `name`, from when this returns on. What was asked for stays so after an error, and is listened to
@@ -73,6 +76,11 @@ impl Subscriber {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(away()),
         }
+    }
+
+    /// Whether publications are heard now; if not, why.
+    pub fn ready(&self) -> Result<(), RedisFault> {
+        self.state.borrow().clone()
     }
 
     /// Listens to `name` no longer.
@@ -143,6 +151,7 @@ struct Listening {
     /// Who waits for what is not listened to yet.
     waiting: Vec<(String, oneshot::Sender<()>)>,
     ear: Arc<Ear>,
+    state: watch::Sender<Result<(), RedisFault>>,
 }
 
 impl Listening {
@@ -157,8 +166,12 @@ impl Listening {
                         self.missed();
                     }
                     first = false;
+                    self.tell(Ok(()));
                     match self.listen(&mut ears, &mut orders).await {
-                        Some(fault) => tracing::warn!(%fault, "publications are not heard; listening anew"),
+                        Some(fault) => {
+                            tracing::warn!(%fault, "publications are not heard; listening anew");
+                            self.tell(Err(fault));
+                        }
                         None => return,
                     }
                 }
@@ -177,6 +190,10 @@ impl Listening {
                 }
             }
         }
+    }
+
+    fn tell(&self, state: Result<(), RedisFault>) {
+        self.state.send_modify(|now| *now = state);
     }
 
     /// A connection that listens to everything that is wanted.

@@ -9,6 +9,7 @@ mod inbox;
 mod join_under_load;
 mod never_reads;
 mod reconnect_storm;
+mod redis;
 mod restart;
 mod startup;
 mod stream;

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// The settings [default: ./tidings.toml, if there is one].
     #[arg(long, env = "TIDINGS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The Redis that several servers share: redis://HOST, redis+sentinel://HOST,…/PRIMARY, redis+cluster://HOST,…
+    #[arg(long, env = "TIDINGS_REDIS", hide_env_values = true, value_name = "URL")]
+    redis: Option<String>,
     /// Run no jobs in this process.
     #[arg(long)]
     no_worker: bool,
@@ -40,6 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         .with_flag("--listen", "listen", args.listen)
         .with_flag("--data-dir", "data_dir", args.data_dir)
         .with_flag("--channels", "channels", args.channels)
+        .with_flag("--redis", "redis.url", args.redis)
         .with_flag("--no-worker", "worker", args.no_worker.then_some(false));
     let settings = Settings::load(&sources).map_err(Failure::configuration)?;
     let rules = rules(settings.channels.as_deref())?;

@@ -14,7 +14,7 @@ use super::follower::{Done, Entry, Follower, Input, Output, Resync, Told};
 use super::read::with_ids;
 use crate::broker::{BrokerError, LiveSink, PageLimit};
 use crate::model::{ChannelName, Position};
-use crate::redis::{Heard, Listener, Subscriber};
+use crate::redis::{Heard, Listener, RedisFault, Subscriber};
 use crate::tasks::Tasks;
 
 /// How many things may wait to be heard. What there is no room for is read from history later.
@@ -97,6 +97,11 @@ impl Follow {
     /// Hands in the sink. Only the first one counts.
     pub(super) fn connect(&self, sink: Arc<dyn LiveSink>) {
         let _ = self.sink.set(sink);
+    }
+
+    /// Whether publications are heard.
+    pub(super) fn ready(&self) -> Result<(), RedisFault> {
+        self.subscriber.ready()
     }
 
     pub(super) async fn follow(&self, channel: &ChannelName) -> Result<(), BrokerError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::config::nearest::did_you_mean;
+use crate::config::redis_url::check_prefix;
 
 /// A value that cannot stand.
 pub(super) struct Fault {
@@ -33,6 +34,9 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.lasts("sync.save_every", settings.sync.save_every, pause);
     let kept = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
     faults.lasts("sync.retention", settings.sync.retention, kept);
+    if let Some(Err(message)) = settings.redis.prefix.as_deref().map(check_prefix) {
+        faults.add("redis.prefix", message);
+    }
     if let Err(message) = check_level(&settings.log.level) {
         faults.add("log.level", message);
     }

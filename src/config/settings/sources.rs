@@ -19,7 +19,7 @@ use crate::config::nearest::did_you_mean;
 pub const DEFAULT_FILE: &str = "tidings.toml";
 
 /// Variables that are read by clients, or set for the commands of suites; they are no settings.
-pub(super) const CLIENT_VARIABLES: [&str; 7] = [
+pub(super) const CLIENT_VARIABLES: [&str; 8] = [
     "TIDINGS_TOKEN",
     "TIDINGS_SERVER",
     "TIDINGS_TEST_ID",
@@ -27,6 +27,8 @@ pub(super) const CLIENT_VARIABLES: [&str; 7] = [
     "TIDINGS_ATTEMPT",
     "TIDINGS_CONFIG",
     "TIDINGS_LOG",
+    // The flag's own: as a setting it would stand for the whole table.
+    "TIDINGS_REDIS",
 ];
 
 pub(super) const PREFIX: &str = "TIDINGS_";
@@ -163,6 +165,9 @@ fn resolve_paths(settings: &mut Settings, layers: &[Layer]) {
     resolve(&["data_dir"], &mut settings.data_dir);
     if let Some(channels) = &mut settings.channels {
         resolve(&["channels"], channels);
+    }
+    if let Some(file) = &mut settings.redis.ca_file {
+        resolve(&["redis", "ca_file"], file);
     }
     for (name, suite) in &mut settings.suites {
         if let Some(cwd) = &mut suite.cwd {

@@ -124,6 +124,11 @@ impl RedisServer {
         child.wait().expect("it is reaped");
     }
 
+    /// Whether there is a process.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// SIGTERM: it ends in order.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);

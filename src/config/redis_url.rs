@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use serde::de::{self, Deserialize, Deserializer};
+
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
@@ -113,23 +115,33 @@ impl RedisUrl {
         self.prefix.as_deref()
     }
 
-    pub(super) fn tls(&self) -> bool {
+    /// Whether to talk through TLS.
+    #[must_use]
+    pub fn tls(&self) -> bool {
         self.tls
     }
 
-    pub(super) fn hosts(&self) -> &[(String, u16)] {
+    /// The hosts and their ports, at least one.
+    #[must_use]
+    pub fn hosts(&self) -> &[(String, u16)] {
         &self.hosts
     }
 
-    pub(super) fn user(&self) -> Option<&str> {
+    /// As whom.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    pub(super) fn password(&self) -> Option<&str> {
+    /// With which password.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }
 
-    pub(super) fn database(&self) -> i64 {
+    /// Which database.
+    #[must_use]
+    pub fn database(&self) -> i64 {
         self.database
     }
 }
@@ -139,6 +151,12 @@ impl std::str::FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, InvalidUrl> {
         Self::parse(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for RedisUrl {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(d)?).map_err(de::Error::custom)
     }
 }
 
