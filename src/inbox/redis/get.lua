@@ -2,4 +2,7 @@
 -- KEYS: base, shared. ARGV: channel, id.
 local box = inbox(KEYS[1], KEYS[2], ARGV[1])
 local state = box.load(ARGV[2])
-return { state and box.row(ARGV[2], state) }
+if not state then
+  return {}
+end
+return { box.row(ARGV[2], state) }
