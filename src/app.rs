@@ -17,13 +17,16 @@ use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
 use crate::inbox::Inbox;
 use crate::inbox::embedded::EmbeddedInbox;
+use crate::inbox::redis::RedisInbox;
 use crate::listener::serve::PerConnection;
 use crate::listener::{ListenError, Listener};
 use crate::metrics;
+use crate::model::id::is_id_char;
 use crate::notify::Notifier;
 use crate::notify::receipts::Receipts;
 use crate::presence::Presence;
 use crate::presence::embedded::EmbeddedPresence;
+use crate::presence::redis::{PresenceOptions, RedisPresence};
 use crate::publish::Publisher;
 use crate::queue::embedded::{EmbeddedQueue, QueueOptions};
 use crate::queue::{Queue, QueueError};
@@ -32,6 +35,7 @@ use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::{OpenError, Store};
 use crate::sync::SyncState;
 use crate::sync::embedded::EmbeddedSync;
+use crate::sync::redis::RedisSync;
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
@@ -111,15 +115,18 @@ impl App {
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
-        let Channels { broker, live, listen } = channels(&settings, &store, &rules, &tasks).await?;
-        // Jobs, inboxes and places have no back end on Redis yet: there, each server has its own.
+        let Channels { redis, broker, live, listen } = channels(&settings, &store, &rules, &tasks).await?;
+        // Jobs have no back end on Redis yet: there, each server has its own.
         let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, queue_options(&settings));
         let queue: Arc<dyn Queue> = Arc::new(queue.await?);
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         listen(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
-        let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
-        let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention));
+        let node = node_name(redis.is_some());
+        let People { presence, inbox, sync } = match redis {
+            Some(redis) => shared_people(&settings, redis, &broker, &rules, &node, &tasks),
+            None => own_people(&settings, &store, &broker, &rules, &tasks),
+        };
         let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
@@ -140,10 +147,9 @@ impl App {
                 streams: settings.limits.connections,
             },
         };
-        let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));
         let parts =
             SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
-        let service = socket::serve(socket_options(&settings), parts, http::router(state), &tasks);
+        let service = socket::serve(socket_options(&settings, node), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
@@ -177,6 +183,7 @@ impl App {
 
 /// Where messages are kept.
 struct Channels {
+    redis: Option<Redis>,
     broker: Arc<dyn Broker>,
     /// The live side of what the embedded store appends by itself.
     live: Live,
@@ -194,13 +201,62 @@ async fn channels(
     let Some(options) = redis_options(settings)? else {
         let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
         let same = live.clone();
-        return Ok(Channels { broker, live, listen: Box::new(move |sink| same.connect(sink)) });
+        return Ok(Channels { redis: None, broker, live, listen: Box::new(move |sink| same.connect(sink)) });
     };
     let redis = Redis::connect(options, tasks).await?;
-    let broker = RedisBroker::start(redis, rules.clone(), tasks);
+    let broker = RedisBroker::start(redis.clone(), rules.clone(), tasks);
     let same = broker.clone();
     let listen = Box::new(move |sink| same.connect(sink));
-    Ok(Channels { broker: Arc::new(broker), live, listen })
+    Ok(Channels { redis: Some(redis), broker: Arc::new(broker), live, listen })
+}
+
+/// What is known of people: who is there, what waits for them, and how far their devices are.
+struct People {
+    presence: Arc<dyn Presence>,
+    inbox: Arc<dyn Inbox>,
+    sync: Arc<dyn SyncState>,
+}
+
+fn own_people(
+    settings: &Settings,
+    store: &Store,
+    broker: &Arc<dyn Broker>,
+    rules: &Arc<Rules>,
+    tasks: &Tasks,
+) -> People {
+    People {
+        presence: EmbeddedPresence::start(broker.clone(), rules.clone(), tasks),
+        inbox: Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention)),
+        sync: Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention)),
+    }
+}
+
+fn shared_people(
+    settings: &Settings,
+    redis: Redis,
+    broker: &Arc<dyn Broker>,
+    rules: &Arc<Rules>,
+    node: &str,
+    tasks: &Tasks,
+) -> People {
+    let options = PresenceOptions::new(node);
+    People {
+        presence: RedisPresence::start(redis.clone(), broker.clone(), rules.clone(), options, tasks),
+        inbox: Arc::new(RedisInbox::new(redis.clone(), rules.clone(), settings.inbox.retention)),
+        sync: Arc::new(RedisSync::new(redis, settings.sync.retention)),
+    }
+}
+
+/// Names this process. Where there are others, no other has the name: in containers neither the name of the host
+/// nor the number of the process tells them apart.
+fn node_name(with_others: bool) -> String {
+    let process = std::process::id();
+    if !with_others {
+        return format!("node-{process}");
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.chars().filter(|c| is_id_char(*c)).take(64).collect();
+    format!("{host}-{process}-{:06x}", fastrand::u32(..1 << 24))
 }
 
 fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError> {
@@ -257,9 +313,9 @@ fn pool_options(settings: &Settings) -> PoolOptions {
     }
 }
 
-fn socket_options(settings: &Settings) -> SocketOptions {
+fn socket_options(settings: &Settings, node: String) -> SocketOptions {
     SocketOptions {
-        node: format!("node-{}", std::process::id()),
+        node,
         heartbeat_interval: settings.heartbeat.interval,
         heartbeat_timeout: settings.heartbeat.timeout,
         connections: settings.limits.connections,

@@ -34,6 +34,8 @@ use crate::model::{ChannelName, UserId};
 use crate::redis::{Redis, RedisFault, Status};
 use crate::tasks::Tasks;
 
+/// How long a node may be silent, unless it is said otherwise.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long a question waits for what this node has to say.
 const SAYING: Duration = Duration::from_secs(3);
 /// How long a node that ends may take to say so.
@@ -46,6 +48,14 @@ pub struct PresenceOptions {
     pub node: String,
     /// A node that has not been heard of for so long is given half as much again, and is then taken for dead.
     pub lease: Duration,
+}
+
+impl PresenceOptions {
+    /// The usual lease.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        Self { node: node.to_owned(), lease: LEASE }
+    }
 }
 
 /// Who is connected to any node that shares a Redis.

@@ -170,7 +170,7 @@ async fn the_count_is_right_whichever_of_the_old_and_the_new_connection_is_first
 }
 
 async fn a_connection_counts_once_and_goes_once(backend: &dyn Backend) {
-    let (node, presence) = start(backend).await;
+    let (_node, presence) = start(backend).await;
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "a", "ann");
     arrive(&*presence, "b", "ann");
@@ -184,7 +184,7 @@ async fn a_connection_counts_once_and_goes_once(backend: &dyn Backend) {
 }
 
 async fn rooms_know_who_is_in_them(backend: &dyn Backend) {
-    let (node, presence) = start(backend).await;
+    let (_node, presence) = start(backend).await;
     for (connection, name) in [("a", Some("bob")), ("b", Some("ann")), ("c", Some("ann")), ("d", None)] {
         presence.arrive(arrival(connection, name, Arc::default()));
         presence.enter(connection, &channel("plain-1"));
@@ -203,7 +203,7 @@ async fn rooms_know_who_is_in_them(backend: &dyn Backend) {
 }
 
 async fn lists_are_paged_by_name(backend: &dyn Backend) {
-    let (node, presence) = start(backend).await;
+    let (_node, presence) = start(backend).await;
     let mut names = BTreeSet::new();
     for n in 0..10 {
         arrive(&*presence, &format!("c{n}"), &format!("u{n}"));
@@ -240,7 +240,7 @@ async fn an_ended_connection_counts_no_more_and_its_line_is_ended_once(backend: 
 }
 
 async fn only_dead_connections_are_cleaned_up(backend: &dyn Backend) {
-    let (node, presence) = start(backend).await;
+    let (_node, presence) = start(backend).await;
     for n in 0..6 {
         let line = Arc::new(Thread { dead: n % 2 == 0, ..Thread::default() });
         presence.arrive(arrival(&format!("c{n}"), None, line));
