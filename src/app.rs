@@ -3,6 +3,7 @@
 //! [`App`] is a server, [`worker`] a process that only runs jobs.
 
 mod backend;
+mod people;
 pub mod worker;
 
 use std::fmt;
@@ -15,26 +16,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use self::backend::Backend;
+use self::people::People;
 use crate::config::channels::Rules;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
-use crate::inbox::Inbox;
-use crate::inbox::embedded::EmbeddedInbox;
 use crate::listener::serve::PerConnection;
 use crate::listener::{ListenError, Listener};
 use crate::metrics;
 use crate::notify::Notifier;
 use crate::notify::receipts::Receipts;
-use crate::presence::Presence;
-use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::{Queue, QueueError};
 use crate::redis::RedisFault;
 use crate::socket::{self, SocketOptions, SocketParts};
-use crate::store::{OpenError, Store};
-use crate::sync::SyncState;
-use crate::sync::embedded::EmbeddedSync;
+use crate::store::OpenError;
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
@@ -97,7 +93,7 @@ pub struct AppOptions {
 /// A running server.
 pub struct App {
     address: SocketAddr,
-    store: Store,
+    backend: Backend,
     queue: Arc<dyn Queue>,
     pool: Option<Arc<Pool>>,
     readiness: Readiness,
@@ -122,17 +118,12 @@ impl App {
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
-        let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
-        let backend = match Backend::redis(&settings, &rules, &tasks).await? {
-            Some(redis) => redis,
-            None => Backend::embedded(&store, &rules, &settings).await?,
-        };
+        let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
-        let presence: Arc<dyn Presence> = EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks);
-        let inbox: Arc<dyn Inbox> = Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention));
+        let People { presence, inbox, sync, node } = backend.people(&settings, &rules, &tasks);
         let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
@@ -153,10 +144,9 @@ impl App {
                 streams: settings.limits.connections,
             },
         };
-        let sync: Arc<dyn SyncState> = Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention));
         let parts =
             SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
-        let service = socket::serve(socket_options(&settings), parts, http::router(state), &tasks);
+        let service = socket::serve(socket_options(&settings, node), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         let stopped = stop_serving.clone().cancelled_owned();
         let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
@@ -164,7 +154,7 @@ impl App {
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let pool =
             settings.worker.then(|| Pool::start(queue.clone(), runners, pool_options(&settings), &tasks));
-        Ok(Self { address, store, queue, pool, readiness, stop_serving, tasks })
+        Ok(Self { address, backend, queue, pool, readiness, stop_serving, tasks })
     }
 
     /// Its jobs.
@@ -191,7 +181,7 @@ impl App {
         if !self.tasks.stop(STOP_PATIENCE).await {
             tracing::warn!("some tasks did not stop in time");
         }
-        self.store.close().await;
+        self.backend.close().await;
     }
 }
 
@@ -209,9 +199,9 @@ fn pool_options(settings: &Settings) -> PoolOptions {
     }
 }
 
-fn socket_options(settings: &Settings) -> SocketOptions {
+fn socket_options(settings: &Settings, node: String) -> SocketOptions {
     SocketOptions {
-        node: format!("node-{}", std::process::id()),
+        node,
         heartbeat_interval: settings.heartbeat.interval,
         heartbeat_timeout: settings.heartbeat.timeout,
         connections: settings.limits.connections,

@@ -1,10 +1,14 @@
 //! The inbox: what users were notified of, and what became of it.
 //!
-//! This file holds the promises; [`embedded`] keeps them on one machine. Three things about a message are kept
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`redis`] on many. Three things about a message are kept
 //! apart: whether the user has *read* it, on whatever device; whether it was *written* to a device of the user; and
 //! whether a device *confirmed* that it has it.
 
 pub mod embedded;
+mod news;
+pub mod redis;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -125,6 +129,8 @@ pub struct Receipt {
     pub position: Position,
     /// It was written as it came, not later from history.
     pub live: bool,
+    /// Names the device that took it: its connection, or what that became by an acknowledgement.
+    pub taker: Arc<str>,
 }
 
 /// Why the inbox did not do what it was asked. Nothing was changed, unless said otherwise.

@@ -1,15 +1,19 @@
 //! Presence: which connections there are, whose they are, and which rooms they are in.
 //!
-//! This file holds the promises; [`embedded`] keeps them within one process. What a connection is made of is
+//! This file holds the promises; [`embedded`] keeps them within one process, [`redis`] over many. What a connection is made of is
 //! known only to the edge that made it, which hands in a [`Line`] to look at it and to end it.
 
 pub mod embedded;
+mod news;
+pub mod redis;
+mod table;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::fault::Fault;
 use crate::model::{ChannelName, UserId};
 
 /// The way to a connection, for whoever has to look at it or to end it.
@@ -41,6 +45,8 @@ pub struct Arrival {
 /// A connection that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
+    /// The node that holds it, where there are several.
+    pub node: Option<Arc<str>>,
     /// Names it.
     pub connection_id: String,
     /// The client's name for its device.
@@ -97,7 +103,23 @@ pub struct Counts {
     pub rooms: usize,
 }
 
+/// What one node has, and what it did since it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// Names it; none where there is but one.
+    pub node: Option<String>,
+    /// Its connections.
+    pub connections: usize,
+    /// Messages that were appended by it.
+    pub publications: u64,
+    /// Messages that it handed to sockets.
+    pub deliveries: u64,
+}
+
 /// Who is there.
+///
+/// Where several nodes share a store, all of this is about the connections of all nodes together. Questions may
+/// then fail while the store is away; what was asked of it is known to all again soon after it is back.
 ///
 /// - A user's connections are counted exactly, whatever the order in which old ones go and new ones come: a
 ///   connection counts from [`Presence::arrive`] to [`Presence::depart`], and only once.
@@ -124,23 +146,28 @@ pub trait Presence: Send + Sync + fmt::Debug + 'static {
     fn leave(&self, connection_id: &str, room: &ChannelName);
 
     /// What is known of `user`, if it is online.
-    async fn user(&self, user: &UserId) -> Option<Online>;
+    async fn user(&self, user: &UserId) -> Result<Option<Online>, Fault>;
 
     /// The users that are online, by name, after `after`, at most `limit`.
-    async fn users(&self, after: Option<&str>, limit: usize) -> Page<Online>;
+    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<Online>, Fault>;
 
     /// Who is in `room`, from one moment.
-    async fn room(&self, room: &ChannelName) -> InRoom;
+    async fn room(&self, room: &ChannelName) -> Result<InRoom, Fault>;
 
     /// All connections, by name, after `after`, at most `limit`.
-    async fn connections(&self, after: Option<&str>, limit: usize) -> Page<Present>;
+    async fn connections(&self, after: Option<&str>, limit: usize) -> Result<Page<Present>, Fault>;
 
     /// How many there are, from one moment.
-    async fn counts(&self) -> Counts;
+    async fn counts(&self) -> Result<Counts, Fault>;
 
-    /// Ends a connection; whether there was one. When this returns it counts no more.
-    async fn end(&self, connection_id: &str) -> bool;
+    /// What each node has, by name; this process alone where there is but one.
+    async fn nodes(&self) -> Result<Vec<NodeCounts>, Fault>;
 
-    /// Ends those of all connections that no message reaches any more; how many.
-    async fn end_dead(&self) -> usize;
+    /// Ends a connection; whether there was one. When this returns it counts no more. After an error it may have
+    /// been ended.
+    async fn end(&self, connection_id: &str) -> Result<bool, Fault>;
+
+    /// Ends those of all connections that no message reaches any more; how many. A node that does not answer is
+    /// left out.
+    async fn end_dead(&self) -> Result<usize, Fault>;
 }

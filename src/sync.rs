@@ -3,11 +3,12 @@
 //! A device is what its user and the `clientId` that it chose name together. Its position in a channel is
 //! either *acknowledged*, by `message:ack`: everything up to there was processed; or, for a device that never
 //! acknowledged in that channel, *written*: everything up to there was handed to its transport, which says
-//! nothing of what arrived. This file holds the promises; [`embedded`] keeps them on one machine, and
-//! [`places`] knows what a session has to save.
+//! nothing of what arrived. This file holds the promises; [`embedded`] keeps them on one machine, [`redis`] on
+//! many, and [`places`] knows what a session has to save.
 
 pub mod embedded;
 pub mod places;
+pub mod redis;
 
 use async_trait::async_trait;
 

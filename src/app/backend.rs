@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
+use super::people::People;
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, LiveSink};
@@ -23,27 +24,36 @@ use crate::worker::runner::{Runner, RunnerSet};
 pub(super) struct Backend {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) queue: Arc<dyn Queue>,
-    live: LiveSide,
+    kept: Kept,
 }
 
-/// Where messages come from that have been appended.
-enum LiveSide {
-    Embedded(Live),
-    Redis(Arc<RedisBroker>),
+/// Where everything is kept, and told of.
+enum Kept {
+    Embedded(Store, Live),
+    Redis(Redis, Arc<RedisBroker>),
 }
 
 impl Backend {
-    /// In the store of this process.
-    pub(super) async fn embedded(
-        store: &Store,
-        rules: &Arc<Rules>,
+    /// In the Redis that the settings name, or else in the data directory.
+    pub(super) async fn open(
         settings: &Settings,
+        rules: &Arc<Rules>,
+        tasks: &Tasks,
     ) -> Result<Self, StartError> {
+        match Self::redis(settings, rules, tasks).await? {
+            Some(redis) => Ok(redis),
+            None => Self::embedded(rules, settings).await,
+        }
+    }
+
+    /// In the store of this process.
+    async fn embedded(rules: &Arc<Rules>, settings: &Settings) -> Result<Self, StartError> {
+        let store = Store::open(&settings.data_dir, settings.store.synchronous)?;
         let live = Live::default();
         let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules.clone(), live.clone()));
         let queue =
             EmbeddedQueue::open(store.clone(), rules.clone(), live.clone(), queue_options(settings)).await?;
-        Ok(Self { broker, queue: Arc::new(queue), live: LiveSide::Embedded(live) })
+        Ok(Self { broker, queue: Arc::new(queue), kept: Kept::Embedded(store, live) })
     }
 
     /// In the Redis that the settings name, if they name one.
@@ -56,15 +66,33 @@ impl Backend {
         let redis = Redis::connect(options, tasks).await?;
         let broker = Arc::new(RedisBroker::start(redis.clone(), rules.clone(), tasks));
         let (appends, rules) = (broker.clone(), rules.clone());
-        let queue = RedisQueue::start(redis, appends, rules, queue_options(settings), tasks).await;
-        Ok(Some(Self { broker: broker.clone(), queue: Arc::new(queue), live: LiveSide::Redis(broker) }))
+        let queue = RedisQueue::start(redis.clone(), appends, rules, queue_options(settings), tasks).await;
+        let kept = Kept::Redis(redis, broker.clone());
+        Ok(Some(Self { broker, queue: Arc::new(queue), kept }))
     }
 
     /// Has `sink` hear of what is appended.
     pub(super) fn connect(&self, sink: Arc<dyn LiveSink>) {
-        match &self.live {
-            LiveSide::Embedded(live) => live.connect(sink),
-            LiveSide::Redis(broker) => broker.connect(sink),
+        match &self.kept {
+            Kept::Embedded(_, live) => live.connect(sink),
+            Kept::Redis(_, broker) => broker.connect(sink),
+        }
+    }
+
+    /// What is known of people, kept in the same place.
+    pub(super) fn people(&self, settings: &Settings, rules: &Arc<Rules>, tasks: &Tasks) -> People {
+        match &self.kept {
+            Kept::Embedded(store, _) => People::embedded(store, self, settings, rules, tasks),
+            Kept::Redis(redis, _) => People::redis(redis, self, settings, rules, tasks),
+        }
+    }
+
+    /// Nothing is changed any more.
+    pub(super) async fn close(&self) {
+        match &self.kept {
+            Kept::Embedded(store, _) => store.close().await,
+            // Its connections end with their tasks.
+            Kept::Redis(..) => {}
         }
     }
 }

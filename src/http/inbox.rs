@@ -179,7 +179,7 @@ pub(super) async fn offline(
     let limit = limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(MOST));
     let after = given(query.after.as_deref()).map(|text| Cursor::Inbox.read(text)).transpose()?;
     // What came since the user's first device did may be on its way to it right now.
-    let online = state.presence.user(&user).await;
+    let online = state.presence.user(&user).await?;
     let on_the_way = online.map(|online| online.since_ms.max(now_ms() - ON_THE_WAY_MS));
     Ok(Json(state.notifier.inbox().offline(&user, on_the_way, PageOf { after, limit }).await?.into()))
 }

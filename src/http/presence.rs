@@ -1,16 +1,19 @@
 //! Presence: who is connected, who is in a room, and ending connections.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
 use super::extract::{Asked, Named, OptionalBody, Text};
-use super::problem::{BodyErrors, Problem};
+use super::problem::{BodyErrors, Problem, ReadErrors, WriteErrors};
 use super::query::{given, number};
+use crate::fault::Fault;
 use crate::model::{ChannelName, UserId};
 use crate::presence::{Online, Page, Present};
 use crate::publish::PublishError;
@@ -19,6 +22,8 @@ use crate::publish::PublishError;
 const MAX_NAME: usize = 128;
 /// How many connections one request may name.
 const MAX_NAMED: usize = 1000;
+/// How many of them are being ended at once.
+const ENDING: usize = 64;
 
 /// Which page of a list that is ordered by name. Everything may be left out.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -80,6 +85,10 @@ pub(super) struct RoomPresence {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OpenConnection {
+    /// The node that holds it, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
     /// Names it.
     connection_id: String,
     /// The client's name for its device.
@@ -124,6 +133,16 @@ pub(super) struct Closed {
     closed: usize,
 }
 
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        let (status, code) = match &fault {
+            Fault::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+            Fault::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        Self::new(status, code, fault.to_string())
+    }
+}
+
 impl From<Online> for UserOnline {
     fn from(Online { user_id, connections, .. }: Online) -> Self {
         Self { user_id, connections }
@@ -132,8 +151,8 @@ impl From<Online> for UserOnline {
 
 impl From<Present> for OpenConnection {
     fn from(present: Present) -> Self {
-        let Present { connection_id, client_id, user_id, rooms, connected_at_ms, transport } = present;
-        Self { connection_id, client_id, user_id, rooms, connected_at: connected_at_ms, transport }
+        let Present { node, connection_id, client_id, user_id, rooms, connected_at_ms, transport } = present;
+        Self { node, connection_id, client_id, user_id, rooms, connected_at: connected_at_ms, transport }
     }
 }
 
@@ -148,6 +167,7 @@ impl From<Present> for OpenConnection {
         (status = 200, description = "A page of users", body = UsersOnline),
         (status = 400, description = "`invalid_query`, `invalid_cursor`", body = Problem,
             content_type = "application/problem+json"),
+        ReadErrors,
     )
 )]
 pub(super) async fn users(
@@ -155,7 +175,7 @@ pub(super) async fn users(
     Asked(query): Asked<NamesQuery>,
 ) -> Result<Json<UsersOnline>, Problem> {
     let (after, limit) = query.read()?;
-    let Page { items, total, next } = state.presence.users(after, limit).await;
+    let Page { items, total, next } = state.presence.users(after, limit).await?;
     Ok(Json(UsersOnline { users: items.into_iter().map(Into::into).collect(), total, next }))
 }
 
@@ -170,6 +190,7 @@ pub(super) async fn users(
         (status = 200, description = "Who is in the room now", body = RoomPresence),
         (status = 404, description = "`unknown_channel`: no rule of this server has such a channel", body = Problem,
             content_type = "application/problem+json"),
+        ReadErrors,
     )
 )]
 pub(super) async fn room(
@@ -179,7 +200,7 @@ pub(super) async fn room(
     if state.rules.resolve(channel.as_str()).is_none() {
         return Err(PublishError::UnknownChannel(channel.to_string()).into());
     }
-    let there = state.presence.room(&channel).await;
+    let there = state.presence.room(&channel).await?;
     let users = there.users.into_iter().map(|(user_id, connections)| UserOnline { user_id, connections });
     Ok(Json(RoomPresence { channel, users: users.collect(), connections: there.connections }))
 }
@@ -195,6 +216,7 @@ pub(super) async fn room(
         (status = 200, description = "A page of connections", body = Connections),
         (status = 400, description = "`invalid_query`, `invalid_cursor`", body = Problem,
             content_type = "application/problem+json"),
+        ReadErrors,
     )
 )]
 pub(super) async fn connections(
@@ -202,7 +224,7 @@ pub(super) async fn connections(
     Asked(query): Asked<NamesQuery>,
 ) -> Result<Json<Connections>, Problem> {
     let (after, limit) = query.read()?;
-    let Page { items, total, next } = state.presence.connections(after, limit).await;
+    let Page { items, total, next } = state.presence.connections(after, limit).await?;
     Ok(Json(Connections { connections: items.into_iter().map(Into::into).collect(), total, next }))
 }
 
@@ -217,13 +239,14 @@ pub(super) async fn connections(
         (status = 200, description = "It was ended", body = Closed),
         (status = 404, description = "`connection_not_found`", body = Problem,
             content_type = "application/problem+json"),
+        WriteErrors,
     )
 )]
 pub(super) async fn end(
     State(state): State<Arc<HttpState>>,
     Text(connection_id): Text,
 ) -> Result<Json<Closed>, Problem> {
-    if state.presence.end(&connection_id).await {
+    if state.presence.end(&connection_id).await? {
         return Ok(Json(Closed { closed: 1 }));
     }
     let shown: String = connection_id.chars().take(MAX_NAME).collect();
@@ -242,6 +265,7 @@ pub(super) async fn end(
         (status = 400, description = "`invalid`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         BodyErrors,
+        WriteErrors,
     )
 )]
 pub(super) async fn cleanup(
@@ -249,17 +273,17 @@ pub(super) async fn cleanup(
     OptionalBody(Cleanup { connection_ids }): OptionalBody<Cleanup>,
 ) -> Result<(StatusCode, Json<Closed>), Problem> {
     let closed = match connection_ids {
-        None => state.presence.end_dead().await,
+        None => state.presence.end_dead().await?,
         Some(ids) if ids.len() > MAX_NAMED => {
             let detail = format!("connectionIds has at most {MAX_NAMED} names");
             return Err(Problem::bad_request("invalid", detail));
         }
         Some(ids) => {
-            let mut closed = 0;
-            for id in ids {
-                closed += usize::from(state.presence.end(&id).await);
-            }
-            closed
+            let ids: BTreeSet<_> = ids.into_iter().collect();
+            // Those of other nodes are waited for: not one after the other.
+            let ending = ids.iter().map(|id| state.presence.end(id));
+            let ended = stream::iter(ending.collect::<Vec<_>>()).buffer_unordered(ENDING);
+            ended.try_fold(0, async |closed, ended| Ok(closed + usize::from(ended))).await?
         }
     };
     Ok((StatusCode::OK, Json(Closed { closed })))

@@ -141,7 +141,7 @@ impl Inbox for EmbeddedInbox {
         self.receipts(receipts, |conn, receipt| {
             let statement = "UPDATE inbox SET takers = takers + ?4, delivered_at = coalesce(delivered_at, ?5)
                              WHERE user = ?1 AND epoch = ?2 AND offset = ?3";
-            let Receipt { user_id, position: Position { epoch, offset }, live } = receipt;
+            let Receipt { user_id, position: Position { epoch, offset }, live, .. } = receipt;
             conn.prepare_cached(statement)?
                 .execute(params![user_id.as_str(), epoch.as_str(), offset, live, now_ms()])
                 .map(drop)
@@ -154,7 +154,7 @@ impl Inbox for EmbeddedInbox {
             let statement = "UPDATE inbox SET takers = takers - ?4,
                                delivered_at = CASE WHEN takers > ?4 OR confirmed THEN delivered_at END
                              WHERE user = ?1 AND epoch = ?2 AND offset = ?3 AND takers >= ?4";
-            let Receipt { user_id, position: Position { epoch, offset }, live } = receipt;
+            let Receipt { user_id, position: Position { epoch, offset }, live, .. } = receipt;
             conn.prepare_cached(statement)?
                 .execute(params![user_id.as_str(), epoch.as_str(), offset, live])
                 .map(drop)

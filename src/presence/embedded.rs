@@ -1,9 +1,7 @@
 //! Presence within one process: everything in memory.
 //!
 //! It is bounded by what the edge admits: connections, and rooms of each. What is still to be told is bounded
-//! here (`PENDING`). `table` counts, this file tells.
-
-mod table;
+//! by the `table`, which counts; this file tells.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,22 +9,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::to_raw_value;
 use tokio::sync::Notify;
 
-use self::table::{Change, Table};
-use super::{Arrival, Counts, InRoom, Online, Page, Presence, Present};
-use crate::broker::append::{Append, Draft};
-use crate::broker::{AppendGroup, Broker, BrokerError, PageLimit};
+use super::news::{self, USER_PRESENCE};
+use super::table::{Change, Table};
+use super::{Arrival, Counts, InRoom, NodeCounts, Online, Page, Presence, Present};
+use crate::broker::{Broker, BrokerError, PageLimit};
 use crate::config::channels::Rules;
-use crate::model::{ChannelName, EventName, MessageId, UserId, now_ms};
+use crate::fault::Fault;
+use crate::metrics;
+use crate::model::{ChannelName, MessageId, UserId, now_ms};
 use crate::tasks::Tasks;
 
-/// The channel that tells who comes and goes.
-pub const USER_PRESENCE: &str = "user-presence";
-/// So many changes may wait to be told; then a user's change and its reverse take each other away.
-pub(crate) const PENDING: usize = 8192;
 /// How many changes are told at once.
 const TOLD_AT_ONCE: usize = 256;
 /// The pause before a change that could not be stored is offered again.
@@ -88,38 +82,44 @@ impl Presence for EmbeddedPresence {
         self.shared.table().leave(connection_id, room);
     }
 
-    async fn user(&self, user: &UserId) -> Option<Online> {
-        self.shared.table().user(user)
+    async fn user(&self, user: &UserId) -> Result<Option<Online>, Fault> {
+        Ok(self.shared.table().user(user))
     }
 
-    async fn users(&self, after: Option<&str>, limit: usize) -> Page<Online> {
-        self.shared.table().users(after, limit)
+    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<Online>, Fault> {
+        Ok(self.shared.table().users(after, limit))
     }
 
-    async fn room(&self, room: &ChannelName) -> InRoom {
-        self.shared.table().room(room)
+    async fn room(&self, room: &ChannelName) -> Result<InRoom, Fault> {
+        Ok(self.shared.table().room(room))
     }
 
-    async fn connections(&self, after: Option<&str>, limit: usize) -> Page<Present> {
+    async fn connections(&self, after: Option<&str>, limit: usize) -> Result<Page<Present>, Fault> {
         let (page, lines) = self.shared.table().connections(after, limit);
         // Asked outside of the lock: a line may have locks of its own.
         let items = page.items.into_iter().zip(lines);
         let items = items.map(|(present, line)| Present { transport: line.transport(), ..present }).collect();
-        Page { items, ..page }
+        Ok(Page { items, ..page })
     }
 
-    async fn counts(&self) -> Counts {
-        self.shared.table().counts()
+    async fn counts(&self) -> Result<Counts, Fault> {
+        Ok(self.shared.table().counts())
     }
 
-    async fn end(&self, connection_id: &str) -> bool {
-        let Some(line) = self.shared.table().line(connection_id) else { return false };
+    async fn nodes(&self) -> Result<Vec<NodeCounts>, Fault> {
+        let connections = self.shared.table().counts().connections;
+        let (publications, deliveries) = metrics::totals();
+        Ok(vec![NodeCounts { node: None, connections, publications, deliveries }])
+    }
+
+    async fn end(&self, connection_id: &str) -> Result<bool, Fault> {
+        let Some(line) = self.shared.table().line(connection_id) else { return Ok(false) };
         line.end();
         self.depart(connection_id);
-        true
+        Ok(true)
     }
 
-    async fn end_dead(&self) -> usize {
+    async fn end_dead(&self) -> Result<usize, Fault> {
         let lines = self.shared.table().lines();
         let mut ended = 0;
         for (connection_id, line) in lines.into_iter().filter(|(_, line)| !line.is_alive()) {
@@ -127,7 +127,7 @@ impl Presence for EmbeddedPresence {
             self.depart(&connection_id);
             ended += 1;
         }
-        ended
+        Ok(ended)
     }
 }
 
@@ -197,7 +197,9 @@ impl Teller {
     /// Tells all of `changes`, however long that takes.
     async fn tell(&self, changes: &[Change]) {
         // With ids that stay the same, so that what was stored without an answer is not told twice.
-        let groups: Vec<_> = changes.iter().filter_map(|change| self.group(change)).collect();
+        let groups =
+            changes.iter().filter_map(|change| news::group(&self.rules, change, MessageId::generate(), true));
+        let groups: Vec<_> = groups.collect();
         while !groups.is_empty() {
             match self.broker.append(groups.clone()).await {
                 Ok(_) => return,
@@ -207,24 +209,5 @@ impl Teller {
                 }
             }
         }
-    }
-
-    /// The message of a change; `None` where the rules in force have no such channel.
-    fn group(&self, change: &Change) -> Option<AppendGroup> {
-        let name = if change.online { "user:online" } else { "user:offline" };
-        let data = json!({ "userId": change.user_id, "connections": change.connections });
-        let data = to_raw_value(&data).ok()?;
-        let draft = Draft {
-            id: MessageId::generate(),
-            fresh: true,
-            event: EventName::parse(name).ok()?,
-            priority: None,
-            timestamp_ms: now_ms(),
-            user_id: Some(&change.user_id),
-            data: &data,
-            extra: &[],
-        };
-        let first = Append::own(&self.rules, USER_PRESENCE, draft, None)?;
-        Some(AppendGroup { first, mirrors: Vec::new() })
     }
 }

@@ -1,7 +1,7 @@
 //! The inbox of a connected user: its channels are joined by themselves, and what is written is noted.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ const RECENT: usize = super::SOCKET_QUEUE;
 pub(super) struct Tap {
     user_id: UserId,
     channels: Vec<ChannelName>,
+    connection_id: Arc<str>,
     receipts: Receipts,
     seen: Mutex<Seen>,
 }
@@ -31,8 +32,13 @@ struct Seen {
 }
 
 impl Tap {
-    pub(super) fn new(user_id: UserId, channels: Vec<ChannelName>, receipts: Receipts) -> Self {
-        Self { user_id, channels, receipts, seen: Mutex::default() }
+    pub(super) fn new(
+        user_id: UserId,
+        channels: Vec<ChannelName>,
+        connection_id: Arc<str>,
+        receipts: Receipts,
+    ) -> Self {
+        Self { user_id, channels, connection_id, receipts, seen: Mutex::default() }
     }
 
     /// The user's own channels.
@@ -61,7 +67,8 @@ impl Tap {
             .live_after
             .get(channel)
             .is_some_and(|known| known.epoch != position.epoch || known.offset < position.offset);
-        let receipt = Receipt { user_id: self.user_id.clone(), position: position.clone(), live };
+        let taker = self.connection_id.clone();
+        let receipt = Receipt { user_id: self.user_id.clone(), position: position.clone(), live, taker };
         if live {
             seen.live_after.insert(channel.clone(), position.clone());
             seen.recent.push_back((Instant::now(), receipt.clone()));
@@ -79,7 +86,9 @@ impl Tap {
         let (_, position) = self.notification(message)?;
         let position = position.clone();
         let (receipts, user_id) = (self.receipts.clone(), self.user_id.clone());
-        Some(move || receipts.delivered(Receipt { user_id, position, live: true }))
+        // Another taker than the connection, which may yet break.
+        let taker = format!("{}+", self.connection_id).into();
+        Some(move || receipts.delivered(Receipt { user_id, position, live: true, taker }))
     }
 
     /// The place of a notification of the user.
@@ -102,8 +111,6 @@ impl Tap {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, PoisonError};
-
     use super::*;
     use crate::inbox::embedded::EmbeddedInbox;
     use crate::model::message::sample;
@@ -122,7 +129,7 @@ mod tests {
         let inbox = Arc::new(EmbeddedInbox::new(store, Duration::from_secs(60)));
         let receipts = Receipts::start(inbox, &Tasks::new());
         let own = ChannelName::parse("user-notifications-ann").unwrap();
-        let tap = Tap::new(UserId::parse("ann").unwrap(), vec![own.clone()], receipts);
+        let tap = Tap::new(UserId::parse("ann").unwrap(), vec![own.clone()], "a".into(), receipts);
         tap.joined(&own, &Position { epoch: Epoch::new("e"), offset: 2 });
         tap.written(&message(NOTIFICATION, "user-notifications-ann", 2));
         tap.written(&message(NOTIFICATION, "user-notifications-bob", 3));

@@ -79,9 +79,10 @@ impl State {
 
 impl Session {
     pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
+        let sid: Arc<str> = socket.id.as_str().into();
         let tap = handshake.user_id.clone().map(|user| {
             let channels = edge.parts.notifier.channels_of(&user);
-            Arc::new(Tap::new(user, channels, edge.parts.receipts.clone()))
+            Arc::new(Tap::new(user, channels, sid.clone(), edge.parts.receipts.clone()))
         });
         let voice = Arc::new(Voice::new(socket.clone(), edge.carriers.clone()));
         let transport = SocketTransport {
@@ -91,7 +92,6 @@ impl Session {
             acks: handshake.acks.then(Acks::default),
             tap: tap.clone(),
         };
-        let sid: Arc<str> = socket.id.as_str().into();
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
         let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });

@@ -4,7 +4,7 @@
 
 mod broker;
 mod inbox;
-mod presence;
+pub(crate) mod presence;
 mod queue;
 mod sync;
 
@@ -20,13 +20,19 @@ use tidings::broker::redis::RedisBroker;
 use tidings::config::channels::Rules;
 use tidings::inbox::Inbox;
 use tidings::inbox::embedded::EmbeddedInbox;
+use tidings::inbox::redis::RedisInbox;
 use tidings::presence::Presence;
 use tidings::presence::embedded::EmbeddedPresence;
+use tidings::presence::redis::{PresenceOptions, RedisPresence};
 use tidings::publish::Publisher;
 use tidings::queue::embedded::EmbeddedQueue;
 use tidings::queue::redis::RedisQueue;
 use tidings::queue::{Queue, QueueOptions};
+use tidings::redis::Redis;
 use tidings::store::{OpenError, Store, Synchronous};
+use tidings::sync::SyncState;
+use tidings::sync::embedded::EmbeddedSync;
+use tidings::sync::redis::RedisSync;
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
@@ -48,6 +54,9 @@ pub(crate) trait Backend: Send + Sync {
     /// The inboxes of `node`, whose entries are kept for `retention`.
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox>;
 
+    /// The places of devices in the channels of `node`, kept for `retention`.
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState>;
+
     /// Who is connected to `node`; nobody yet.
     fn presence(&self, node: &Node) -> Arc<dyn Presence>;
 }
@@ -61,6 +70,7 @@ pub(crate) struct Node {
     pub(crate) rules: Arc<Rules>,
     pub(crate) tasks: Tasks,
     store: Store,
+    redis: Option<Redis>,
     // Ends the tasks of a node that is dropped: they would keep its store open.
     _end: DropGuard,
 }
@@ -71,6 +81,10 @@ impl Node {
         for name in names {
             self.broker.follow(&channel(name)).await.expect("a channel is followed");
         }
+    }
+
+    fn redis(&self) -> Redis {
+        self.redis.clone().expect("a node on Redis")
     }
 
     /// Leaves in good order. A node that is dropped instead leaves in none.
@@ -113,11 +127,15 @@ impl Backend for Embedded {
         let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
         let tasks = Tasks::new();
         let _end = tasks.stopping().clone().drop_guard();
-        Node { broker, queue, publisher, heard, rules, store, tasks, _end }
+        Node { broker, queue, publisher, heard, rules, store, redis: None, tasks, _end }
     }
 
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
         Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
+    }
+
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
+        Arc::new(EmbeddedSync::new(node.store.clone(), retention))
     }
 
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {
@@ -161,18 +179,23 @@ impl Backend for OnRedis {
         broker.connect(heard.clone());
         let store = open_store(self.rest.path()).await;
         let told = Arc::new(FollowsAll::new(broker.clone()));
-        let queue = Arc::new(RedisQueue::start(redis, told, rules.clone(), options, &tasks).await);
+        let queue = Arc::new(RedisQueue::start(redis.clone(), told, rules.clone(), options, &tasks).await);
         let publisher = Publisher::new(broker.clone(), rules.clone(), 1 << 20);
         let _end = tasks.stopping().clone().drop_guard();
-        Node { broker, queue, publisher, heard, rules, store, tasks, _end }
+        Node { broker, queue, publisher, heard, rules, store, redis: Some(redis), tasks, _end }
     }
 
     fn inbox(&self, node: &Node, retention: Duration) -> Arc<dyn Inbox> {
-        Arc::new(EmbeddedInbox::new(node.store.clone(), retention))
+        Arc::new(RedisInbox::new(node.redis(), node.rules.clone(), retention))
+    }
+
+    fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
+        Arc::new(RedisSync::new(node.redis(), retention))
     }
 
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {
-        EmbeddedPresence::start(node.broker.clone(), node.rules.clone(), &node.tasks)
+        let options = PresenceOptions { node: "one".to_owned(), lease: Duration::from_secs(10) };
+        RedisPresence::start(node.redis(), node.broker.clone(), node.rules.clone(), options, &node.tasks)
     }
 }
 

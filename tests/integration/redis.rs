@@ -3,6 +3,8 @@
 mod broker;
 mod faults;
 mod ground;
+mod inbox;
+mod presence;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod devices;
 mod inbox;
 mod join_under_load;
 mod never_reads;
+mod people;
 mod reconnect_storm;
 mod redis;
 mod restart;

@@ -1,12 +1,11 @@
-#!lua
 -- Appends groups of messages, in order; a group as a whole or not at all. Stops before the first group whose
 -- snapshot was folded onto an old version.
 --
 -- KEYS  per channel its meta, history, ids and snapshot; then, where there is one, the index of tests
 -- ARGV  now in ms, life of a meta in ms, a new epoch, how to publish, number of channels, number of groups
 --       per channel: size, ttl in ms
---       per group: channel, id, fresh, record, fold, [version, snapshot, test, state, index], number of mirrors
---       per mirror: channel, id, fresh, record
+--       per group: channel, id, fresh, record, what it is to an inbox or '', fold, [version, snapshot, test, state, index], number of mirrors
+--       per mirror: channel, id, fresh, record, what it is to an inbox or ''
 -- The answer: per message its offset, negative for a known first one, 0 for a refused first or a known mirror;
 -- the epochs of the channels; version and text of the snapshot that stopped it, or -1.
 local now, keep, candidate, publish = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
@@ -61,7 +60,7 @@ local function trim(channel)
   end
 end
 
-local function append(channel, id, record)
+local function append(channel, id, record, news)
   local offset = channel.top + 1
   channel.top, channel.changed = offset, true
   if channel.size == 0 then
@@ -75,6 +74,10 @@ local function append(channel, id, record)
     redis.call('HSET', channel.ids, id, offset)
     if offset - channel.oldest >= channel.size then channel.oldest = offset + 1 - channel.size end
     if offset % 32 == 0 then trim(channel) end
+  end
+  if news ~= '' then
+    local base, name = string.sub(channel.meta, 1, -2) .. 'n', string.match(channel.meta, '{c:([^}]*)}m$')
+    inbox_note(base, name, news, id, channel.epoch, offset, record)
   end
   redis.call(publish, channel.publication, channel.epoch .. ' ' .. offset .. '\n' .. record)
   return offset
@@ -96,8 +99,8 @@ end
 local results, stopped, text = {}, -1, ''
 for _ = 1, groups do
   local channel, id, fresh, record = channels[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local fold, folded = ARGV[at + 4], nil
-  at = at + 5
+  local news, fold, folded = ARGV[at + 4], ARGV[at + 5], nil
+  at = at + 6
   if fold ~= '0' then
     folded = { version = ARGV[at], text = ARGV[at + 1], test = ARGV[at + 2], state = ARGV[at + 3], index = ARGV[at + 4] }
     at = at + 5
@@ -123,15 +126,16 @@ for _ = 1, groups do
   elseif refused then
     results[#results + 1] = 0
   else
-    results[#results + 1] = append(channel, id, record)
+    results[#results + 1] = append(channel, id, record, news)
   end
   for _ = 1, mirrors do
     local other, own, new, copy = channels[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-    at = at + 4
+    local its_news = ARGV[at + 4]
+    at = at + 5
     if before or refused or (new ~= '1' and known(other, own)) then
       results[#results + 1] = 0
     else
-      results[#results + 1] = append(other, own, copy)
+      results[#results + 1] = append(other, own, copy, its_news)
     end
   end
 end

@@ -14,7 +14,7 @@ use crate::fault::Cause;
 use crate::metrics;
 use crate::model::test::Refused;
 use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, TestState, now_ms};
-use crate::redis::Call;
+use crate::redis::{Call, RedisFault};
 
 /// How many groups go into one call at most: others wait for no more than that.
 const GROUPS: usize = 64;
@@ -54,6 +54,8 @@ struct Batch<'a> {
     channels: Vec<Slot<'a>>,
     places: HashMap<&'a ChannelName, usize>,
     plans: Vec<Option<Planned>>,
+    // What each message is to an inbox, in their order; nothing, most often.
+    news: Vec<String>,
 }
 
 impl Core {
@@ -67,7 +69,7 @@ impl Core {
         let mut rest = groups;
         while !rest.is_empty() {
             let (part, _) = rest.split_at(part_of(rest));
-            let batch = Batch::new(self, part);
+            let batch = Batch::new(self, part).await?;
             let reply: Reply = self.redis.call(&batch.call(self)).await?;
             let done = self.take(&batch, reply, &wanted, &mut outcome).await?;
             rest = &rest[done..];
@@ -184,7 +186,7 @@ fn part_of(groups: &[AppendGroup]) -> usize {
 }
 
 impl<'a> Batch<'a> {
-    fn new(core: &Core, groups: &'a [AppendGroup]) -> Self {
+    async fn new(core: &Core, groups: &'a [AppendGroup]) -> Result<Self, RedisFault> {
         let (mut channels, mut places) = (Vec::new(), HashMap::new());
         for append in groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors)) {
             places.entry(&append.channel).or_insert_with(|| {
@@ -192,7 +194,14 @@ impl<'a> Batch<'a> {
                 channels.len() - 1
             });
         }
-        Self { groups, channels, places, plans: plan(core, groups) }
+        let mut news = Vec::with_capacity(groups.len());
+        for group in groups {
+            news.push(core.notes.word(&group.first).await?);
+            for mirror in &group.mirrors {
+                news.push(core.notes.word(mirror).await?);
+            }
+        }
+        Ok(Self { groups, channels, places, plans: plan(core, groups), news })
     }
 
     fn call(&self, core: &Core) -> Call<'static> {
@@ -208,23 +217,24 @@ impl<'a> Batch<'a> {
             let history = slot.append.namespace.history;
             call.arg(history.size).arg(ms(history.ttl));
         }
+        let mut news = self.news.iter();
+        let mut add = |call: &mut Call<'_>, append: &Append| {
+            call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
+            call.arg(u8::from(append.fresh)).arg(record::write(append));
+            call.arg(news.next().map_or("", String::as_str));
+        };
         for (group, plan) in self.groups.iter().zip(&self.plans) {
-            self.add(&mut call, &group.first);
+            add(&mut call, &group.first);
             match plan {
                 None => call.arg("0"),
                 Some(plan) => add_plan(&mut call, plan),
             };
             call.arg(group.mirrors.len());
             for mirror in &group.mirrors {
-                self.add(&mut call, mirror);
+                add(&mut call, mirror);
             }
         }
         call
-    }
-
-    fn add(&self, call: &mut Call<'_>, append: &Append) {
-        call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
-        call.arg(u8::from(append.fresh)).arg(record::write(append));
     }
 }
 

@@ -9,10 +9,18 @@ use super::record::Unreadable;
 use crate::broker::BrokerError;
 use crate::config::channels::{History, Rules};
 use crate::fault::{Cause, Fault};
+use crate::inbox::redis::Notes;
 use crate::model::{ChannelName, Epoch, MessageId, Snapshot, now_ms};
 use crate::redis::{Redis, RedisFault, Script};
 
-pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("append.lua")));
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        "#!lua\n",
+        include_str!("../../inbox/redis/entry.lua"),
+        include_str!("../../inbox/redis/note.lua"),
+        include_str!("append.lua")
+    ))
+});
 pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("begin.lua")));
 pub(super) static TOP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("top.lua")));
 pub(super) static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("history.lua")));
@@ -50,11 +58,14 @@ pub(super) struct Core {
     pub(super) tops: Recent<ChannelName, Known>,
     /// The snapshots that were written or read here last, by their channels. They may be old: the scripts look.
     pub(super) snapshots: Recent<ChannelName, Stored>,
+    /// What messages are to inboxes.
+    pub(super) notes: Notes,
 }
 
 impl Core {
     pub(super) fn new(redis: Redis, rules: Arc<Rules>) -> Self {
-        Self { redis, rules, tops: Recent::new(REMEMBERED), snapshots: Recent::new(REMEMBERED) }
+        let notes = Notes::new(redis.clone());
+        Self { redis, rules, notes, tops: Recent::new(REMEMBERED), snapshots: Recent::new(REMEMBERED) }
     }
 
     /// The key `name` of a channel: `meta`, `h`istory, `i`ds, `s`napshot, or the name of its `p`ublications.

@@ -195,7 +195,7 @@ async fn what_came_while_nobody_was_there_stays_until_it_is_confirmed() {
     assert_eq!(again, json!({"changed": 0, "total": 1}));
     let position =
         Position { epoch: Epoch::new(ids[1].1.as_str().unwrap()), offset: ids[1].2.as_u64().unwrap() };
-    let receipt = Receipt { user_id: UserId::parse("ann").unwrap(), position, live: true };
+    let receipt = Receipt { user_id: UserId::parse("ann").unwrap(), position, live: true, taker: "a".into() };
     server.inbox.delivered(vec![receipt.clone()]).await.unwrap();
     assert_eq!(offline(&server, "ann").await["total"], 0, "a device took it as it came");
     server.inbox.failed(vec![receipt]).await.unwrap();

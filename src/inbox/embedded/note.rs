@@ -1,57 +1,28 @@
 //! Noting: what an appended message changes in an inbox, inside of the transaction of its append.
 
 use rusqlite::{Connection, params};
-use serde::Deserialize;
 
 use crate::broker::append::Append;
-use crate::inbox::{MAX_PER_USER, NOTIFICATION, PLACEHOLDER, RECALLED};
+use crate::inbox::MAX_PER_USER;
+use crate::inbox::news::News;
 use crate::model::{MessageId, Position, UserId};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sent {
-    #[serde(default)]
-    user_id: Option<UserId>,
-}
-
-#[derive(Deserialize)]
-struct Recall {
-    data: RecallData,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RecallData {
-    message_id: MessageId,
-}
 
 /// Notes a message that was just appended at `position`, if it is one that inboxes are about.
 pub(crate) fn note(conn: &Connection, append: &Append, position: &Position) -> rusqlite::Result<()> {
-    match append.event.as_str() {
-        NOTIFICATION => match user_of(append) {
-            Some(user) => insert(conn, append, position, user),
-            None => Ok(()),
-        },
-        RECALLED if user_of(append).is_some() => recall(conn, append),
-        _ => Ok(()),
+    match News::of(append) {
+        Some(News::Entry { user, sender }) => insert(conn, append, position, user, sender.as_ref()),
+        Some(News::Recall(id)) => recall(conn, append, &id),
+        None => Ok(()),
     }
 }
 
-/// The user whose inbox the message's channel is.
-fn user_of(append: &Append) -> Option<&str> {
-    let pattern = &append.namespace.pattern;
-    if pattern.placeholder() != Some(PLACEHOLDER) {
-        return None;
-    }
-    let channel = append.channel.as_str();
-    channel.get(pattern.matches(channel)??)
-}
-
-fn insert(conn: &Connection, append: &Append, position: &Position, user: &str) -> rusqlite::Result<()> {
-    // A fault in the sender's part of the envelope was refused at the door; without a sender only an
-    // administrator can take it back.
-    let sent: Option<Sent> = envelope(append);
-    let sender = sent.and_then(|sent| sent.user_id);
+fn insert(
+    conn: &Connection,
+    append: &Append,
+    position: &Position,
+    user: &str,
+    sender: Option<&UserId>,
+) -> rusqlite::Result<()> {
     let inserted = conn
         .prepare_cached(
             "INSERT INTO inbox (user, channel, id, epoch, offset, timestamp, sender, body)
@@ -64,7 +35,7 @@ fn insert(conn: &Connection, append: &Append, position: &Position, user: &str) -
             position.epoch.as_str(),
             position.offset,
             append.timestamp_ms,
-            sender.as_ref().map(UserId::as_str),
+            sender.map(UserId::as_str),
             append.open.as_str(),
         ])?;
     if inserted > 0 { trim(conn, user) } else { Ok(()) }
@@ -84,14 +55,8 @@ fn trim(conn: &Connection, user: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn recall(conn: &Connection, append: &Append) -> rusqlite::Result<()> {
-    let Some(Recall { data }) = envelope(append) else { return Ok(()) };
+fn recall(conn: &Connection, append: &Append, id: &MessageId) -> rusqlite::Result<()> {
     conn.prepare_cached("UPDATE inbox SET status = 'recalled' WHERE channel = ?1 AND id = ?2")?
-        .execute(params![append.channel.as_str(), data.message_id.as_str()])?;
+        .execute(params![append.channel.as_str(), id.as_str()])?;
     Ok(())
-}
-
-/// Reads a part of the message's envelope, which lacks only its position and its end.
-fn envelope<T: for<'de> Deserialize<'de>>(append: &Append) -> Option<T> {
-    serde_json::from_str(&format!("{}}}", append.open.as_str())).ok()
 }

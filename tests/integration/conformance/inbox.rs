@@ -11,7 +11,7 @@ use super::Node;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::{channel, incoming, wait_until};
 
-for_each_backend!(embedded only:
+for_each_backend!(
     every_notification_is_an_entry_from_its_append_on,
     only_notifications_to_a_user_are_entries,
     an_id_that_the_inbox_knows_is_no_second_entry,
@@ -73,7 +73,11 @@ async fn offline(inbox: &dyn Inbox, name: &str) -> InboxPage {
 }
 
 fn receipt(name: &str, position: &Position, live: bool) -> Receipt {
-    Receipt { user_id: user(name), position: position.clone(), live }
+    by("a", name, position, live)
+}
+
+fn by(taker: &str, name: &str, position: &Position, live: bool) -> Receipt {
+    Receipt { user_id: user(name), position: position.clone(), live, taker: taker.into() }
 }
 
 fn names(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
@@ -242,13 +246,13 @@ async fn a_broken_connection_gives_back_what_it_was_said_to_have_taken(backend: 
     let (first, second) = (notify(&node, "ann", "m1").await, notify(&node, "ann", "m2").await);
     // Two devices took the first one, one of them the second.
     let taken =
-        vec![receipt("ann", &first, true), receipt("ann", &first, true), receipt("ann", &second, true)];
+        vec![by("a", "ann", &first, true), by("b", "ann", &first, true), by("a", "ann", &second, true)];
     inbox.delivered(taken).await.expect("noted");
     assert_eq!(offline(&*inbox, "ann").await.total, 0);
     inbox.failed(vec![receipt("ann", &first, true), receipt("ann", &second, true)]).await.expect("noted");
     assert_eq!(ids(&offline(&*inbox, "ann").await), ["m2"], "the other device still has the first");
-    inbox.failed(vec![receipt("ann", &first, true)]).await.expect("noted");
-    inbox.failed(vec![receipt("ann", &first, true)]).await.expect("passed over");
+    inbox.failed(vec![by("b", "ann", &first, true)]).await.expect("noted");
+    inbox.failed(vec![by("b", "ann", &first, true)]).await.expect("passed over");
     assert_eq!(ids(&offline(&*inbox, "ann").await), ["m1", "m2"]);
     inbox.delivered(vec![receipt("ann", &first, true)]).await.expect("noted");
     assert_eq!(ids(&offline(&*inbox, "ann").await), ["m2"]);

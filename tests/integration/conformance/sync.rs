@@ -4,29 +4,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tidings::broker::AppendGroup;
 use tidings::broker::append::{Append, Draft};
-use tidings::broker::embedded::{EmbeddedBroker, Live};
-use tidings::broker::{AppendGroup, Broker};
 use tidings::model::{ChannelName, Epoch, EventName, MessageId, Position, UserId, now_ms};
-use tidings::store::{Store, Synchronous};
-use tidings::sync::embedded::EmbeddedSync;
 use tidings::sync::{Basis, Device, Place, Saved, SyncState};
 
+use super::Node;
+use crate::conformance::{Backend, for_each_backend};
 use crate::support::rules;
+
+for_each_backend!(
+    a_place_never_moves_back_within_an_epoch_in_whichever_order_saves_come,
+    what_a_device_acknowledged_counts_more_than_what_was_written_to_it,
+    a_late_save_of_another_epoch_or_beyond_the_top_is_not_stored,
+    devices_users_and_channels_are_independent,
+    many_places_are_saved_at_once,
+    places_that_are_not_saved_any_more_are_forgotten,
+);
 
 /// A back end with a broker beside it: places are of real channels.
 struct Bench {
     sync: Arc<dyn SyncState>,
-    broker: Arc<dyn Broker>,
-    _dir: tempfile::TempDir,
+    node: Node,
 }
 
-fn embedded() -> Bench {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = Store::open(dir.path(), Synchronous::Normal).expect("the store opens");
-    let broker = Arc::new(EmbeddedBroker::new(store.clone(), rules(), Live::default()));
-    let sync = Arc::new(EmbeddedSync::new(store, Duration::from_millis(50)));
-    Bench { sync, broker, _dir: dir }
+async fn start(backend: &dyn Backend) -> Bench {
+    keeping(backend, Duration::from_secs(60)).await
+}
+
+/// The same with places that are kept for `retention`.
+async fn keeping(backend: &dyn Backend, retention: Duration) -> Bench {
+    let node = backend.start().await;
+    Bench { sync: backend.sync(&node, retention), node }
 }
 
 impl Bench {
@@ -47,9 +56,9 @@ impl Bench {
             };
             let first = Append::own(&rules(), name, draft, None).expect("a channel of the tests");
             let group = AppendGroup { first, mirrors: Vec::new() };
-            self.broker.append(vec![group]).await.expect("appended");
+            self.node.broker.append(vec![group]).await.expect("appended");
         }
-        let epoch = self.broker.top(&channel).await.expect("a top").position.epoch;
+        let epoch = self.node.broker.top(&channel).await.expect("a top").position.epoch;
         (channel, epoch)
     }
 
@@ -70,9 +79,8 @@ fn device(user: Option<&str>, client: &str) -> Device {
     Device { user_id, client_id: client.to_owned() }
 }
 
-#[tokio::test]
-async fn a_place_never_moves_back_within_an_epoch_in_whichever_order_saves_come() {
-    let bench = embedded();
+async fn a_place_never_moves_back_within_an_epoch_in_whichever_order_saves_come(backend: &dyn Backend) {
+    let bench = start(backend).await;
     let (channel, epoch) = bench.channel("plain-a", 9).await;
     let tablet = device(Some("ada"), "tablet");
     assert_eq!(bench.offset(&tablet, &channel).await, None);
@@ -82,9 +90,8 @@ async fn a_place_never_moves_back_within_an_epoch_in_whichever_order_saves_come(
     }
 }
 
-#[tokio::test]
-async fn what_a_device_acknowledged_counts_more_than_what_was_written_to_it() {
-    let bench = embedded();
+async fn what_a_device_acknowledged_counts_more_than_what_was_written_to_it(backend: &dyn Backend) {
+    let bench = start(backend).await;
     let (channel, epoch) = bench.channel("plain-a", 9).await;
     let tablet = device(Some("ada"), "tablet");
     bench.save(&tablet, &channel, &epoch, 9, Basis::Written).await;
@@ -95,9 +102,8 @@ async fn what_a_device_acknowledged_counts_more_than_what_was_written_to_it() {
     assert_eq!(bench.offset(&tablet, &channel).await, Some((4, Basis::Acknowledged)));
 }
 
-#[tokio::test]
-async fn a_late_save_of_another_epoch_or_beyond_the_top_is_not_stored() {
-    let bench = embedded();
+async fn a_late_save_of_another_epoch_or_beyond_the_top_is_not_stored(backend: &dyn Backend) {
+    let bench = start(backend).await;
     let (channel, epoch) = bench.channel("plain-a", 3).await;
     let tablet = device(None, "tablet");
     bench.save(&tablet, &channel, &epoch, 2, Basis::Written).await;
@@ -106,9 +112,8 @@ async fn a_late_save_of_another_epoch_or_beyond_the_top_is_not_stored() {
     assert_eq!(bench.offset(&tablet, &channel).await, Some((2, Basis::Written)));
 }
 
-#[tokio::test]
-async fn devices_users_and_channels_are_independent() {
-    let bench = embedded();
+async fn devices_users_and_channels_are_independent(backend: &dyn Backend) {
+    let bench = start(backend).await;
     let (a, epoch_a) = bench.channel("plain-a", 9).await;
     let (b, epoch_b) = bench.channel("plain-b", 9).await;
     let devices = [
@@ -127,9 +132,27 @@ async fn devices_users_and_channels_are_independent() {
     }
 }
 
-#[tokio::test]
-async fn places_that_are_not_saved_any_more_are_forgotten() {
-    let bench = embedded();
+async fn many_places_are_saved_at_once(backend: &dyn Backend) {
+    let bench = start(backend).await;
+    let (a, epoch_a) = bench.channel("plain-a", 2).await;
+    let (b, epoch_b) = bench.channel("plain-b", 2).await;
+    let devices: Vec<_> = (0..600).map(|n| device(Some("ada"), &format!("device {n} {{x}}"))).collect();
+    let places = devices.iter().flat_map(|device| {
+        [(&a, &epoch_a), (&b, &epoch_b)].map(|(channel, epoch)| {
+            let position = Position { epoch: epoch.clone(), offset: 2 };
+            let place = Place { position, basis: Basis::Acknowledged };
+            Saved { device: device.clone(), channel: channel.clone(), place }
+        })
+    });
+    bench.sync.save(places.collect()).await.expect("saved");
+    for device in &devices {
+        assert_eq!(bench.offset(device, &a).await, Some((2, Basis::Acknowledged)));
+        assert_eq!(bench.offset(device, &b).await, Some((2, Basis::Acknowledged)));
+    }
+}
+
+async fn places_that_are_not_saved_any_more_are_forgotten(backend: &dyn Backend) {
+    let bench = keeping(backend, Duration::from_millis(50)).await;
     let (channel, epoch) = bench.channel("plain-a", 1).await;
     let tablet = device(None, "tablet");
     bench.save(&tablet, &channel, &epoch, 1, Basis::Written).await;

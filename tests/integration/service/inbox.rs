@@ -14,7 +14,7 @@ use super::{DEADLINE, Server, Site, wait_until};
 const QUIET: Duration = Duration::from_millis(300);
 
 /// A device of `user`, connected and greeted; its connection's id.
-async fn device(server: &Server, user: &str, auth: Value) -> (SocketClient, String) {
+pub(super) async fn device(server: &Server, user: &str, auth: Value) -> (SocketClient, String) {
     let mut auth = auth;
     auth["userId"] = json!(user);
     let options = ConnectOptions { auth, ..ConnectOptions::default() };
@@ -24,7 +24,7 @@ async fn device(server: &Server, user: &str, auth: Value) -> (SocketClient, Stri
 }
 
 /// The next event, which has to be `name`.
-async fn next(socket: &mut SocketClient, name: &str) -> Value {
+pub(super) async fn next(socket: &mut SocketClient, name: &str) -> Value {
     let event = tokio::time::timeout(DEADLINE, socket.next()).await.unwrap_or_else(|_| panic!("no {name}"));
     let event = event.expect("open").expect("an event");
     assert_eq!(event.name, name, "{}", event.data);
@@ -32,7 +32,7 @@ async fn next(socket: &mut SocketClient, name: &str) -> Value {
 }
 
 /// The titles of the next `n` notifications.
-async fn titles(socket: &mut SocketClient, n: usize) -> Vec<String> {
+pub(super) async fn titles(socket: &mut SocketClient, n: usize) -> Vec<String> {
     let mut titles = Vec::new();
     while titles.len() < n {
         titles.push(title(&next(socket, "user:notification").await));
@@ -51,18 +51,18 @@ async fn assert_quiet(socket: &mut SocketClient) {
 }
 
 /// Sends a notification in the name of `bob`; its id.
-async fn notify(server: &Server, user: &str, title: &str) -> String {
+pub(super) async fn notify(server: &Server, user: &str, title: &str) -> String {
     let body = json!({ "title": title, "body": "text" });
     let path = format!("/api/v1/users/{user}/messages");
     let placed: Value = caller(server, "bob").post(&path, &body).await.expect("notified");
     placed["id"].as_str().expect("an id").to_owned()
 }
 
-fn caller(server: &Server, user: &str) -> HttpClient {
+pub(super) fn caller(server: &Server, user: &str) -> HttpClient {
     server.http.clone().as_user(&UserId::parse(user).expect("a user id"))
 }
 
-async fn unread(server: &Server, user: &str) -> (Vec<String>, u64) {
+pub(super) async fn unread(server: &Server, user: &str) -> (Vec<String>, u64) {
     list(
         caller(server, user)
             .post("/api/v1/messages/unread", &json!({ "limit": 1000 }))
@@ -71,7 +71,7 @@ async fn unread(server: &Server, user: &str) -> (Vec<String>, u64) {
     )
 }
 
-async fn offline(server: &Server, user: &str) -> (Vec<String>, u64) {
+pub(super) async fn offline(server: &Server, user: &str) -> (Vec<String>, u64) {
     list(caller(server, user).get("/api/v1/messages/offline?limit=1000").await.expect("a list"))
 }
 

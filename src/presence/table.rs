@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::super::{Arrival, Counts, InRoom, Line, Online, Page, Present};
-use super::PENDING;
+use super::{Arrival, Counts, InRoom, Line, Online, Page, Present};
 use crate::model::{ChannelName, UserId};
+
+/// So many changes may wait to be told; then a user's change and its reverse take each other away.
+pub(super) const PENDING: usize = 8192;
 
 /// A user came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +53,10 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn arrive(&mut self, arrival: Arrival, now_ms: i64) {
+    /// Whether it was not known.
+    pub(super) fn arrive(&mut self, arrival: Arrival, now_ms: i64) -> bool {
         if self.connections.contains_key(&*arrival.connection_id) {
-            return;
+            return false;
         }
         if let Some(user_id) = &arrival.user_id {
             let user = self.users.entry(user_id.clone());
@@ -65,10 +68,11 @@ impl Table {
         }
         let id = arrival.connection_id.clone();
         self.connections.insert(id, Entry { arrival, rooms: Vec::new() });
+        true
     }
 
-    /// What was known of the connection, for the caller to let go.
-    pub(super) fn depart(&mut self, connection_id: &str) -> Option<Arrival> {
+    /// What was known of the connection and the rooms that it was in, for the caller to let go.
+    pub(super) fn depart(&mut self, connection_id: &str) -> Option<(Arrival, Vec<ChannelName>)> {
         let Entry { arrival, rooms } = self.connections.remove(connection_id)?;
         for room in &rooms {
             self.count_out(room, arrival.user_id.as_ref());
@@ -82,7 +86,7 @@ impl Table {
                 self.note(Change::offline(user_id.clone()));
             }
         }
-        Some(arrival)
+        Some((arrival, rooms))
     }
 
     fn note(&mut self, change: Change) {
@@ -100,25 +104,27 @@ impl Table {
         self.changes.drain(..most.min(self.changes.len())).collect()
     }
 
-    pub(super) fn enter(&mut self, connection_id: &str, room: &ChannelName) {
-        let Some(entry) = self.connections.get_mut(connection_id) else { return };
-        if let Err(place) = entry.rooms.binary_search(room) {
-            entry.rooms.insert(place, room.clone());
-            let in_room = self.rooms.entry(room.clone()).or_default();
-            in_room.connections += 1;
-            if let Some(user_id) = &entry.arrival.user_id {
-                *in_room.users.entry(user_id.clone()).or_default() += 1;
-            }
+    /// Whose connection it is, if this changed anything.
+    pub(super) fn enter(&mut self, connection_id: &str, room: &ChannelName) -> Option<&Arrival> {
+        let entry = self.connections.get_mut(connection_id)?;
+        let place = entry.rooms.binary_search(room).err()?;
+        entry.rooms.insert(place, room.clone());
+        let in_room = self.rooms.entry(room.clone()).or_default();
+        in_room.connections += 1;
+        if let Some(user_id) = &entry.arrival.user_id {
+            *in_room.users.entry(user_id.clone()).or_default() += 1;
         }
+        Some(&entry.arrival)
     }
 
-    pub(super) fn leave(&mut self, connection_id: &str, room: &ChannelName) {
-        let Some(entry) = self.connections.get_mut(connection_id) else { return };
-        if let Ok(place) = entry.rooms.binary_search(room) {
-            entry.rooms.remove(place);
-            let user_id = entry.arrival.user_id.clone();
-            self.count_out(room, user_id.as_ref());
-        }
+    /// Whose connection it is, if this changed anything.
+    pub(super) fn leave(&mut self, connection_id: &str, room: &ChannelName) -> Option<&Arrival> {
+        let entry = self.connections.get_mut(connection_id)?;
+        let place = entry.rooms.binary_search(room).ok()?;
+        entry.rooms.remove(place);
+        let user_id = entry.arrival.user_id.clone();
+        self.count_out(room, user_id.as_ref());
+        self.connections.get(connection_id).map(|entry| &entry.arrival)
     }
 
     fn count_out(&mut self, room: &ChannelName, user_id: Option<&UserId>) {
@@ -172,6 +178,43 @@ impl Table {
         Counts { connections, users, rooms: self.rooms.len() }
     }
 
+    /// Whether there is something to be told.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// How many connections of `user` are in `room`, or how many of all.
+    pub(super) fn in_room(&self, room: &ChannelName, user: Option<&UserId>) -> usize {
+        let Some(entry) = self.rooms.get(room) else { return 0 };
+        user.map_or(entry.connections, |user| entry.users.get(user).copied().unwrap_or(0))
+    }
+
+    /// What is known of a connection, but for what carries it, which its line knows.
+    pub(super) fn present(&self, connection_id: &str) -> Option<(Present, Arc<dyn Line>)> {
+        let entry = self.connections.get(connection_id)?;
+        Some((present(entry), entry.arrival.line.clone()))
+    }
+
+    pub(super) fn connection_names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.connections.keys().cloned()
+    }
+
+    pub(super) fn user_names(&self) -> impl Iterator<Item = UserId> {
+        self.users.keys().cloned()
+    }
+
+    pub(super) fn room_names(&self) -> impl Iterator<Item = ChannelName> {
+        self.rooms.keys().cloned()
+    }
+
+    /// Who is where: each room by itself, and with each of its users.
+    pub(super) fn places(&self) -> impl Iterator<Item = (ChannelName, Option<UserId>)> {
+        self.rooms.iter().flat_map(|(room, entry)| {
+            let users = entry.users.keys().cloned().map(Some);
+            std::iter::once(None).chain(users).map(|user| (room.clone(), user))
+        })
+    }
+
     pub(super) fn line(&self, connection_id: &str) -> Option<Arc<dyn Line>> {
         self.connections.get(connection_id).map(|entry| entry.arrival.line.clone())
     }
@@ -192,6 +235,7 @@ fn online(user_id: &UserId, entry: &UserEntry) -> Online {
 fn present(entry: &Entry) -> Present {
     let Arrival { connection_id, client_id, user_id, connected_at_ms, .. } = &entry.arrival;
     Present {
+        node: None,
         connection_id: connection_id.to_string(),
         client_id: client_id.to_string(),
         user_id: user_id.clone(),
