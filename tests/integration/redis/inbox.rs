@@ -1,5 +1,6 @@
 //! The inbox in Redis: what it does beyond what every inbox promises.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tidings::redis::Redis;
 use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
-use crate::support::redis::{RedisServer, connect, shared_url};
+use crate::support::redis::{Cluster, RedisServer, connect, shared_url};
 use crate::support::{incoming, rules, wait_until};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -175,4 +176,30 @@ async fn while_redis_is_away_the_inbox_says_so_and_afterwards_it_is_whole() {
         incoming("user-notifications-ann", "user:notification:recalled", &json!({ "messageId": "m1" }));
     bench.publisher.publish_one(recalled).await.expect("a recall is taken");
     assert_eq!(bench.unread(None, 10).await.total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_counts_and_ids_are_of_all_inboxes_wherever_they_are() {
+    let cluster = Cluster::start();
+    let bench = Bench::new(&cluster.url(), rules()).await;
+    for n in 0..40 {
+        bench.notify(&format!("user-notifications-user{n}"), "to-all").await;
+        bench.notify(&format!("user-notifications-user{n}"), &format!("m{n}")).await;
+    }
+    assert_eq!(bench.inbox.unread_in_all().await.expect("a count"), 80);
+    let found = bench.inbox.find(&message("to-all"), 100).await.expect("found");
+    let users: BTreeSet<_> = found.iter().map(|entry| entry.user_id.to_string()).collect();
+    assert_eq!((found.len(), users.len()), (40, 40));
+    assert_eq!(bench.inbox.find(&message("m7"), 100).await.expect("found").len(), 1);
+    let user = UserId::parse("user7").expect("a user id");
+    let marked = bench.inbox.mark_read(&user, vec![message("m7")]).await.expect("marked");
+    assert_eq!(marked, Marked { changed: 1, left: 1 });
+    assert_eq!(bench.inbox.unread_in_all().await.expect("a count"), 79);
+    let short = RedisInbox::new(bench.redis.clone(), bench.rules.clone(), Duration::from_millis(1));
+    wait_until("all are old", async || {
+        while short.retain().await.expect("retention") {}
+        short.unread_in_all().await.expect("a count") == 0
+    })
+    .await;
+    assert!(bench.inbox.find(&message("to-all"), 100).await.expect("found").is_empty());
 }

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::conformance::presence::{Thread, arrival, arrive, changes, offline, online, online_now};
 use crate::conformance::{Backend, Embedded};
-use crate::support::redis::{RedisServer, shared_url};
+use crate::support::redis::{Cluster, RedisServer, shared_url};
 use crate::support::{DEADLINE, channel, history, rules, seed, wait_until};
 
 const LEASE: Duration = Duration::from_secs(2);
@@ -354,4 +354,46 @@ async fn any_node_ends_connections_of_any_other() {
     assert!(two.presence.end("c").await.is_err(), "it is not known whether it ended");
     assert!(began.elapsed() < DEADLINE);
     assert_eq!(two.presence.end_dead().await.expect("an answer"), 0, "the others are seen to all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_everybody_is_counted_and_told_of_wherever_their_keys_are() {
+    let cluster = Cluster::start();
+    let world = World::new(cluster.url()).await;
+    let (one, two) = (world.node("one").await, world.node("two").await);
+    for n in 0..40 {
+        for (node, name) in [(&one, "one"), (&two, "two")] {
+            let (connection, user) = (format!("{name}.{n:02}"), format!("user{n:02}"));
+            node.presence.arrive(arrival(&connection, Some(&user), Arc::default()));
+            node.presence.enter(&connection, &channel(&format!("plain-{}", n % 10)));
+        }
+    }
+    let all = Counts { connections: 80, users: 40, rooms: 10 };
+    counts(&one).await;
+    assert_eq!(counts(&two).await, all);
+    assert_eq!(counts(&one).await, all);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = one.presence.users(after.as_deref(), 7).await.expect("a page");
+        assert_eq!(page.total, 40);
+        seen.extend(page.items.into_iter().map(|user| (user.user_id.to_string(), user.connections)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(seen.is_sorted() && seen.len() == 40 && seen.iter().all(|(_, n)| *n == 2), "{seen:?}");
+    let there = two.presence.room(&room()).await.expect("an answer");
+    assert_eq!((there.connections, there.users.len()), (8, 4));
+    assert_eq!(connections(&one).await.len(), 80);
+    assert!(one.presence.end("two.00").await.expect("an answer"));
+    one.kill();
+    let left = |told: &[(String, String, u64)]| told.iter().filter(|told| told.1 == "user:offline").count();
+    // Who is on the other node, too, stays.
+    wait_until("the others are left", async || {
+        two.presence.counts().await.ok() == Some(Counts { connections: 39, users: 39, rooms: 10 })
+    })
+    .await;
+    wait_until("it is told", async || left(&world.told().await) == 1).await;
+    assert_eq!(world.told().await.len(), 41);
 }
