@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings::app::{App, AppOptions};
 use tidings::config::channels::Rules;
+use tidings::config::redis_url::RedisUrl;
 use tidings::config::settings::Settings;
 use tidings::model::{JobState, Priority};
 use tidings::queue::{NewJob, Queue};
@@ -29,6 +30,9 @@ const STALL: Duration = Duration::from_secs(20);
 /// How often the ended ones are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long ended jobs stay in a Redis that was there before.
+const KEPT: Duration = Duration::from_secs(600);
+
 /// Arguments of `bench jobs`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
@@ -41,6 +45,9 @@ pub(super) struct Args {
     /// How many submit at once.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = super::at_least_one)]
     submitters: usize,
+    /// Keep them in this Redis, apart from what it holds already, and not in a directory.
+    #[arg(long, value_name = "URL")]
+    redis: Option<RedisUrl>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -85,6 +92,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         ..Settings::default()
     };
     settings.workers.concurrency = args.concurrency;
+    settings.redis.url = args.redis.clone();
+    // Apart from everything else that is there, and gone soon.
+    settings.redis.prefix = Some(format!("tidings-bench-{:08x}", fastrand::u32(..)));
+    settings.queue.retention = KEPT;
     let runners: Vec<Arc<dyn Runner>> = vec![Arc::new(Noop)];
     let options = AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None, runners };
     let app = App::start(options).await?;
