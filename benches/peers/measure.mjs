@@ -4,6 +4,7 @@ import { Agent, request } from 'node:http';
 import { readFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { launch, startServer } from './servers.mjs';
 
 const BENCH_MS = 20 * 60_000;
@@ -11,9 +12,29 @@ const SETTLE_MS = 10_000;
 const STILL_MS = 500;
 const SAMPLE_MS = 50;
 const PER_REQUEST = 500;
+// Benchmarks that look at nothing but time.
+const noPid = new Set(['queue']);
+
+/** Measures `side` with everything fresh, a Redis if it needs one too; resolves to the figures. */
+export async function measure(side, { programs }) {
+  const redis = side.redis ? await startRedis() : undefined;
+  try {
+    const context = { programs, redisUrl: redis?.url };
+    return side.run ? await program(side.run, context) : await load(side, context);
+  } finally {
+    await redis?.stop();
+  }
+}
+
+/** Runs what needs no server beside itself: `tidings`, or a script that lies here. */
+function program([name, ...args], { programs, redisUrl }) {
+  const all = [...args.map(String), '--redis', redisUrl];
+  if (name === 'tidings') return figures(programs.tidings, all);
+  return figures(process.execPath, [fileURLToPath(new URL(name, import.meta.url)), ...all]);
+}
 
 /** Loads a fresh server as `side` says; resolves to the figures of the load tool. */
-export async function measure(side, { programs, redisUrl }) {
+async function load(side, { programs, redisUrl }) {
   const server = await startServer(side.server, { programs, redisUrl });
   try {
     if (side.idleChannels) return await idleChannels(server, side.idleChannels);
@@ -27,8 +48,13 @@ export async function measure(side, { programs, redisUrl }) {
 }
 
 async function bench(server, args, programs) {
-  const all = ['bench', ...args.map(String), '--server', server.url, '--pid', String(server.pid), '--json'];
-  const child = spawn(programs.tidings, all, { stdio: ['ignore', 'pipe', 'pipe'], timeout: BENCH_MS });
+  const all = ['bench', ...args.map(String), '--server', server.url, '--json'];
+  return figures(programs.tidings, server.pid && !noPid.has(args[0]) ? [...all, '--pid', String(server.pid)] : all);
+}
+
+/** The last line that `program` prints, which is JSON. */
+async function figures(program, args) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: BENCH_MS });
   const kill = () => child.kill('SIGKILL');
   process.once('exit', kill);
   let [stdout, stderr] = ['', ''];
@@ -39,7 +65,7 @@ async function bench(server, args, programs) {
   // It ends with 1 when something was lost, and still tells its figures.
   const line = stdout.trim().split('\n').at(-1);
   if (!line?.startsWith('{')) {
-    throw new Error(`tidings ${all.join(' ')} ended with ${signal ?? code}: ${stderr.trim() || 'no word of why'}`);
+    throw new Error(`${program} ${args.join(' ')} ended with ${signal ?? code}: ${stderr.trim() || 'no word of why'}`);
   }
   return { ...JSON.parse(line), sound: code === 0 };
 }

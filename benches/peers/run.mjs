@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { facts, inWords, openFiles } from './facts.mjs';
-import { measure, startRedis } from './measure.mjs';
+import { measure } from './measure.mjs';
 import { judge, table } from './table.mjs';
 import { FULL, QUICK, rows, within, withoutGoals } from './workloads.mjs';
 
@@ -113,7 +113,7 @@ function remarks(outcomes, redis) {
       remarks.push(`row ${row.id}: ${side.name} did not deliver exactly: ${[what, ...faults].join('; ')}`);
     }
   }
-  if (!redis) remarks.push('the rows of redis-streams were skipped: there is no redis-server on PATH');
+  if (!redis) remarks.push('the rows with Redis were skipped: there is no redis-server on PATH');
   return remarks;
 }
 
@@ -121,22 +121,16 @@ async function main() {
   const wanted = options();
   if (wanted.help) return console.log(HELP);
   if (process.platform !== 'linux') throw new Error('only Linux tells what a process costs (/proc)');
-  const hasRedis = !wanted.quick && spawnSync('redis-server', ['--version']).status === 0;
+  const hasRedis = spawnSync('redis-server', ['--version']).status === 0;
   const all = rows(wanted.quick ? QUICK : FULL, { long: wanted.long, redis: hasRedis });
   const most = openFiles() - SPARE_FILES;
   const work = chosen(wanted.quick ? all.map(withoutGoals) : all, wanted.only).map((row) => within(row, most));
   execFileSync(join(ROOT, 'tests/setup'), { stdio: ['ignore', 'ignore', 'inherit'] });
   const context = { rounds: wanted.rounds, programs: programs(wanted) };
-  const redis = hasRedis ? await startRedis() : undefined;
-  context.redisUrl = redis?.url;
   const before = facts(wanted.tidings !== undefined);
   const outcomes = [];
-  try {
-    for (const row of work) outcomes.push(await compare(row, context));
-  } finally {
-    await redis?.stop();
-  }
-  const noted = remarks(outcomes, hasRedis || wanted.quick);
+  for (const row of work) outcomes.push(await compare(row, context));
+  const noted = remarks(outcomes, hasRedis);
   if (wanted.json) writeFileSync(wanted.json, `${JSON.stringify({ ...before, outcomes, remarks: noted }, null, 2)}\n`);
   console.log(`${inWords(before)}\n\n${table(outcomes)}`);
   for (const remark of noted) console.log(`- ${remark}`);

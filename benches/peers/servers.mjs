@@ -24,13 +24,16 @@ export const PROGRAMS = {
 const TIDINGS_CONFIG = '[limits]\nconnections = 20000\n';
 
 /**
- * Starts `kind`: 'tidings', 'node' (Socket.IO in memory), 'redis' (Socket.IO over the Redis at `redisUrl`) or
- * 'floor'. Resolves to `{ kind, url, pid, stderr(), stop() }`.
+ * Starts `kind`: 'tidings', 'node' (Socket.IO in memory), either of them over the Redis at `redisUrl`
+ * ('tidings-redis', 'redis'), or 'floor'. Resolves to `{ kind, url, pid, stderr(), stop() }`.
  */
 export function startServer(kind, { programs = PROGRAMS, redisUrl } = {}) {
+  const serve = ['serve', '--listen', '127.0.0.1:0', '--config', 'tidings.toml'];
   switch (kind) {
     case 'tidings':
-      return launch(kind, programs.tidings, ['serve', '--listen', '127.0.0.1:0', '--config', 'tidings.toml']);
+      return launch(kind, programs.tidings, serve);
+    case 'tidings-redis':
+      return launch(kind, programs.tidings, [...serve, '--redis', redisUrl]);
     case 'node':
       return launch(kind, process.execPath, [NODE_SERVER]);
     case 'redis':

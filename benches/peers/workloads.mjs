@@ -1,7 +1,7 @@
 // What is compared: a row for each kind of work. `rows(sizes)` gives them, `FULL` and `QUICK` say how large they are.
 //
 // A row has sides, the first of which is ours, and figures. A side is a server and a way to load it: either the
-// arguments of `tidings bench` for so many connections, or `idleChannels`. A figure is taken from each side's
+// arguments of `tidings bench` for so many connections, or `idleChannels`; or a program that is both (`run`). A figure is taken from each side's
 // result; its goal is a ratio of ours to the reference, or a bound on ours alone.
 
 export const FULL = {
@@ -13,6 +13,9 @@ export const FULL = {
   rooms: 10_000,
   rate: 100,
   spreadRate: 10_000,
+  singleRate: 1_000,
+  queueJobs: 300,
+  jobs: 20_000,
   storm: 1_000,
   idleChannels: 100_000,
   clients: 200,
@@ -31,6 +34,9 @@ export const QUICK = {
   rooms: 40,
   rate: 50,
   spreadRate: 200,
+  singleRate: 100,
+  queueJobs: 5,
+  jobs: 100,
   storm: 40,
   idleChannels: 500,
   clients: 20,
@@ -40,7 +46,8 @@ export const QUICK = {
 
 const ours = (load) => ({ name: 'tidings', server: 'tidings', ...load });
 const node = (load) => ({ name: 'Node Socket.IO', server: 'node', ...load });
-const redis = (load) => ({ name: 'Node Socket.IO, redis-streams', server: 'redis', ...load });
+const overRedis = (load) => ({ name: 'tidings, Redis', server: 'tidings-redis', redis: true, ...load });
+const streams = (load) => ({ name: 'Node Socket.IO, redis-streams', server: 'redis', redis: true, ...load });
 const floor = (load) => ({ name: 'floor', server: 'floor', ...load });
 
 const deliveries = { what: 'deliveries', unit: '/s', of: (r) => r.deliveries_per_second };
@@ -171,21 +178,45 @@ export function rows(sizes, { long = false, redis: hasRedis = false } = {}) {
       ],
     },
   ];
-  const overRedis = [
+  const single = throughput(0, '--rooms', 100, '--publish-batch', 1, '--publishers', 8, '--rate', sizes.singleRate);
+  const queue = { connections: 0, bench: () => ['queue', '--jobs', sizes.queueJobs] };
+  const jobs = (...run) => ({ connections: 0, redis: true, run: [...run, '--jobs', sizes.jobs] });
+  const withRedis = [
     {
       id: 'redis-1',
-      work: `${n(sizes.subscribers)} subscribers of one room, flat out, against redis-streams with recovery`,
-      sides: [ours(flatOut), redis(flatOut)],
+      work: `over Redis: ${n(sizes.subscribers)} subscribers of one room, flat out`,
+      sides: [overRedis(flatOut), streams(flatOut)],
       figures: [deliveries, cpu],
     },
     {
       id: 'redis-8',
-      work: 'publishing in batches of 50 to 100 channels, against redis-streams with recovery',
-      sides: [ours(publishing), redis(publishing)],
-      figures: [publishes, publishCpu],
+      work: 'over Redis: publishing over HTTP in batches of 50 to 100 channels',
+      sides: [overRedis(publishing), streams(publishing)],
+      figures: [{ ...publishes, goal: { ratioAtLeast: 2 } }, publishCpu],
+    },
+    {
+      id: 'redis-single',
+      work: `over Redis: ${n(sizes.singleRate)} single publishes/s`,
+      sides: [overRedis(single), streams(single)],
+      figures: [{ what: 'publish p99', unit: 'ms', of: (r) => r.publish_us.p99 / 1e3, goal: { atMost: 5 } }],
+    },
+    {
+      id: 'redis-queue',
+      work: 'over Redis: submission of a job until its test starts, one by one',
+      sides: [overRedis(queue)],
+      figures: [{ what: 'started p50', unit: 'ms', of: (r) => r.p50 / 1e3, goal: { atMost: 2 } }],
+    },
+    {
+      id: 'redis-jobs',
+      work: 'over Redis: jobs that do nothing, with all their events',
+      sides: [
+        { name: 'tidings, Redis', ...jobs('tidings', 'bench', 'jobs', '--json') },
+        { name: 'BullMQ', ...jobs('node/bullmq.mjs') },
+      ],
+      figures: [{ what: 'jobs', unit: '/s', of: (r) => r.jobs_per_second, goal: { atLeast: 4_000 } }],
     },
   ];
-  return hasRedis ? [...all, ...overRedis] : all;
+  return hasRedis ? [...all, ...withRedis] : all;
 }
 
 /** The row without goals: for a run whose figures mean nothing. */
