@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::core::{APPEND, Core, KEPT, Known, Stored, ms};
+use futures_util::future::join_all;
+
+use super::core::{APPEND, Core, KEPT, Known, NOTE, Stored, ms};
 use super::record;
 use crate::broker::append::{Append, AppendGroup, Fold};
 use crate::broker::{AppendError, Appended, BrokerError};
@@ -48,9 +50,30 @@ struct Slot<'a> {
     known: Option<Known>,
 }
 
+/// What is appended as a whole.
+#[derive(Clone, Copy)]
+struct Unit<'a> {
+    first: &'a Append,
+    mirrors: &'a [Append],
+}
+
+impl<'a> Unit<'a> {
+    fn of(group: &'a AppendGroup) -> Self {
+        Self { first: &group.first, mirrors: &group.mirrors }
+    }
+
+    fn alone(first: &'a Append) -> Self {
+        Self { first, mirrors: &[] }
+    }
+
+    fn messages(self) -> impl Iterator<Item = &'a Append> {
+        std::iter::once(self.first).chain(self.mirrors)
+    }
+}
+
 /// One call.
 struct Batch<'a> {
-    groups: &'a [AppendGroup],
+    groups: &'a [Unit<'a>],
     channels: Vec<Slot<'a>>,
     places: HashMap<&'a ChannelName, usize>,
     plans: Vec<Option<Planned>>,
@@ -65,13 +88,69 @@ impl Core {
         groups: &[AppendGroup],
         wanted: impl Fn(&ChannelName) -> bool,
     ) -> Result<Outcome, BrokerError> {
+        if self.redis.is_cluster() {
+            return self.append_sharded(groups, &wanted).await;
+        }
+        let units: Vec<_> = groups.iter().map(Unit::of).collect();
+        self.append_units(&units, &wanted).await
+    }
+
+    /// The same where channels may be on different servers: each one's own messages together, then their mirrors.
+    ///
+    /// Should this process die in between, the mirrors are missing until the sender, who was not answered, sends
+    /// again: the first message is known then, and its mirrors are tried again by their ids.
+    async fn append_sharded(
+        &self,
+        groups: &[AppendGroup],
+        wanted: &impl Fn(&ChannelName) -> bool,
+    ) -> Result<Outcome, BrokerError> {
+        let mut shards: Vec<(&ChannelName, Vec<usize>)> = Vec::new();
+        for (n, group) in groups.iter().enumerate() {
+            add_to(&mut shards, &group.first.channel, n);
+        }
+        let appending = shards.iter().map(async |(_, members)| {
+            let units: Vec<_> = members.iter().map(|n| Unit::alone(&groups[*n].first)).collect();
+            self.append_units(&units, wanted).await
+        });
+        let mut answers: Vec<Option<Result<Appended, AppendError>>> = vec![None; groups.len()];
+        let mut told = Vec::new();
+        for ((_, members), outcome) in shards.iter().zip(join_all(appending).await) {
+            let outcome = outcome?;
+            for (n, answer) in members.iter().zip(outcome.answers) {
+                answers[*n] = Some(answer);
+            }
+            told.extend(outcome.told);
+        }
+        let mut mirrors: Vec<(&ChannelName, Vec<&Append>)> = Vec::new();
+        for (group, answer) in groups.iter().zip(&answers) {
+            if matches!(answer, Some(Ok(_))) {
+                for mirror in &group.mirrors {
+                    add_to(&mut mirrors, &mirror.channel, mirror);
+                }
+            }
+        }
+        let mirroring = mirrors.iter().map(async |(_, messages)| {
+            let units: Vec<_> = messages.iter().map(|mirror| Unit::alone(mirror)).collect();
+            self.append_units(&units, wanted).await
+        });
+        for outcome in join_all(mirroring).await {
+            told.extend(outcome?.told);
+        }
+        // Each group is a member of exactly one shard.
+        Ok(Outcome { answers: answers.into_iter().flatten().collect(), told })
+    }
+
+    async fn append_units(
+        &self,
+        units: &[Unit<'_>],
+        wanted: &impl Fn(&ChannelName) -> bool,
+    ) -> Result<Outcome, BrokerError> {
         let mut outcome = Outcome::default();
-        let mut rest = groups;
+        let mut rest = units;
         while !rest.is_empty() {
-            let (part, _) = rest.split_at(part_of(rest));
-            let batch = Batch::new(self, part).await?;
+            let batch = Batch::new(self, &rest[..part_of(rest)]).await?;
             let reply: Reply = self.redis.call(&batch.call(self)).await?;
-            let done = self.take(&batch, reply, &wanted, &mut outcome).await?;
+            let done = self.take(&batch, reply, wanted, &mut outcome).await?;
             rest = &rest[done..];
         }
         Ok(outcome)
@@ -103,11 +182,11 @@ impl Core {
                     outcome.answers.push(Ok(appended));
                 }
             }
-            if let Some(plan) = plan.as_ref().filter(|_| offset > 0) {
-                self.remember(plan);
+            if let Some(plan) = plan {
+                self.settle(plan, offset).await?;
             }
-            outcome.tell(&group.first, epoch, offset, wanted);
-            for mirror in &group.mirrors {
+            outcome.tell(group.first, epoch, offset, wanted);
+            for mirror in group.mirrors {
                 let epoch = &epochs[batch.places[&mirror.channel]];
                 outcome.tell(mirror, epoch, offsets.next().unwrap_or(0), wanted);
             }
@@ -119,11 +198,31 @@ impl Core {
         Ok(done)
     }
 
-    fn remember(&self, plan: &Planned) {
-        if let Ok((snapshot, _)) = &plan.outcome {
+    /// What follows from a change of a snapshot, or from a message that was known already.
+    async fn settle(&self, plan: &Planned, offset: i64) -> Result<(), BrokerError> {
+        if let Ok((snapshot, indexed)) = &plan.outcome
+            && offset > 0
+        {
             let stored = Stored { version: plan.before + 1, snapshot: Some(snapshot.clone()) };
             self.snapshots.put(plan.channel.clone(), stored);
+            if *indexed && self.redis.is_cluster() {
+                self.note(snapshot, plan.before + 1).await?;
+            }
+        } else if offset < 0 && self.redis.is_cluster() {
+            // Whoever appended it may have died before the lists of tests knew.
+            self.top(&plan.channel).await?;
+            if let Some(Stored { version, snapshot: Some(snapshot) }) = self.snapshots.get(&plan.channel) {
+                self.note(&snapshot, version).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Tells the lists of tests, where the script that changes the snapshot cannot.
+    async fn note(&self, snapshot: &Snapshot, version: u64) -> Result<(), BrokerError> {
+        let mut call = NOTE.call(&[self.index()]);
+        call.arg(snapshot.test_id.as_str()).arg(snapshot.state.name()).arg(version).arg(now_ms());
+        Ok(self.redis.call(&call).await?)
     }
 
     /// Remembers how far the channels are. One that is not further than it was before the call has lost what it had:
@@ -134,8 +233,7 @@ impl Core {
         offsets: &[i64],
         epochs: &mut [Epoch],
     ) -> Result<(), BrokerError> {
-        let messages =
-            batch.groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors));
+        let messages = batch.groups.iter().flat_map(|group| group.messages());
         let mut spans: HashMap<usize, (u64, u64, &MessageId)> = HashMap::new();
         for (message, offset) in messages.zip(offsets) {
             if let Ok(offset @ 1..) = u64::try_from(*offset) {
@@ -174,21 +272,27 @@ impl Outcome {
     }
 }
 
+fn add_to<K: PartialEq, V>(lists: &mut Vec<(K, Vec<V>)>, key: K, value: V) {
+    match lists.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, list)) => list.push(value),
+        None => lists.push((key, vec![value])),
+    }
+}
+
 /// How many groups go into the next call.
-fn part_of(groups: &[AppendGroup]) -> usize {
+fn part_of(groups: &[Unit<'_>]) -> usize {
     let mut bytes = 0;
-    let fits = |group: &&AppendGroup| {
-        let messages = std::iter::once(&group.first).chain(&group.mirrors);
-        bytes += messages.map(|message| message.open.as_str().len()).sum::<usize>();
+    let fits = |group: &&Unit<'_>| {
+        bytes += group.messages().map(|message| message.open.as_str().len()).sum::<usize>();
         bytes <= BYTES
     };
     groups.iter().take(GROUPS).take_while(fits).count().max(1)
 }
 
 impl<'a> Batch<'a> {
-    async fn new(core: &Core, groups: &'a [AppendGroup]) -> Result<Self, RedisFault> {
+    async fn new(core: &Core, groups: &'a [Unit<'a>]) -> Result<Self, RedisFault> {
         let (mut channels, mut places) = (Vec::new(), HashMap::new());
-        for append in groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors)) {
+        for append in groups.iter().flat_map(|group| group.messages()) {
             places.entry(&append.channel).or_insert_with(|| {
                 channels.push(Slot { append, known: core.tops.get(&append.channel) });
                 channels.len() - 1
@@ -196,8 +300,8 @@ impl<'a> Batch<'a> {
         }
         let mut news = Vec::with_capacity(groups.len());
         for group in groups {
-            news.push(core.notes.word(&group.first).await?);
-            for mirror in &group.mirrors {
+            news.push(core.notes.word(group.first).await?);
+            for mirror in group.mirrors {
                 news.push(core.notes.word(mirror).await?);
             }
         }
@@ -209,9 +313,15 @@ impl<'a> Batch<'a> {
         for slot in &self.channels {
             keys.extend(["m", "h", "i", "s"].map(|name| core.key(&slot.append.channel, name)));
         }
-        keys.push(core.index());
+        if !core.redis.is_cluster() {
+            keys.push(core.index());
+        }
         let mut call = APPEND.call(&keys);
-        call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str()).arg(core.publish());
+        call.arg(now_ms())
+            .arg(ms(KEPT))
+            .arg(Epoch::generate().as_str())
+            .arg(core.publish())
+            .arg(core.publication());
         call.arg(self.channels.len()).arg(self.groups.len());
         for slot in &self.channels {
             let history = slot.append.namespace.history;
@@ -220,17 +330,18 @@ impl<'a> Batch<'a> {
         let mut news = self.news.iter();
         let mut add = |call: &mut Call<'_>, append: &Append| {
             call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
-            call.arg(u8::from(append.fresh)).arg(record::write(append));
+            // The way to a cluster repeats by itself what it got no answer for, so that no id is certain to be new.
+            call.arg(u8::from(append.fresh && !core.redis.is_cluster())).arg(record::write(append));
             call.arg(news.next().map_or("", String::as_str));
         };
         for (group, plan) in self.groups.iter().zip(&self.plans) {
-            add(&mut call, &group.first);
+            add(&mut call, group.first);
             match plan {
                 None => call.arg("0"),
                 Some(plan) => add_plan(&mut call, plan),
             };
             call.arg(group.mirrors.len());
-            for mirror in &group.mirrors {
+            for mirror in group.mirrors {
                 add(&mut call, mirror);
             }
         }
@@ -251,7 +362,7 @@ fn add_plan<'c, 's>(call: &'c mut Call<'s>, plan: &Planned) -> &'c mut Call<'s> 
 }
 
 /// Works out what the groups change in snapshots, one after the other.
-fn plan(core: &Core, groups: &[AppendGroup]) -> Vec<Option<Planned>> {
+fn plan(core: &Core, groups: &[Unit<'_>]) -> Vec<Option<Planned>> {
     let mut states: HashMap<&ChannelName, Stored> = HashMap::new();
     let mut plans = Vec::with_capacity(groups.len());
     for group in groups {
