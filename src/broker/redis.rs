@@ -60,10 +60,11 @@ impl RedisBroker {
     }
 }
 
-/// Looks, whenever Redis is another one than before, whether it has what this node was told that it has.
+/// Looks, whenever Redis is another one than before or was not heard for a while, whether it has what this node was
+/// told that it has.
 async fn guard(core: Arc<Core>) {
     let mut status = core.redis.status();
-    let mut seen = None;
+    let (mut seen, mut unsure) = (None, false);
     loop {
         let now = match &*status.borrow_and_update() {
             Status::Up(incarnation) => Some(incarnation.clone()),
@@ -71,8 +72,8 @@ async fn guard(core: Arc<Core>) {
         };
         let pause = match now {
             Some(now) if seen.as_ref() == Some(&now) => None,
-            Some(now) if seen.is_none() || look_at_tops(&core).await => {
-                seen = Some(now);
+            Some(now) if (seen.is_none() && !unsure) || look_at_tops(&core).await => {
+                (seen, unsure) = (Some(now), false);
                 None
             }
             Some(_) => Some(LOOK_AGAIN),
@@ -91,6 +92,13 @@ async fn guard(core: Arc<Core>) {
                 }
             }
             () = again => {}
+            // In a cluster one of its servers may have been replaced.
+            () = core.suspicion.notified(), if pause.is_none() => {
+                if !look_at_tops(&core).await {
+                    seen = None;
+                    unsure = true;
+                }
+            }
         }
     }
 }

@@ -72,6 +72,10 @@ impl ConnectionLike for Connection {
 impl Connection {
     /// Connects for commands and looks at what is there.
     pub(super) async fn dial(options: &RedisOptions) -> Result<(Self, Incarnation), RedisFault> {
+        if options.url.tls() {
+            // The library leaves it open who encrypts; whoever chose before has chosen.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let dialing = async {
             let mut connection = match options.url.topology() {
                 Topology::Cluster => {

@@ -60,8 +60,8 @@ impl Subscriber {
         let (orders, queue) = mpsc::unbounded_channel();
         let ear = Ear::new(listener);
         let (tell, state) = watch::channel(Err(RedisFault::Away("not connected yet".to_owned())));
-        let (redis, wanted, waiting) = (redis.clone(), BTreeSet::new(), Vec::new());
-        let task = Listening { redis, wanted, waiting, ear, state: tell };
+        let (redis, wanted, failed) = (redis.clone(), BTreeSet::new(), BTreeSet::new());
+        let task = Listening { redis, wanted, failed, waiting: Vec::new(), ear, state: tell };
         tasks.spawn("redis-subscriber", task.run(queue));
         Self { orders, state }
     }
@@ -148,6 +148,8 @@ enum Ears {
 struct Listening {
     redis: Redis,
     wanted: BTreeSet<String>,
+    /// What could not be listened to: its part of a cluster is away.
+    failed: BTreeSet<String>,
     /// Who waits for what is not listened to yet.
     waiting: Vec<(String, oneshot::Sender<()>)>,
     ear: Arc<Ear>,
@@ -166,7 +168,7 @@ impl Listening {
                         self.missed();
                     }
                     first = false;
-                    self.tell(Ok(()));
+                    self.tell_state();
                     match self.listen(&mut ears, &mut orders).await {
                         Some(fault) => {
                             tracing::warn!(%fault, "publications are not heard; listening anew");
@@ -213,7 +215,7 @@ impl Listening {
             Ears::Single(connection::single(options, configuration).await?)
         };
         let names: Vec<String> = self.wanted.iter().cloned().collect();
-        ears.subscribe(&names).await?;
+        self.failed = ears.subscribe(&names).await?;
         self.tell_waiting();
         Ok(ears)
     }
@@ -227,6 +229,8 @@ impl Listening {
         let mut taken = Vec::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         let ear = self.ear.clone();
+        // A part of a cluster may be away for long; the others are heard all the same.
+        let mut whole = false;
         loop {
             let done = tokio::select! {
                 n = orders.recv_many(&mut taken, TOGETHER) => {
@@ -239,7 +243,14 @@ impl Listening {
                     if self.ear.dropped.swap(false, Ordering::AcqRel) {
                         self.missed();
                     }
-                    ears.look().await
+                    match ears.look().await {
+                        Ok(()) if self.failed.is_empty() => {
+                            whole = true;
+                            Ok(())
+                        }
+                        Err(fault) if whole || matches!(ears, Ears::Single(_)) => Err(fault),
+                        _ => self.try_again(ears).await,
+                    }
                 }
                 () = ear.broken.notified() => Err(RedisFault::Away("the connection ended".to_owned())),
             };
@@ -262,12 +273,14 @@ impl Listening {
             to.insert(name);
         }
         let (more, less) = (more.into_iter().collect::<Vec<_>>(), less.into_iter().collect::<Vec<_>>());
-        ears.subscribe(&more).await?;
+        self.failed.extend(ears.subscribe(&more).await?);
+        self.failed.retain(|name| self.wanted.contains(name));
         if matches!(ears, Ears::Cluster(_)) {
             self.ear.leaving().extend(less.iter().map(|name| name.clone().into_bytes()));
         }
         ears.unsubscribe(&less).await?;
         self.tell_waiting();
+        self.tell_state();
         Ok(())
     }
 
@@ -287,12 +300,35 @@ impl Listening {
     }
 
     fn tell_waiting(&mut self) {
-        for (name, done) in self.waiting.drain(..) {
-            if self.wanted.contains(&name) {
+        for (name, done) in std::mem::take(&mut self.waiting) {
+            if self.failed.contains(&name) {
+                self.waiting.push((name, done));
+            } else if self.wanted.contains(&name) {
                 // Whoever asked may have gone.
                 let _ = done.send(());
             }
         }
+        self.waiting.retain(|(_, done)| !done.is_closed());
+    }
+
+    /// Asks again for what could not be listened to.
+    async fn try_again(&mut self, ears: &mut Ears) -> Result<(), RedisFault> {
+        let names: Vec<_> = self.failed.iter().cloned().collect();
+        self.failed = ears.subscribe(&names).await?;
+        if self.failed.len() < names.len() {
+            self.missed();
+            self.tell_waiting();
+        }
+        self.tell_state();
+        Ok(())
+    }
+
+    fn tell_state(&self) {
+        self.tell(if self.failed.is_empty() {
+            Ok(())
+        } else {
+            Err(RedisFault::Away("a part of the cluster is away".to_owned()))
+        });
     }
 
     fn missed(&self) {
@@ -304,27 +340,32 @@ impl Listening {
 }
 
 impl Ears {
-    async fn subscribe(&mut self, names: &[String]) -> Result<(), RedisFault> {
+    /// Listens to `names`; the answer is those that cannot be listened to now.
+    async fn subscribe(&mut self, names: &[String]) -> Result<BTreeSet<String>, RedisFault> {
         let fault = |error| RedisFault::of(&error);
         match self {
             Self::Single(connection) => {
                 for part in names.chunks(TOGETHER) {
                     connection.subscribe(part).await.map_err(fault)?;
                 }
-                Ok(())
+                Ok(BTreeSet::new())
             }
             Self::Cluster(connection) => {
                 // Names of different slots do not go into one command.
                 let asking = names.iter().cloned().map(|name| {
                     let mut connection = connection.clone();
-                    async move { connection.ssubscribe(name).await }
+                    async move { (connection.ssubscribe(&name).await, name) }
                 });
                 let asking: Vec<_> = asking.collect();
                 let mut asking = futures_util::stream::iter(asking).buffer_unordered(TOGETHER);
-                while let Some(done) = asking.next().await {
-                    done.map_err(fault)?;
+                let mut failed = BTreeSet::new();
+                while let Some((done, name)) = asking.next().await {
+                    if let Err(error) = done {
+                        tracing::debug!(name, %error, "it cannot be listened to now");
+                        failed.insert(name);
+                    }
                 }
-                Ok(())
+                Ok(failed)
             }
         }
     }

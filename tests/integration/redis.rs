@@ -1,6 +1,7 @@
 //! Redis itself: the ground that its back ends stand on, and what they do when it fails.
 
 mod broker;
+mod deployments;
 mod faults;
 mod ground;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 use tidings::broker::redis::RedisBroker;
 use tidings::broker::{AppendGroup, Broker, BrokerError, Top};
 use tidings::model::{Position, now_ms};
+use tidings::redis::{Redis, RedisFault, RedisOptions, RedisUrl};
+use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
 use crate::support::redis::connect;
@@ -26,11 +29,24 @@ struct Node {
 impl Node {
     async fn start(url: &str) -> Self {
         let (redis, tasks) = connect(url).await;
-        let broker = RedisBroker::start(redis, rules(), &tasks);
+        Self::on(redis, &tasks)
+    }
+
+    fn on(redis: Redis, tasks: &Tasks) -> Self {
+        let broker = RedisBroker::start(redis, rules(), tasks);
         let heard = Arc::new(Recorder::default());
         broker.connect(heard.clone());
         let _end = tasks.stopping().clone().drop_guard();
         Self { broker, heard, _end }
+    }
+
+    /// With these certificates in place of the system's.
+    async fn trusting(url: &str, ca: Option<Vec<u8>>) -> Result<Self, RedisFault> {
+        let tasks = Tasks::new();
+        let mut options = RedisOptions::new(RedisUrl::parse(url).expect("a URL"));
+        options.ca = ca;
+        let redis = Redis::connect(options, &tasks).await?;
+        Ok(Self::on(redis, &tasks))
     }
 
     async fn following(url: &str, names: &[&str]) -> Self {

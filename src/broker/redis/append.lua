@@ -3,16 +3,17 @@
 -- snapshot was folded onto an old version.
 --
 -- KEYS  per channel its meta, history, ids and snapshot; then, where there is one, the index of tests
--- ARGV  now in ms, life of a meta in ms, a new epoch, how to publish, number of channels, number of groups
+-- ARGV  now in ms, life of a meta in ms, a new epoch, how to publish, under which name, number of channels, number of
+--       groups
 --       per channel: size, ttl in ms
 --       per group: channel, id, fresh, record, fold, [version, snapshot, test, state, index], number of mirrors
 --       per mirror: channel, id, fresh, record
 -- The answer: per message its offset, negative for a known first one, 0 for a refused first or a known mirror;
 -- the epochs of the channels; version and text of the snapshot that stopped it, or -1.
 local now, keep, candidate, publish = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
-local count, groups = tonumber(ARGV[5]), tonumber(ARGV[6])
+local suffix, count, groups = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local index = KEYS[count * 4 + 1]
-local at = 7
+local at = 8
 local channels = {}
 
 for n = 1, count do
@@ -20,7 +21,7 @@ for n = 1, count do
   local found = redis.call('HMGET', meta, 'epoch', 'top', 'oldest', 'touched')
   local channel = {
     meta = meta, history = KEYS[n * 4 - 2], ids = KEYS[n * 4 - 1], snapshot = KEYS[n * 4],
-    publication = string.sub(meta, 1, -2) .. 'p',
+    publication = string.sub(meta, 1, -2) .. suffix,
     epoch = found[1], top = tonumber(found[2] or 0), oldest = tonumber(found[3] or 1),
     touched = tonumber(found[4] or 0), size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
   }

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::core::{APPEND, Core, KEPT, Known, Stored, ms};
+use futures_util::future::join_all;
+
+use super::core::{APPEND, Core, KEPT, Known, NOTE, Stored, ms};
 use super::record;
 use crate::broker::append::{Append, AppendGroup, Fold};
 use crate::broker::{AppendError, Appended, BrokerError};
@@ -48,9 +50,30 @@ struct Slot<'a> {
     known: Option<Known>,
 }
 
+/// What is appended as a whole.
+#[derive(Clone, Copy)]
+struct Unit<'a> {
+    first: &'a Append,
+    mirrors: &'a [Append],
+}
+
+impl<'a> Unit<'a> {
+    fn of(group: &'a AppendGroup) -> Self {
+        Self { first: &group.first, mirrors: &group.mirrors }
+    }
+
+    fn alone(first: &'a Append) -> Self {
+        Self { first, mirrors: &[] }
+    }
+
+    fn messages(self) -> impl Iterator<Item = &'a Append> {
+        std::iter::once(self.first).chain(self.mirrors)
+    }
+}
+
 /// One call.
 struct Batch<'a> {
-    groups: &'a [AppendGroup],
+    groups: &'a [Unit<'a>],
     channels: Vec<Slot<'a>>,
     places: HashMap<&'a ChannelName, usize>,
     plans: Vec<Option<Planned>>,
@@ -63,13 +86,69 @@ impl Core {
         groups: &[AppendGroup],
         wanted: impl Fn(&ChannelName) -> bool,
     ) -> Result<Outcome, BrokerError> {
+        if self.redis.is_cluster() {
+            return self.append_sharded(groups, &wanted).await;
+        }
+        let units: Vec<_> = groups.iter().map(Unit::of).collect();
+        self.append_units(&units, &wanted).await
+    }
+
+    /// The same where channels may be on different servers: each one's own messages together, then their mirrors.
+    ///
+    /// Should this process die in between, the mirrors are missing until the sender, who was not answered, sends
+    /// again: the first message is known then, and its mirrors are tried again by their ids.
+    async fn append_sharded(
+        &self,
+        groups: &[AppendGroup],
+        wanted: &impl Fn(&ChannelName) -> bool,
+    ) -> Result<Outcome, BrokerError> {
+        let mut shards: Vec<(&ChannelName, Vec<usize>)> = Vec::new();
+        for (n, group) in groups.iter().enumerate() {
+            add_to(&mut shards, &group.first.channel, n);
+        }
+        let appending = shards.iter().map(async |(_, members)| {
+            let units: Vec<_> = members.iter().map(|n| Unit::alone(&groups[*n].first)).collect();
+            self.append_units(&units, wanted).await
+        });
+        let mut answers: Vec<Option<Result<Appended, AppendError>>> = vec![None; groups.len()];
+        let mut told = Vec::new();
+        for ((_, members), outcome) in shards.iter().zip(join_all(appending).await) {
+            let outcome = outcome?;
+            for (n, answer) in members.iter().zip(outcome.answers) {
+                answers[*n] = Some(answer);
+            }
+            told.extend(outcome.told);
+        }
+        let mut mirrors: Vec<(&ChannelName, Vec<&Append>)> = Vec::new();
+        for (group, answer) in groups.iter().zip(&answers) {
+            if matches!(answer, Some(Ok(_))) {
+                for mirror in &group.mirrors {
+                    add_to(&mut mirrors, &mirror.channel, mirror);
+                }
+            }
+        }
+        let mirroring = mirrors.iter().map(async |(_, messages)| {
+            let units: Vec<_> = messages.iter().map(|mirror| Unit::alone(mirror)).collect();
+            self.append_units(&units, wanted).await
+        });
+        for outcome in join_all(mirroring).await {
+            told.extend(outcome?.told);
+        }
+        // Each group is a member of exactly one shard.
+        Ok(Outcome { answers: answers.into_iter().flatten().collect(), told })
+    }
+
+    async fn append_units(
+        &self,
+        units: &[Unit<'_>],
+        wanted: &impl Fn(&ChannelName) -> bool,
+    ) -> Result<Outcome, BrokerError> {
         let mut outcome = Outcome::default();
-        let mut rest = groups;
+        let mut rest = units;
         while !rest.is_empty() {
-            let (part, _) = rest.split_at(part_of(rest));
-            let batch = Batch::new(self, part);
+            let batch = Batch::new(self, &rest[..part_of(rest)]);
             let reply: Reply = self.redis.call(&batch.call(self)).await?;
-            let done = self.take(&batch, reply, &wanted, &mut outcome).await?;
+            let done = self.take(&batch, reply, wanted, &mut outcome).await?;
             rest = &rest[done..];
         }
         Ok(outcome)
@@ -101,11 +180,11 @@ impl Core {
                     outcome.answers.push(Ok(appended));
                 }
             }
-            if let Some(plan) = plan.as_ref().filter(|_| offset > 0) {
-                self.remember(plan);
+            if let Some(plan) = plan {
+                self.settle(plan, offset).await?;
             }
-            outcome.tell(&group.first, epoch, offset, wanted);
-            for mirror in &group.mirrors {
+            outcome.tell(group.first, epoch, offset, wanted);
+            for mirror in group.mirrors {
                 let epoch = &epochs[batch.places[&mirror.channel]];
                 outcome.tell(mirror, epoch, offsets.next().unwrap_or(0), wanted);
             }
@@ -117,11 +196,31 @@ impl Core {
         Ok(done)
     }
 
-    fn remember(&self, plan: &Planned) {
-        if let Ok((snapshot, _)) = &plan.outcome {
+    /// What follows from a change of a snapshot, or from a message that was known already.
+    async fn settle(&self, plan: &Planned, offset: i64) -> Result<(), BrokerError> {
+        if let Ok((snapshot, indexed)) = &plan.outcome
+            && offset > 0
+        {
             let stored = Stored { version: plan.before + 1, snapshot: Some(snapshot.clone()) };
             self.snapshots.put(plan.channel.clone(), stored);
+            if *indexed && self.redis.is_cluster() {
+                self.note(snapshot, plan.before + 1).await?;
+            }
+        } else if offset < 0 && self.redis.is_cluster() {
+            // Whoever appended it may have died before the lists of tests knew.
+            self.top(&plan.channel).await?;
+            if let Some(Stored { version, snapshot: Some(snapshot) }) = self.snapshots.get(&plan.channel) {
+                self.note(&snapshot, version).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Tells the lists of tests, where the script that changes the snapshot cannot.
+    async fn note(&self, snapshot: &Snapshot, version: u64) -> Result<(), BrokerError> {
+        let mut call = NOTE.call(&[self.index()]);
+        call.arg(snapshot.test_id.as_str()).arg(snapshot.state.name()).arg(version).arg(now_ms());
+        Ok(self.redis.call(&call).await?)
     }
 
     /// Remembers how far the channels are. One that is not further than it was before the call has lost what it had:
@@ -132,8 +231,7 @@ impl Core {
         offsets: &[i64],
         epochs: &mut [Epoch],
     ) -> Result<(), BrokerError> {
-        let messages =
-            batch.groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors));
+        let messages = batch.groups.iter().flat_map(|group| group.messages());
         let mut spans: HashMap<usize, (u64, u64, &MessageId)> = HashMap::new();
         for (message, offset) in messages.zip(offsets) {
             if let Ok(offset @ 1..) = u64::try_from(*offset) {
@@ -172,21 +270,27 @@ impl Outcome {
     }
 }
 
+fn add_to<K: PartialEq, V>(lists: &mut Vec<(K, Vec<V>)>, key: K, value: V) {
+    match lists.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, list)) => list.push(value),
+        None => lists.push((key, vec![value])),
+    }
+}
+
 /// How many groups go into the next call.
-fn part_of(groups: &[AppendGroup]) -> usize {
+fn part_of(groups: &[Unit<'_>]) -> usize {
     let mut bytes = 0;
-    let fits = |group: &&AppendGroup| {
-        let messages = std::iter::once(&group.first).chain(&group.mirrors);
-        bytes += messages.map(|message| message.open.as_str().len()).sum::<usize>();
+    let fits = |group: &&Unit<'_>| {
+        bytes += group.messages().map(|message| message.open.as_str().len()).sum::<usize>();
         bytes <= BYTES
     };
     groups.iter().take(GROUPS).take_while(fits).count().max(1)
 }
 
 impl<'a> Batch<'a> {
-    fn new(core: &Core, groups: &'a [AppendGroup]) -> Self {
+    fn new(core: &Core, groups: &'a [Unit<'a>]) -> Self {
         let (mut channels, mut places) = (Vec::new(), HashMap::new());
-        for append in groups.iter().flat_map(|group| std::iter::once(&group.first).chain(&group.mirrors)) {
+        for append in groups.iter().flat_map(|group| group.messages()) {
             places.entry(&append.channel).or_insert_with(|| {
                 channels.push(Slot { append, known: core.tops.get(&append.channel) });
                 channels.len() - 1
@@ -200,31 +304,38 @@ impl<'a> Batch<'a> {
         for slot in &self.channels {
             keys.extend(["m", "h", "i", "s"].map(|name| core.key(&slot.append.channel, name)));
         }
-        keys.push(core.index());
+        if !core.redis.is_cluster() {
+            keys.push(core.index());
+        }
         let mut call = APPEND.call(&keys);
-        call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str()).arg(core.publish());
+        call.arg(now_ms())
+            .arg(ms(KEPT))
+            .arg(Epoch::generate().as_str())
+            .arg(core.publish())
+            .arg(core.publication());
         call.arg(self.channels.len()).arg(self.groups.len());
         for slot in &self.channels {
             let history = slot.append.namespace.history;
             call.arg(history.size).arg(ms(history.ttl));
         }
         for (group, plan) in self.groups.iter().zip(&self.plans) {
-            self.add(&mut call, &group.first);
+            self.add(core, &mut call, group.first);
             match plan {
                 None => call.arg("0"),
                 Some(plan) => add_plan(&mut call, plan),
             };
             call.arg(group.mirrors.len());
-            for mirror in &group.mirrors {
-                self.add(&mut call, mirror);
+            for mirror in group.mirrors {
+                self.add(core, &mut call, mirror);
             }
         }
         call
     }
 
-    fn add(&self, call: &mut Call<'_>, append: &Append) {
+    fn add(&self, core: &Core, call: &mut Call<'_>, append: &Append) {
         call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
-        call.arg(u8::from(append.fresh)).arg(record::write(append));
+        // The way to a cluster repeats by itself what it got no answer for, so that no id is certain to be new.
+        call.arg(u8::from(append.fresh && !core.redis.is_cluster())).arg(record::write(append));
     }
 }
 
@@ -241,7 +352,7 @@ fn add_plan<'c, 's>(call: &'c mut Call<'s>, plan: &Planned) -> &'c mut Call<'s> 
 }
 
 /// Works out what the groups change in snapshots, one after the other.
-fn plan(core: &Core, groups: &[AppendGroup]) -> Vec<Option<Planned>> {
+fn plan(core: &Core, groups: &[Unit<'_>]) -> Vec<Option<Planned>> {
     let mut states: HashMap<&ChannelName, Stored> = HashMap::new();
     let mut plans = Vec::with_capacity(groups.len());
     for group in groups {

@@ -4,7 +4,7 @@
 --
 -- KEYS  meta, history
 -- ARGV  known epoch, known offset, id of the message there (empty if unknown), a new epoch, how to publish,
---       life of a meta in ms
+--       life of a meta in ms, under which name to publish
 -- The answer: epoch and top.
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'top')
 local epoch, top = found[1], tonumber(found[2] or 0)
@@ -25,6 +25,6 @@ if back then
   epoch = ARGV[4]
   redis.call('HSET', KEYS[1], 'epoch', epoch)
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
-  redis.call(ARGV[5], string.sub(KEYS[1], 1, -2) .. 'p', epoch .. ' ' .. top .. '\n')
+  redis.call(ARGV[5], string.sub(KEYS[1], 1, -2) .. ARGV[7], epoch .. ' ' .. top .. '\n')
 end
 return { epoch, top }

@@ -5,6 +5,8 @@ use std::hash::Hash;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::record::Unreadable;
 use crate::broker::BrokerError;
 use crate::config::channels::{History, Rules};
@@ -17,6 +19,7 @@ pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include
 pub(super) static TOP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("top.lua")));
 pub(super) static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("history.lua")));
 pub(super) static SURVEY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("survey.lua")));
+pub(super) static NOTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note.lua")));
 pub(super) static CHECK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("check.lua")));
 
 /// How long a channel's epoch and top, and a test's snapshot, outlive their last change at least.
@@ -45,19 +48,27 @@ pub(super) struct Stored {
 
 pub(super) struct Core {
     pub(super) redis: Redis,
+    publication: String,
     pub(super) rules: Arc<Rules>,
     /// The newest messages that were appended here: a store that lost them has gone back.
     pub(super) tops: Recent<ChannelName, Known>,
     /// The snapshots that were written or read here last, by their channels. They may be old: the scripts look.
     pub(super) snapshots: Recent<ChannelName, Stored>,
+    /// Told when the store may have gone back.
+    pub(super) suspicion: Notify,
 }
 
 impl Core {
     pub(super) fn new(redis: Redis, rules: Arc<Rules>) -> Self {
-        Self { redis, rules, tops: Recent::new(REMEMBERED), snapshots: Recent::new(REMEMBERED) }
+        let (tops, snapshots) = (Recent::new(REMEMBERED), Recent::new(REMEMBERED));
+        let publication = match redis.options().url.database() {
+            0 => "p".to_owned(),
+            database => format!("p{database}"),
+        };
+        Self { redis, publication, rules, tops, snapshots, suspicion: Notify::new() }
     }
 
-    /// The key `name` of a channel: `meta`, `h`istory, `i`ds, `s`napshot, or the name of its `p`ublications.
+    /// The key `name` of a channel: `meta`, `h`istory, `i`ds, `s`napshot.
     pub(super) fn key(&self, channel: &ChannelName, name: &str) -> String {
         self.redis.key(&format!("c:{channel}"), name)
     }
@@ -71,7 +82,13 @@ impl Core {
     pub(super) fn channel_of(&self, name: &[u8]) -> Option<ChannelName> {
         let name = std::str::from_utf8(name).ok()?;
         let name = name.strip_prefix(&self.redis.options().prefix)?;
-        ChannelName::parse(name.strip_prefix("{c:")?.strip_suffix("}p")?).ok()
+        ChannelName::parse(name.strip_prefix("{c:")?.strip_suffix(self.publication())?.strip_suffix('}')?)
+            .ok()
+    }
+
+    /// What the names of publications end with. They know no databases, so the name has to.
+    pub(super) fn publication(&self) -> &str {
+        &self.publication
     }
 
     /// The command that publishes.
@@ -94,7 +111,7 @@ impl Core {
         let mut call = CHECK.call(&keys);
         call.arg(known.epoch.as_str()).arg(known.offset);
         call.arg(known.id.as_ref().map_or("", MessageId::as_str)).arg(Epoch::generate().as_str());
-        call.arg(self.publish()).arg(ms(KEPT));
+        call.arg(self.publish()).arg(ms(KEPT)).arg(self.publication());
         let (epoch, top): (String, u64) = self.redis.call(&call).await?;
         if epoch != known.epoch.as_str() {
             tracing::warn!(%channel, known = %known.epoch, offset = known.offset, now = epoch, top, "Redis does not have what it had: the channel has another past");

@@ -58,7 +58,11 @@ impl Follow {
         let (inputs, queue) = mpsc::channel(QUEUE);
         let sink = Arc::new(OnceLock::new());
         let weak = inputs.downgrade();
+        let same = core.clone();
         let listener: Listener = Arc::new(move |heard| {
+            if matches!(heard, Heard::Missed) {
+                same.suspicion.notify_one();
+            }
             let Some(inputs) = weak.upgrade() else { return true };
             let input = match heard {
                 Heard::Message { name, payload } => Input::Publication { name, payload },
@@ -121,7 +125,7 @@ impl Follow {
     async fn open(&self, channel: &ChannelName, life: u64) -> Result<(), BrokerError> {
         self.send(Input::Open { channel: channel.clone(), life }).await;
         // Before the top is read, or a message falls between.
-        self.subscriber.listen(&self.core.redis, self.core.key(channel, "p")).await?;
+        self.subscriber.listen(&self.core.redis, self.core.key(channel, self.core.publication())).await?;
         let from = self.core.top(channel).await?.position;
         self.send(Input::Begin { channel: channel.clone(), life, from }).await;
         Ok(())
@@ -146,7 +150,7 @@ impl Follow {
                 let keeps = interest.idle_since.is_none_or(|since| since.elapsed() < LINGER);
                 if !keeps {
                     // Under the lock: whoever follows it again asks after this.
-                    self.subscriber.forget(self.core.key(channel, "p"));
+                    self.subscriber.forget(self.core.key(channel, self.core.publication()));
                     idle.push((channel.clone(), interest.life));
                 }
                 keeps

@@ -176,6 +176,7 @@ impl Core {
                 let () = self.redis.query(cmd("ZADD").arg(&seen).arg("XX").arg(now_ms()).arg(name)).await?;
                 continue;
             }
+            let () = self.redis.query(cmd("HDEL").arg(format!("{index}versions")).arg(name)).await?;
             for list in TestState::ALL.map(TestState::name).into_iter().chain(["all", "seen"]) {
                 let () = self.redis.query(cmd("ZREM").arg(format!("{index}{list}")).arg(name)).await?;
             }

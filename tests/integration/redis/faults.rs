@@ -19,23 +19,30 @@ const NAME: &str = "plain-1";
 /// Somebody who publishes without a pause, and sends again what was not acknowledged.
 struct Publisher {
     stop: Arc<AtomicBool>,
+    wait: Arc<AtomicBool>,
+    waits: Arc<AtomicBool>,
     task: JoinHandle<Vec<(Position, String)>>,
 }
 
 impl Publisher {
     fn start(node: &Arc<Node>, who: &'static str) -> Self {
         let (node, stop) = (node.clone(), Arc::new(AtomicBool::new(false)));
-        let stopped = stop.clone();
+        let (wait, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopped, waiting, told) = (stop.clone(), wait.clone(), waits.clone());
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
             while !stopped.load(Ordering::Acquire) {
+                while waiting.load(Ordering::Acquire) {
+                    told.store(true, Ordering::Release);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 let id = format!("{who}.{}", acknowledged.len());
                 acknowledged.push((node.insist(NAME, &id).await, id));
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             acknowledged
         });
-        Self { stop, task }
+        Self { stop, wait, waits, task }
     }
 
     /// What was acknowledged, and where.
@@ -46,13 +53,13 @@ impl Publisher {
 }
 
 /// Two nodes that hear each other, with a publisher on each.
-struct Stage {
+pub(super) struct Stage {
     nodes: [Arc<Node>; 2],
     publishers: [Publisher; 2],
 }
 
 impl Stage {
-    async fn on(url: &str) -> Self {
+    pub(super) async fn on(url: &str) -> Self {
         let nodes = [Node::following(url, &[NAME]).await, Node::following(url, &[NAME]).await].map(Arc::new);
         let publishers = [Publisher::start(&nodes[0], "a"), Publisher::start(&nodes[1], "b")];
         let stage = Self { nodes, publishers };
@@ -60,8 +67,24 @@ impl Stage {
         stage
     }
 
+    /// Has the publishers wait, once they were answered.
+    pub(super) async fn pause(&self) {
+        for publisher in &self.publishers {
+            publisher.wait.store(true, Ordering::Release);
+        }
+        let waits = |publisher: &Publisher| publisher.waits.load(Ordering::Acquire);
+        wait_until("the publishers wait", async || self.publishers.iter().all(waits)).await;
+    }
+
+    /// Has them go on.
+    pub(super) fn go_on(&self) {
+        for publisher in &self.publishers {
+            publisher.wait.store(false, Ordering::Release);
+        }
+    }
+
     /// Waits until both nodes hear of new messages from each other.
-    async fn progress(&self) {
+    pub(super) async fn progress(&self) {
         for (node, other) in self.nodes.iter().zip(["b.", "a."]) {
             let count = || node.heard.of(NAME).iter().filter(|(_, id)| id.starts_with(other)).count();
             let before = count();
@@ -71,7 +94,7 @@ impl Stage {
 
     /// Everything that was acknowledged is there, where it was said to be, and was heard by everybody, once and in
     /// order; nobody was told to start over.
-    async fn nothing_is_lost(self) {
+    pub(super) async fn nothing_is_lost(self) {
         self.progress().await;
         let Self { nodes, publishers } = self;
         let mut acknowledged = Vec::new();

@@ -53,6 +53,17 @@ impl RedisServer {
         server
     }
 
+    /// A Sentinel with these lines of configuration.
+    fn sentinel(lines: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        std::fs::write(dir.path().join("sentinel.conf"), lines).expect("the configuration is written");
+        let mut server = Self { dir, port: free_port(), extra: Vec::new(), child: None };
+        let mut command = Command::new("redis-server");
+        command.arg(server.dir().join("sentinel.conf")).arg("--sentinel");
+        server.spawn(command);
+        server
+    }
+
     /// Where it is.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -72,8 +83,13 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let mut command = Command::new("redis-server");
+        command.args(SETTINGS).args(&self.extra);
+        self.spawn(command);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.dir.path());
-        command.arg("--logfile").arg(self.log()).args(SETTINGS).args(&self.extra);
+        command.arg("--logfile").arg(self.log());
         // A Ctrl-C in the terminal is for the tests, which then end their servers themselves.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         self.child = Some(command.spawn().expect("redis-server starts; tests/setup installs it"));
@@ -178,6 +194,113 @@ fn copy_files(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a directory") {
         let path = entry.expect("an entry").path();
         std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a file is copied");
+    }
+}
+
+/// A primary and a replica, and a Sentinel that watches them.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) primary: RedisServer,
+    pub(crate) replica: RedisServer,
+    sentinel: RedisServer,
+}
+
+impl Watched {
+    pub(crate) fn start() -> Self {
+        let primary = RedisServer::start();
+        let port = primary.port().to_string();
+        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let began = Instant::now();
+        while !replica.cli(&["INFO", "replication"]).contains("master_link_status:up") {
+            assert!(began.elapsed() < PATIENCE, "the replica does not follow:\n{}", replica.log_text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let sentinel = RedisServer::sentinel(&format!(
+            "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 1000\n\
+             sentinel failover-timeout main 4000\n"
+        ));
+        while !sentinel.cli(&["SENTINEL", "MASTER", "main"]).contains("num-slaves\n1") {
+            assert!(began.elapsed() < PATIENCE, "the Sentinel does not see the replica");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { primary, replica, sentinel }
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port)
+    }
+}
+
+/// A cluster of primaries.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    /// Three of them; the death of one leaves the slots of the others as they are.
+    pub(crate) fn start() -> Self {
+        let settings = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1500",
+            "--cluster-require-full-coverage",
+            "no",
+        ];
+        let nodes: Vec<_> = (0..3).map(|_| RedisServer::start_with(&settings)).collect();
+        let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let mut command = vec!["--cluster", "create"];
+        command.extend(addresses.iter().map(String::as_str));
+        command.push("--cluster-yes");
+        let told = nodes[0].cli(&command);
+        assert!(told.contains("All 16384 slots covered"), "{told}");
+        let began = Instant::now();
+        for node in &nodes {
+            while !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+                assert!(began.elapsed() < PATIENCE, "no cluster:\n{}", node.log_text());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Self { nodes }
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// The slot of a key, and which node has it.
+    pub(crate) fn place_of(&self, key: &str) -> (String, usize) {
+        let slot = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
+        let owner =
+            (0..self.nodes.len()).find(|n| self.nodes[*n].cli(&["CLUSTER", "COUNTKEYSINSLOT", &slot]) != "0");
+        (slot, owner.expect("the key exists"))
+    }
+
+    /// Moves a slot with all its keys while it is in use.
+    pub(crate) fn move_slot(&self, slot: &str, from: usize, to: usize) {
+        let id = |n: usize| self.nodes[n].cli(&["CLUSTER", "MYID"]);
+        let (source, target) = (id(from), id(to));
+        let ok = |n: usize, command: &[&str]| assert_eq!(self.nodes[n].cli(command), "OK", "{command:?}");
+        ok(to, &["CLUSTER", "SETSLOT", slot, "IMPORTING", &source]);
+        ok(from, &["CLUSTER", "SETSLOT", slot, "MIGRATING", &target]);
+        let port = self.nodes[to].port.to_string();
+        loop {
+            let keys = self.nodes[from].cli(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
+            if keys.is_empty() {
+                break;
+            }
+            let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            command.extend(keys.lines());
+            let told = self.nodes[from].cli(&command);
+            assert!(told == "OK" || told == "NOKEY", "{told}");
+        }
+        for n in [to, from] {
+            ok(n, &["CLUSTER", "SETSLOT", slot, "NODE", &target]);
+        }
     }
 }
 
