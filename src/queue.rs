@@ -1,7 +1,7 @@
 //! The queue: jobs, their attempts, and the leases under which workers run them.
 //!
-//! This file holds the promises; [`embedded`] keeps them on one machine, [`events`] says which messages tell
-//! of each change.
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`mod@redis`] on many, [`events`] says which
+//! messages tell of each change.
 
 pub mod embedded;
 pub mod events;
@@ -220,7 +220,9 @@ impl From<Fault> for QueueError {
 
 /// The store of jobs.
 ///
-/// - A change of a job's state and the messages that tell of it are one transaction.
+/// - A change of a job's state and the messages that tell of it are one: never is there one without the other, each
+///   message comes once, those of one job in the order of its changes. A call is answered after its messages were
+///   appended; where the broker is away meanwhile, or its node dies, they follow as soon as it is back.
 /// - Of all jobs that may run, one of the highest priority is claimed first; among those, the oldest.
 /// - At most one lease of a job counts at any time. Whoever holds an older one gets
 ///   [`QueueError::LeaseLost`] and has changed nothing.

@@ -10,6 +10,7 @@ mod core;
 mod follow;
 mod follower;
 mod read;
+mod recall;
 mod record;
 
 use std::sync::Arc;
@@ -123,6 +124,7 @@ impl Broker for RedisBroker {
         &self,
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
+        self.core.recall(&groups).await?;
         let outcome = self.core.append(&groups, self.follow.wants()).await?;
         self.follow.tell(outcome.told).await;
         Ok(outcome.answers)

@@ -5,8 +5,8 @@
 //! changes the job next, or sweeps, is handed what is left. So a change and its messages are one: the messages
 //! come once, in their order, and never without the change, but for a moment later than it.
 //!
-//! [`row`] reads jobs, [`story`] says which messages a change becomes, [`teller`] tells them, [`link`] has the
-//! scripts (`redis/*.lua`), [`ear`] hears of what other nodes do.
+//! `row` reads jobs, `story` says which messages a change becomes, `teller` tells them, `link` has the scripts
+//! (`redis/*.lua`), `ear` hears of what other nodes do.
 
 mod ear;
 mod link;

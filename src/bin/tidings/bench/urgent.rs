@@ -49,7 +49,7 @@ struct Figures {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let own = if args.server.is_some() { None } else { Some(OwnServer::start().await?) };
+    let own = if args.server.is_some() { None } else { Some(OwnServer::start(None).await?) };
     let url =
         args.server.clone().or_else(|| own.as_ref().map(OwnServer::url)).context("there is no server")?;
     let measured = measure(&url, &args).await;
