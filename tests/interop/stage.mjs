@@ -88,7 +88,7 @@ export async function stage(start, room) {
       const options = { ...from(address(i)), withCredentials: Boolean(cookies) };
       const follower = new Follower(proxy, room, { transports, options });
       ends.unshift(() => follower.close());
-      return Object.assign(follower, { number: i, transports, cookies });
+      return Object.assign(follower, { number: i, cookies });
     };
     const read = (i) => {
       const url = `${proxy.url}/api/v1/channels/${room}/stream`;
