@@ -2,6 +2,7 @@
 import { Agent, get } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Client } from './client.mjs';
+import { eventually } from './daemon.mjs';
 
 const RETRY_MS = 50;
 
@@ -18,6 +19,7 @@ export class Follower extends Client {
   constructor(server, room, options) {
     super(server, { reconnection: true, ...options });
     this.room = room;
+    this.transport = options?.transports?.[0] ?? 'websocket';
     this.socket.onAny((event, data) => {
       if (data?.channel === room && data.offset !== undefined) this.#since = { epoch: data.epoch, offset: data.offset };
     });
@@ -56,6 +58,15 @@ export class Follower extends Client {
   joined() {
     return this.until('a joined room', () => this.log.some((entry) => entry.join));
   }
+}
+
+/**
+ * Every client has the transport that it wants. Until then none should lose its server: one that does so at the very
+ * moment of its upgrade stops polling, and learns only from its heartbeat that nothing comes.
+ */
+export function settled(followers) {
+  const here = ({ socket, transport }) => socket.connected && socket.io.engine.transport.name === transport;
+  return eventually('not every client was upgraded', () => followers.every(here));
 }
 
 /** Who answers at `server`. */

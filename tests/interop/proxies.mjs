@@ -16,7 +16,7 @@ const PORTS = [8081, 8082, 8083];
 export const configuration = (file) => readFile(new URL(file, DEPLOY), 'utf8');
 
 /** Exchanges what occurs; what does not occur is a mistake, in the test or in the file. */
-function exchange(text, pairs) {
+export function exchange(text, pairs) {
   for (const [from, to] of pairs) {
     const changed = text.replaceAll(from, to);
     assert.notEqual(changed, text, `${from} is not in the configuration`);

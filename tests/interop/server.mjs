@@ -11,7 +11,9 @@ import { atExit } from './daemon.mjs';
 const START_MS = 20_000;
 const STOP_MS = 5_000;
 const STDERR_CHARS = 20_000;
-const BIN = process.env.TIDINGS_BIN ?? fileURLToPath(new URL('../../target/debug/tidings', import.meta.url));
+/** What the developer has set for their own server must not reach one of ours. */
+export const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')));
+export const BIN = process.env.TIDINGS_BIN ?? fileURLToPath(new URL('../../target/debug/tidings', import.meta.url));
 const SUITE = fileURLToPath(new URL('suite.mjs', import.meta.url));
 
 const config = `
@@ -33,8 +35,6 @@ timeout = "30s"
 export async function startServer({ port = 0, flags = [], settings = {} } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'tidings-interop-'));
   await writeFile(join(dir, 'tidings.toml'), config);
-  // What the developer has set for their own server must not reach this one.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')));
   const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data-dir', join(dir, 'data')];
   const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml'), ...flags], {
     cwd: dir,

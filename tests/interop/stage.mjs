@@ -66,16 +66,17 @@ export class Publisher {
  * `serve` starts a further server, `follow`, `read` and `publish` somebody who does so.
  */
 export async function stage(start, room) {
-  const ends = [];
-  const keep = async (starting, end = (running) => running.stop()) => {
+  const [machines, people] = [[], []];
+  const keep = async (starting) => {
     const running = await starting;
-    ends.unshift(() => end(running));
+    machines.unshift(() => running.stop());
     return running;
   };
   const end = async () => {
-    // One that fails must not keep the others from being ended.
+    // One that fails must not keep the others from being ended; and people leave before a server that came back late
+    // in the story does, or they would look for another one.
     const outcomes = [];
-    for (const step of ends) outcomes.push(await Promise.resolve(step()).then(() => undefined, (error) => error));
+    for (const step of [...people, ...machines]) outcomes.push(await Promise.resolve(step()).then(() => undefined, (error) => error));
     assert.deepEqual(outcomes.filter(Boolean), []);
   };
   try {
@@ -87,18 +88,18 @@ export async function stage(start, room) {
       const { transports, cookies } = KINDS[i % KINDS.length];
       const options = { ...from(address(i)), withCredentials: Boolean(cookies) };
       const follower = new Follower(proxy, room, { transports, options });
-      ends.unshift(() => follower.close());
-      return Object.assign(follower, { number: i, transports, cookies });
+      people.unshift(() => follower.close());
+      return Object.assign(follower, { number: i, cookies });
     };
     const read = (i) => {
       const url = `${proxy.url}/api/v1/channels/${room}/stream`;
       const reader = new Reader(url, { address: address(i) });
-      ends.unshift(() => reader.close());
+      people.unshift(() => reader.close());
       return reader;
     };
     const publish = () => {
       const publisher = new Publisher(proxy.url, room);
-      ends.unshift(() => publisher.stop());
+      people.unshift(() => publisher.stop());
       return publisher;
     };
     return { redis, servers, proxy, serve, follow, read, publish, end };
