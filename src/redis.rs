@@ -121,7 +121,8 @@ impl Redis {
 
     /// Runs a script; by its name where Redis knows it, else with its text.
     ///
-    /// A script that was not known did nothing, so the second try does nothing twice.
+    /// A script that was not known did nothing, so the second try does nothing twice. In a cluster, though, what was
+    /// not answered is repeated by the library: scripts have to bear being run twice.
     pub async fn call<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, RedisFault> {
         match self.query(call.by_name()).await {
             Err(RedisFault::UnknownScript) => self.query(&call.by_text()).await,
