@@ -5,16 +5,17 @@
 //! changes the job next, or sweeps, is handed what is left. So a change and its messages are one: the messages
 //! come once, in their order, and never without the change, but for a moment later than it.
 //!
-//! `row` reads jobs, `story` says which messages a change becomes, `teller` tells them, `link` has the scripts
+//! `row` and `answer` read what scripts answer, `story` says which messages a change becomes, `teller` tells them, `link` has the scripts
 //! (`redis/*.lua`), `ear` hears of what other nodes do.
 
+mod answer;
 mod ear;
 mod link;
 mod row;
 mod story;
 mod teller;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::model::test::TestError;
 use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
 use crate::redis::Redis;
 use crate::tasks::Tasks;
+use answer::{answer, handled, page, parsed, state_of, unexpected};
 use link::Link;
 pub use row::Unreadable;
 use row::{Stored, list, number, text};
@@ -131,40 +133,8 @@ impl RedisQueue {
     }
 }
 
-/// An answer as its word and what follows it.
-fn answer(value: Value) -> Result<(String, std::vec::IntoIter<Value>), QueueError> {
-    let mut elements = list(value)?.into_iter();
-    let word = text(&elements.next().unwrap_or_default())?;
-    Ok((word, elements))
-}
-
-/// An answer that no script of ours gives.
-fn unexpected(word: &str) -> QueueError {
-    Unreadable::answer(format!("a script answered {word:?}")).into()
-}
-
 fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
-}
-
-fn parsed<T, E>(value: &Value, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, QueueError>
-where
-    E: std::fmt::Display,
-{
-    Ok(parse(&text(value)?).map_err(|e| Unreadable::answer(e.to_string()))?)
-}
-
-fn state_of(value: &Value) -> Result<JobState, QueueError> {
-    parsed(value, |name| JobState::from_name(name).ok_or("no such state"))
-}
-
-/// What the workers of all nodes handle.
-fn handled(value: Option<Value>) -> Result<BTreeSet<String>, QueueError> {
-    let mut types = BTreeSet::new();
-    for worker in list(value.unwrap_or_default())? {
-        types.extend(parsed(&worker, |text| serde_json::from_str::<Vec<String>>(text))?);
-    }
-    Ok(types)
 }
 
 impl Inner {
@@ -473,14 +443,6 @@ impl Queue for RedisQueue {
         }
         Ok(true)
     }
-}
-
-/// Jobs with their numbers, each of which says why it waits.
-fn page(value: Value) -> Result<Vec<(i64, Job)>, QueueError> {
-    let mut parts = list(value)?.into_iter();
-    let jobs = row::jobs(parts.next().unwrap_or_default())?;
-    let handled = handled(parts.next())?;
-    Ok(jobs.into_iter().map(|stored| (stored.seq, explain(stored.job, || handled.clone()))).collect())
 }
 
 fn count_attempt(job: &Job) {

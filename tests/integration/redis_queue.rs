@@ -1,6 +1,7 @@
 //! The queue in Redis beyond what every queue promises: several nodes, nodes that die between a change and its
 //! telling, and Redis' own bad days.
 
+mod cluster;
 mod faults;
 mod nodes;
 mod untold;

@@ -206,22 +206,28 @@ impl Core {
             let stored = Stored { version: plan.before + 1, snapshot: Some(snapshot.clone()) };
             self.snapshots.put(plan.channel.clone(), stored);
             if *indexed && self.redis.is_cluster() {
-                self.note(snapshot, plan.before + 1).await?;
+                self.note(snapshot, plan.before + 1, false).await?;
             }
         } else if offset < 0 && self.redis.is_cluster() {
             // Whoever appended it may have died before the lists of tests knew.
             self.top(&plan.channel).await?;
             if let Some(Stored { version, snapshot: Some(snapshot) }) = self.snapshots.get(&plan.channel) {
-                self.note(&snapshot, version).await?;
+                self.note(&snapshot, version, false).await?;
             }
         }
         Ok(())
     }
 
-    /// Tells the lists of tests, where the script that changes the snapshot cannot.
-    async fn note(&self, snapshot: &Snapshot, version: u64) -> Result<(), BrokerError> {
+    /// Tells the lists of tests, where the script that changes the snapshot cannot; `anew` if the test begins anew.
+    pub(super) async fn note(
+        &self,
+        snapshot: &Snapshot,
+        version: u64,
+        anew: bool,
+    ) -> Result<(), BrokerError> {
         let mut call = NOTE.call(&[self.index()]);
         call.arg(snapshot.test_id.as_str()).arg(snapshot.state.name()).arg(version).arg(now_ms());
+        call.arg(u8::from(anew));
         Ok(self.redis.call(&call).await?)
     }
 

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::append::parse;
 use super::core::{BEGIN, Core, KEPT, Stored, ms};
 use crate::broker::BrokerError;
@@ -21,7 +23,17 @@ impl Core {
             let channel = ChannelName::parse(&test_progress_channel(&test.test_id)).ok()?;
             Some((channel, Arc::new(test)))
         };
-        let mut rest: Vec<_> = tests.into_iter().filter_map(named).collect();
+        let tests: Vec<_> = tests.into_iter().filter_map(named).collect();
+        if self.redis.is_cluster() {
+            // Their channels may be on different servers.
+            let alone = tests.into_iter().map(|test| self.begin_in_turn(vec![test]));
+            return join_all(alone).await.into_iter().collect();
+        }
+        self.begin_in_turn(tests).await
+    }
+
+    async fn begin_in_turn(&self, tests: Vec<(ChannelName, Arc<Snapshot>)>) -> Result<(), BrokerError> {
+        let mut rest = tests;
         while !rest.is_empty() {
             let later = rest.split_off(rest.len().min(TOGETHER));
             let again = self.begin_together(rest).await?;
@@ -47,7 +59,9 @@ impl Core {
         let of =
             |(channel, ..): &(ChannelName, _, _)| ["m", "h", "i", "s"].map(|name| self.key(channel, name));
         let mut keys: Vec<_> = tests.iter().flat_map(of).collect();
-        keys.push(self.index());
+        if !self.redis.is_cluster() {
+            keys.push(self.index());
+        }
         let mut call = BEGIN.call(&keys);
         call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str()).arg(tests.len());
         for (_, test, version) in &tests {
@@ -59,7 +73,12 @@ impl Core {
         let mut again = Vec::new();
         for ((channel, test, before), (version, text)) in tests.into_iter().zip(answer) {
             let stored = match u64::try_from(version) {
-                Err(_) => Stored { version: before + 1, snapshot: Some(test) },
+                Err(_) => {
+                    if self.redis.is_cluster() {
+                        self.note(&test, before + 1, true).await?;
+                    }
+                    Stored { version: before + 1, snapshot: Some(test) }
+                }
                 Ok(version) => {
                     again.push((channel.clone(), test));
                     let snapshot = if version == 0 { None } else { Some(Arc::new(parse(&text)?)) };
