@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings::app::{App, AppOptions};
+use tidings::client::http::HttpClient;
 use tidings::config::channels::Rules;
 use tidings::config::redis_url::RedisUrl;
 use tidings::config::settings::Settings;
@@ -46,7 +47,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = super::at_least_one)]
     submitters: usize,
     /// Keep them in this Redis, apart from what it holds already, and not in a directory.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, hide_env_values = true, env = "TIDINGS_REDIS", value_name = "URL", value_parser = RedisUrl::parse)]
     redis: Option<RedisUrl>,
     /// Print the figures as JSON.
     #[arg(long)]
@@ -59,7 +60,7 @@ struct Report {
     benchmark: &'static str,
     jobs: u64,
     concurrency: usize,
-    /// Until the last one had ended, submission included.
+    /// Until all was told of the last one, submission included.
     seconds: f64,
     jobs_per_second: f64,
     /// Of submitting, running and telling of one.
@@ -99,7 +100,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let runners: Vec<Arc<dyn Runner>> = vec![Arc::new(Noop)];
     let options = AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None, runners };
     let app = App::start(options).await?;
-    let measured = measure(app.queue(), &args).await;
+    let measured = measure(&app, &args).await;
     app.stop().await;
     let report = measured?;
     if args.json {
@@ -110,12 +111,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(queue: &Arc<dyn Queue>, args: &Args) -> anyhow::Result<Report> {
+async fn measure(app: &App, args: &Args) -> anyhow::Result<Report> {
+    let (queue, http) = (app.queue(), HttpClient::new(&format!("http://{}", app.address()), None)?);
     let warm = WARMUP.min(args.jobs);
     work_off(queue, 0, warm, args.submitters).await?;
+    all_told(&http, warm).await?;
     let process = Process::new(std::process::id())?;
     let (cpu, started) = (process.cpu()?, Instant::now());
     work_off(queue, warm, args.jobs, args.submitters).await?;
+    all_told(&http, warm + args.jobs).await?;
     let time = started.elapsed();
     let cpu = process.cpu()?.saturating_sub(cpu);
     Ok(Report {
@@ -126,6 +130,23 @@ async fn measure(queue: &Arc<dyn Queue>, args: &Args) -> anyhow::Result<Report> 
         jobs_per_second: rate(args.jobs, time),
         cpu_us_per_job: per(Some(cpu), args.jobs),
     })
+}
+
+/// Waits until `queue-updates` tells of everything that happened to `jobs`: over Redis that is a moment later.
+async fn all_told(http: &HttpClient, jobs: u64) -> anyhow::Result<()> {
+    // Added, started, told of once and ended.
+    let (wanted, mut told, mut since) = (jobs * 4, 0, Instant::now());
+    while told < wanted {
+        let page: Value = http.get("/api/v1/channels/queue-updates/messages?limit=1").await?;
+        let top = page["top"].as_u64().context("a page of history without its top")?;
+        if top > told {
+            (told, since) = (top, Instant::now());
+        } else if since.elapsed() > STALL {
+            bail!("for {STALL:?} nothing was told; {told} of {wanted} messages were");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// Submits `jobs` and waits until they, and the `before` of an earlier call, have ended.

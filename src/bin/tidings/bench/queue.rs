@@ -1,6 +1,4 @@
-//! `tidings bench queue`: how long a job waits for its test to start, and how many jobs go through.
-
-mod flood;
+//! `tidings bench queue`: how long a job waits for its test to start.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -16,7 +14,6 @@ use tidings::client::room::Since;
 use tidings::config::channels::Rules;
 use tidings::config::redis_url::RedisUrl;
 use tidings::config::settings::Settings;
-use tidings::worker::runner::Runner;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
@@ -36,23 +33,13 @@ pub(super) struct Args {
     /// For the server that is started: the Redis in which it keeps its jobs; else a file.
     #[arg(long, env = "TIDINGS_REDIS", hide_env_values = true, value_name = "URL", conflicts_with = "server", value_parser = RedisUrl::parse)]
     redis: Option<RedisUrl>,
-    /// Submit all jobs at once, jobs that do nothing, and see how many are run per second with all that is told
-    /// of them: the queue by itself, without HTTP.
-    #[arg(long, conflicts_with = "server")]
-    flood: bool,
-    /// With --flood: so many jobs run at once.
-    #[arg(long, default_value_t = 64, value_name = "N", requires = "flood", value_parser = super::at_least_one)]
-    concurrency: usize,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let Args { jobs, server, redis, flood, concurrency, json } = args;
-    if flood {
-        return flood::run(u64::from(jobs), concurrency, redis, json).await;
-    }
+    let Args { jobs, server, redis, json } = args;
     let own = if server.is_some() { None } else { Some(OwnServer::start(redis).await?) };
     let url = server.or_else(|| own.as_ref().map(OwnServer::url)).context("there is no server")?;
     let measured = measure_queue(&url, jobs).await;
@@ -91,15 +78,6 @@ pub(super) struct OwnServer {
 impl OwnServer {
     /// A server as it comes, with its state in a temporary directory, or in Redis.
     pub(super) async fn start(redis: Option<RedisUrl>) -> Result<Self, Failure> {
-        Self::start_with(redis, None, Vec::new()).await
-    }
-
-    /// The same, so many jobs at once, with more test types.
-    async fn start_with(
-        redis: Option<RedisUrl>,
-        concurrency: Option<usize>,
-        runners: Vec<Arc<dyn Runner>>,
-    ) -> Result<Self, Failure> {
         let dir = tempfile::tempdir().context("no temporary directory could be made")?;
         let mut settings = Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -107,9 +85,8 @@ impl OwnServer {
             ..Settings::default()
         };
         settings.redis.url = redis;
-        settings.workers.concurrency = concurrency.unwrap_or(settings.workers.concurrency);
         let rules = Arc::new(Rules::builtin());
-        let app = App::start(AppOptions { settings, rules, guard: None, runners }).await?;
+        let app = App::start(AppOptions { settings, rules, guard: None, runners: Vec::new() }).await?;
         Ok(Self { app, _dir: dir })
     }
 
