@@ -134,7 +134,9 @@ pub struct TestPage {
 /// - A message id that the channel's history knows is not appended again.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Appends each group as a whole or not at all, in the order given.
+    /// Appends each group as a whole or not at all, in the order given. Where channels lie on different servers, the
+    /// first message of a group comes before its mirrors, and an error or the end of this process may leave some of them
+    /// out: who sends the group again has them made. Nothing orders the messages of different channels there.
     ///
     /// The answer holds one entry per group, in the same order, about the group's first message. After
     /// [`BrokerError`] it is unknown what was stored.

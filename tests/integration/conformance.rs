@@ -37,7 +37,7 @@ use tidings::tasks::Tasks;
 use tokio_util::sync::DropGuard;
 
 use crate::support::follows_all::FollowsAll;
-use crate::support::redis::{connect, shared_url};
+use crate::support::redis::{connect, shared_cluster_url, shared_url};
 use crate::support::{DEADLINE, Recorder, channel, rules};
 
 /// Something that keeps channels and jobs, and can be left and entered again.
@@ -168,6 +168,11 @@ impl OnRedis {
     pub(crate) fn new() -> Self {
         Self { url: shared_url(), rest: TempDir::new().expect("a temporary directory") }
     }
+
+    /// The same in a cluster.
+    pub(crate) fn in_cluster() -> Self {
+        Self { url: shared_cluster_url(), rest: TempDir::new().expect("a temporary directory") }
+    }
 }
 
 #[async_trait]
@@ -202,12 +207,23 @@ impl Backend for OnRedis {
 /// Makes a test for every back end of every promise that is named; `embedded only:` where there is no other yet.
 macro_rules! for_each_backend {
     ($($promise:ident),+ $(,)?) => {
-        for_each_backend!(embedded only: $($promise),+);
+        crate::conformance::for_each_backend!(embedded only: $($promise),+);
         mod redis {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
                     super::$promise(&crate::conformance::OnRedis::new()).await;
+                }
+            )+
+        }
+    };
+    (a cluster too: $($promise:ident),+ $(,)?) => {
+        crate::conformance::for_each_backend!($($promise),+);
+        mod cluster {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(&crate::conformance::OnRedis::in_cluster()).await;
                 }
             )+
         }

@@ -11,7 +11,7 @@ use super::Node;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::{channel, incoming, wait_until};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     every_notification_is_an_entry_from_its_append_on,
     only_notifications_to_a_user_are_entries,
     an_id_that_the_inbox_knows_is_no_second_entry,

@@ -13,7 +13,7 @@ use super::Node;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::rules;
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_place_never_moves_back_within_an_epoch_in_whichever_order_saves_come,
     what_a_device_acknowledged_counts_more_than_what_was_written_to_it,
     a_late_save_of_another_epoch_or_beyond_the_top_is_not_stored,

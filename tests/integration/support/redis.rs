@@ -175,6 +175,21 @@ impl RedisServer {
         self.dir.path().join("redis.log")
     }
 
+    /// Something that ends it, and removes its files, when this process has ended.
+    fn end_with_this_process(&self) -> Child {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.2; done; kill -9 "$2"; rm -rf "$3""#;
+        Command::new("sh")
+            .args(["-c", watch, "sh", &std::process::id().to_string(), &pid.to_string()])
+            .arg(self.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a shell starts")
+    }
+
     /// What it logged so far.
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
@@ -339,31 +354,41 @@ static SHARED: LazyLock<SharedRedis> = LazyLock::new(SharedRedis::start);
 
 struct SharedRedis {
     url: String,
-    _server: Mutex<RedisServer>,
-    _watch: Child,
+    _servers: Mutex<Vec<RedisServer>>,
+    _watches: Vec<Child>,
 }
 
 impl SharedRedis {
     fn start() -> Self {
         let server = RedisServer::start();
-        let pid = server.child.as_ref().expect("it runs").id();
-        let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.2; done; kill -9 "$2"; rm -rf "$3""#;
-        let watch = Command::new("sh")
-            .args(["-c", watch, "sh", &std::process::id().to_string(), &pid.to_string()])
-            .arg(server.dir())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("a shell starts");
-        Self { url: server.url(), _server: Mutex::new(server), _watch: watch }
+        Self::of(server.url(), vec![server])
     }
+
+    fn of(url: String, servers: Vec<RedisServer>) -> Self {
+        let _watches = servers.iter().map(RedisServer::end_with_this_process).collect();
+        Self { url, _servers: Mutex::new(servers), _watches }
+    }
+
+    /// Its URL with a prefix that no other test has.
+    fn url(&self) -> String {
+        format!("{}?prefix=t{:016x}", self.url, fastrand::u64(..))
+    }
+}
+
+/// The same as a cluster.
+static SHARED_CLUSTER: LazyLock<SharedRedis> = LazyLock::new(|| {
+    let cluster = Cluster::start();
+    SharedRedis::of(cluster.url(), cluster.nodes)
+});
+
+/// A URL of the shared cluster with a prefix that no other test has.
+pub(crate) fn shared_cluster_url() -> String {
+    SHARED_CLUSTER.url()
 }
 
 /// A URL of the shared server with a prefix that no other test has.
 pub(crate) fn shared_url() -> String {
-    format!("{}?prefix=t{:016x}", SHARED.url, fastrand::u64(..))
+    SHARED.url()
 }
 
 /// A connection to what is at `url`, and the tasks that keep it.

@@ -11,17 +11,23 @@ use tidings::publish::PublishError;
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::{append, channel, history, incoming, message, stored};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     offsets_rise_by_one_whoever_appends,
     the_epoch_is_there_before_the_first_message_and_outlives_the_process,
     a_known_id_is_not_appended_again,
     one_id_sent_many_times_at_once_is_appended_once,
     an_id_belongs_to_its_channel_alone,
     a_group_is_appended_as_a_whole,
-    a_group_whose_first_message_is_known_or_refused_leaves_nothing,
     the_sink_hears_each_message_once_in_order_and_before_the_answer,
     a_dropped_store_has_lost_nothing_that_was_acknowledged,
 );
+
+/// In a cluster a known message has what belongs to it completed: whoever appended it may have died in between.
+mod whole {
+    use super::a_group_whose_first_message_is_known_or_refused_leaves_nothing;
+
+    crate::conformance::for_each_backend!(a_group_whose_first_message_is_known_or_refused_leaves_nothing);
+}
 
 async fn offsets_rise_by_one_whoever_appends(backend: &dyn Backend) {
     let node = backend.start().await;

@@ -8,7 +8,7 @@ use tidings::model::{Epoch, JobId, Snapshot, TestId, TestState};
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{channel, incoming};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_test_that_begins_is_found_before_its_first_message,
     a_beginning_that_is_repeated_late_changes_nothing,
     a_test_that_begins_anew_forgets_what_it_was_but_not_its_messages,

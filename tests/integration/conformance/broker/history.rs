@@ -7,7 +7,7 @@ use tidings::model::now_ms;
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{ALL, append, channel, message, stored};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     pages_follow_each_other_without_a_hole_or_a_duplicate,
     a_page_ends_at_the_first_bound_but_has_one_message,
     history_before_the_first_message_and_after_the_last_is_empty,

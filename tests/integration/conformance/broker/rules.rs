@@ -7,7 +7,7 @@ use tidings::config::channels::Rules;
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{channel, message, stored};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_smaller_size_counts_at_once_and_a_larger_one_brings_nothing_back,
     history_that_is_switched_off_and_on_again_begins_with_what_comes,
     a_channel_whose_rules_are_gone_keeps_what_it_has,

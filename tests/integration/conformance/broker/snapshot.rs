@@ -14,7 +14,7 @@ use tidings::model::{Published, Snapshot, TestId, TestState};
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{channel, history, incoming, raw, read, seed};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_snapshot_is_the_fold_of_the_messages_up_to_its_position,
     the_top_and_its_snapshot_are_of_one_moment,
     the_snapshot_of_a_channel_without_a_test_is_none,

@@ -13,7 +13,7 @@ use super::{
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{history, in_time, read};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_job_that_waits_is_cancelled_at_once,
     a_running_job_is_cancelled_when_its_worker_has_stopped_it,
     the_end_that_an_attempt_came_to_counts_more_than_the_wish,

@@ -12,7 +12,7 @@ use super::{
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{rules, wait_until};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_lost_worker_means_another_attempt_and_at_last_the_end,
     a_lease_that_is_renewed_or_reported_under_goes_on,
     renewing_tells_of_each_lease_what_became_of_it,

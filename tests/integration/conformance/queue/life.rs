@@ -8,14 +8,25 @@ use super::{channels_of, claim, claim_when_due, failed, get, job, log, passed, p
 use crate::conformance::{Backend, Node, for_each_backend};
 use crate::support::{history, id_of, read};
 
-for_each_backend!(
-    a_life_with_a_retry_is_told_as_the_contract_says,
-    a_stress_test_tells_of_its_progress_in_its_own_channel_too,
-    a_life_that_ends_before_it_began_is_told,
+for_each_backend!(a cluster too:
     every_message_says_whose_it_is,
     a_report_is_told_in_its_order_and_all_at_once,
     a_committed_state_has_its_events_even_after_a_hard_end,
 );
+
+/// In a cluster channels lie on different servers: each has its own order, and there is none between them.
+mod in_one_order {
+    use super::{
+        a_life_that_ends_before_it_began_is_told, a_life_with_a_retry_is_told_as_the_contract_says,
+        a_stress_test_tells_of_its_progress_in_its_own_channel_too,
+    };
+
+    crate::conformance::for_each_backend!(
+        a_life_that_ends_before_it_began_is_told,
+        a_life_with_a_retry_is_told_as_the_contract_says,
+        a_stress_test_tells_of_its_progress_in_its_own_channel_too,
+    );
+}
 
 /// `T` and `J` stand for the channels of the test and of the job, `Q`, `U` and `H` for those of all.
 fn told(node: &Node, job: &Job) -> Vec<String> {

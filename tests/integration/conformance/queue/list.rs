@@ -10,7 +10,7 @@ use super::{claim, failed, job, passed, submit};
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{rules, wait_until};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_list_visits_each_job_once_while_new_ones_arrive,
     counts_are_those_of_the_list,
     the_oldest_of_too_many_ended_jobs_are_removed,

@@ -13,7 +13,7 @@ use super::{channels_of, failed, get, job, log, passed, progress, sweep, types, 
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{history, read, rules, seed, wait_until};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     whatever_happens_each_life_ends_once_and_is_told_once,
     workers_that_run_at_once_end_each_life_once,
 );

@@ -11,7 +11,7 @@ use super::{claim, claim_when_due, failed, get, job, submit, sweep, types, worke
 use crate::conformance::{Backend, for_each_backend, options};
 use crate::support::{in_time, rules, wait_until};
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     the_highest_priority_comes_first_and_then_the_oldest,
     a_job_of_another_type_is_left_alone,
     a_delayed_job_starts_when_it_is_due_and_not_before,

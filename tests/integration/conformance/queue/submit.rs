@@ -10,7 +10,7 @@ use super::{claim, get, job, job_of, passed, submit, sweep, types, worker};
 use crate::conformance::{Backend, for_each_backend};
 use crate::support::in_time;
 
-for_each_backend!(
+for_each_backend!(a cluster too:
     a_job_has_what_its_submitter_said_and_the_queues_defaults,
     a_known_key_finds_the_first_job_even_after_its_end,
     one_key_submitted_many_times_at_once_makes_one_job,
