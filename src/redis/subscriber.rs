@@ -21,6 +21,8 @@ use crate::tasks::Tasks;
 
 /// How many names are asked for at once.
 const TOGETHER: usize = 64;
+/// How many orders may wait for the task; beyond it who asks waits, too.
+const ORDERS: usize = 1024;
 
 /// What was heard.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub type Listener = Arc<dyn Fn(Heard) -> bool + Send + Sync>;
 /// Listens to publications by their names.
 #[derive(Debug, Clone)]
 pub struct Subscriber {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::Sender<Order>,
     state: watch::Receiver<Result<(), RedisFault>>,
 }
 
@@ -57,7 +59,7 @@ impl Subscriber {
     /// of its publication.
     #[must_use]
     pub fn start(redis: &Redis, listener: Listener, tasks: &Tasks) -> Self {
-        let (orders, queue) = mpsc::unbounded_channel();
+        let (orders, queue) = mpsc::channel(ORDERS);
         let ear = Ear::new(listener);
         let (tell, state) = watch::channel(Err(RedisFault::Away("not connected yet".to_owned())));
         let (redis, wanted, failed) = (redis.clone(), BTreeSet::new(), BTreeSet::new());
@@ -71,11 +73,11 @@ impl Subscriber {
     pub async fn listen(&self, redis: &Redis, name: String) -> Result<(), RedisFault> {
         let (done, listening) = oneshot::channel();
         let away = || RedisFault::Away("publications cannot be listened to".to_owned());
-        self.orders.send(Order::Listen(name, done)).map_err(|_| away())?;
-        match tokio::time::timeout(redis.options().response, listening).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(away()),
-        }
+        let asking = async {
+            self.orders.send(Order::Listen(name, done)).await.map_err(|_| away())?;
+            listening.await.map_err(|_| away())
+        };
+        tokio::time::timeout(redis.options().response, asking).await.unwrap_or_else(|_| Err(away()))
     }
 
     /// Whether publications are heard now; if not, why.
@@ -83,10 +85,11 @@ impl Subscriber {
         self.state.borrow().clone()
     }
 
-    /// Listens to `name` no longer.
-    pub fn forget(&self, name: String) {
+    /// Listens to `name` no longer. Whether there was room for the order; if not, ask again later.
+    #[must_use]
+    pub fn forget(&self, name: String) -> bool {
         // Without its task there is nothing to forget.
-        let _ = self.orders.send(Order::Forget(name));
+        !matches!(self.orders.try_send(Order::Forget(name)), Err(mpsc::error::TrySendError::Full(_)))
     }
 }
 
@@ -157,7 +160,7 @@ struct Listening {
 }
 
 impl Listening {
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut backoff = Backoff::new();
         let mut first = true;
         loop {
@@ -179,6 +182,8 @@ impl Listening {
                 }
                 Err(fault) => tracing::debug!(%fault, "publications cannot be listened to yet"),
             }
+            // Those who gave up are not remembered for as long as Redis is away.
+            self.waiting.retain(|(_, done)| !done.is_closed());
             // What is asked for meanwhile is part of the next try.
             let pause = backoff.wait();
             tokio::pin!(pause);
@@ -221,11 +226,7 @@ impl Listening {
     }
 
     /// Carries out orders until the connection breaks: why, or nothing if there will be no more orders.
-    async fn listen(
-        &mut self,
-        ears: &mut Ears,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
-    ) -> Option<RedisFault> {
+    async fn listen(&mut self, ears: &mut Ears, orders: &mut mpsc::Receiver<Order>) -> Option<RedisFault> {
         let mut taken = Vec::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         let ear = self.ear.clone();

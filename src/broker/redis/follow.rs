@@ -147,10 +147,10 @@ impl Follow {
         {
             let mut interests = self.lock();
             interests.retain(|channel, interest| {
-                let keeps = interest.idle_since.is_none_or(|since| since.elapsed() < LINGER);
+                let used = interest.idle_since.is_none_or(|since| since.elapsed() < LINGER);
+                // Under the lock: whoever follows it again asks after this.
+                let keeps = used || !self.subscriber.forget(self.core.key(channel, self.core.publication()));
                 if !keeps {
-                    // Under the lock: whoever follows it again asks after this.
-                    self.subscriber.forget(self.core.key(channel, self.core.publication()));
                     idle.push((channel.clone(), interest.life));
                 }
                 keeps
