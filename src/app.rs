@@ -4,6 +4,7 @@
 
 mod backend;
 mod people;
+pub mod reload;
 pub mod worker;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::backend::Backend;
 use self::people::People;
 use crate::config::channels::Rules;
+use crate::config::reload::Reload;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
@@ -97,6 +99,7 @@ pub struct App {
     queue: Arc<dyn Queue>,
     pool: Option<Arc<Pool>>,
     readiness: Readiness,
+    reload: Arc<Reload>,
     stop_serving: CancellationToken,
     tasks: Tasks,
 }
@@ -113,7 +116,8 @@ impl App {
         let AppOptions { settings, rules, guard, runners } = options;
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
-        let runners = Arc::new(backend::runners(&settings, guard, runners)?);
+        let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
+        let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
         // Before the store: a taken port should leave no trace.
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;
@@ -154,13 +158,19 @@ impl App {
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let pool =
             settings.worker.then(|| Pool::start(queue.clone(), runners, pool_options(&settings), &tasks));
-        Ok(Self { address, backend, queue, pool, readiness, stop_serving, tasks })
+        Ok(Self { address, backend, queue, pool, readiness, reload, stop_serving, tasks })
     }
 
     /// Its jobs.
     #[must_use]
     pub fn queue(&self) -> &Arc<dyn Queue> {
         &self.queue
+    }
+
+    /// Puts a changed configuration in force.
+    #[must_use]
+    pub fn reload(&self) -> &Arc<Reload> {
+        &self.reload
     }
 
     /// Where it listens.

@@ -1,13 +1,16 @@
 //! Configuration: what an operator decides, read and checked before anything starts.
 //!
 //! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it, [`redis_url`] one kind of value,
-//! [`channels`] is `channels.toml`, and [`report`] looks at all of it together.
+//! [`channels`] is `channels.toml`, and [`report`] looks at all of it together. [`reload`] does so again while the process
+//! runs, and exchanges what is [`live`].
 
 pub mod channels;
 mod duration;
+pub mod live;
 mod nearest;
 mod place;
 pub mod redis_url;
+pub mod reload;
 pub mod report;
 pub mod settings;
 pub mod suite;

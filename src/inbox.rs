@@ -36,7 +36,7 @@ pub fn is_inbox(namespace: &Namespace) -> bool {
 /// The channels that are the inbox of `user` by `rules`; one, unless an operator added more.
 #[must_use]
 pub fn channels_of(rules: &Rules, user: &UserId) -> Vec<ChannelName> {
-    let inboxes = rules.namespaces().iter().filter(|namespace| is_inbox(namespace));
+    let inboxes = rules.namespaces().into_iter().filter(|namespace| is_inbox(namespace));
     let placeholder = format!("{{{PLACEHOLDER}}}");
     let names = inboxes.map(|namespace| namespace.pattern.to_string().replace(&placeholder, user.as_str()));
     names.filter_map(|name| ChannelName::parse(&name).ok()).collect()

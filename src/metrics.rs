@@ -40,6 +40,9 @@ pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];
 /// How a join with a position can end; the label of `tidings_recoveries_total`.
 pub const RECOVERIES: [&str; 2] = ["recovered", "reset"];
 
+/// What becomes of a reload of the configuration; the label of `tidings_reloads_total`.
+pub const RELOADS: [&str; 2] = ["applied", "refused"];
+
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Installs the recorder of this process; its handle renders `/metrics`. Later calls return the same one.
@@ -126,6 +129,7 @@ fn describe() {
         "How long a group of changes took to commit"
     );
     describe_gauge!("tidings_inbox_unread", "Notifications that nobody has read yet");
+    describe_counter!("tidings_reloads_total", "Reloads of the configuration, by outcome");
     describe_counter!("tidings_http_requests_total", "HTTP requests, by route, method and status");
     metrics_process::Collector::default().describe();
 }
@@ -136,6 +140,9 @@ fn register() {
     }
     for outcome in RECOVERIES {
         counter!("tidings_recoveries_total", "outcome" => outcome).absolute(0);
+    }
+    for outcome in RELOADS {
+        counter!("tidings_reloads_total", "outcome" => outcome).absolute(0);
     }
     for outcome in OUTCOMES {
         counter!("tidings_job_attempts_total", "outcome" => outcome).absolute(0);
@@ -279,6 +286,11 @@ pub fn job_wait(wait_ms: i64) {
 pub fn attempt(outcome: &'static str, ran_ms: i64) {
     counter!("tidings_job_attempts_total", "outcome" => outcome).increment(1);
     histogram!("tidings_job_duration_seconds", "outcome" => outcome).record(seconds(ran_ms));
+}
+
+/// The configuration was read again, with an outcome of [`RELOADS`].
+pub fn reloaded(outcome: &'static str) {
+    counter!("tidings_reloads_total", "outcome" => outcome).increment(1);
 }
 
 /// How many workers take jobs.

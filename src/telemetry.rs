@@ -1,11 +1,13 @@
 //! Logs: to standard error, pretty on a terminal and JSON elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::TryInitError;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, reload};
 
-use crate::config::settings::LogFormat;
+use crate::config::reload::{Follower, PutInForce};
+use crate::config::settings::{LogFormat, Settings};
 
 /// Why logs cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -18,20 +20,48 @@ pub enum TelemetryError {
     Taken(#[from] TryInitError),
 }
 
+/// What is logged; it follows `log.level`.
+pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl std::fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogLevel").finish_non_exhaustive()
+    }
+}
+
 /// Starts to write logs of this process. `level` is a level, or directives such as `warn,tidings::queue=debug`.
-pub fn init(level: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    use tracing_subscriber::util::SubscriberInitExt;
+pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, TelemetryError> {
     let filter = EnvFilter::try_new(level)?;
     let pretty = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
+    let ansi = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if pretty {
-        subscriber.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?;
+        let subscriber = subscriber.with_ansi(ansi).with_filter_reloading();
+        let handle = subscriber.reload_handle();
+        subscriber.finish().try_init()?;
+        Ok(LogLevel(Arc::new(move |filter| handle.reload(filter))))
     } else {
-        subscriber.json().flatten_event(true).finish().try_init()?;
+        let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
+        let handle = subscriber.reload_handle();
+        subscriber.finish().try_init()?;
+        Ok(LogLevel(Arc::new(move |filter| handle.reload(filter))))
     }
-    Ok(())
+}
+
+impl Follower for LogLevel {
+    fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
+        let filter =
+            EnvFilter::try_new(&settings.log.level).map_err(|e| vec![format!("`log.level`: {e}")])?;
+        let exchange = self.0.clone();
+        Ok(Box::new(move || {
+            // Only a process that writes no logs any more has no place for it.
+            if let Err(error) = exchange(filter) {
+                tracing::error!(%error, "the level of the log was not changed");
+            }
+        }))
+    }
 }

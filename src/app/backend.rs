@@ -9,6 +9,7 @@ use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;
+use crate::config::reload::Reload;
 use crate::config::settings::Settings;
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::redis::RedisQueue;
@@ -17,7 +18,7 @@ use crate::redis::{Redis, RedisOptions};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::worker::runner::command::CommandRunner;
-use crate::worker::runner::stress::{DEFAULT_ALLOW, InvalidAllow, StressRunner};
+use crate::worker::runner::stress::{InvalidAllow, StressRunner};
 use crate::worker::runner::{Runner, RunnerSet};
 
 /// Channels and jobs.
@@ -110,23 +111,20 @@ fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError
     Ok(Some(options))
 }
 
-/// The runners that ship, and `more`.
+/// The runners that ship, which follow the settings, and `more`.
 pub(super) fn runners(
     settings: &Settings,
+    reload: &Reload,
     guard: Option<PathBuf>,
     more: Vec<Arc<dyn Runner>>,
 ) -> Result<RunnerSet, InvalidAllow> {
-    let mut command = CommandRunner::new(settings.suites.clone());
+    let mut command = CommandRunner::new(reload.view(|settings| settings.suites.clone()));
     if let Some(guard) = guard {
         command = command.with_guard(guard);
     }
-    let allow: Vec<String> = if settings.stress.allow.is_empty() {
-        DEFAULT_ALLOW.map(str::to_owned).into()
-    } else {
-        settings.stress.allow.clone()
-    };
-    let stress = StressRunner::new(&allow)?;
-    let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), Arc::new(stress)];
+    let stress = Arc::new(StressRunner::new(&settings.stress.allow)?);
+    reload.follow(stress.clone());
+    let runners: [Arc<dyn Runner>; 2] = [Arc::new(command), stress];
     Ok(runners.into_iter().chain(more).collect())
 }
 

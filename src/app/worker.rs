@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::backend::{self, Backend};
 use super::{STOP_PATIENCE, StartError, pool_options};
 use crate::config::channels::Rules;
+use crate::config::reload::Reload;
 use crate::config::settings::Settings;
 use crate::model::WorkerId;
 use crate::queue::Queue;
@@ -30,6 +31,7 @@ pub struct WorkerOptions {
 pub struct WorkerApp {
     queue: Arc<dyn Queue>,
     pool: Arc<Pool>,
+    reload: Arc<Reload>,
     tasks: Tasks,
 }
 
@@ -37,20 +39,27 @@ impl WorkerApp {
     /// Starts a worker. It takes jobs when this returns.
     pub async fn start(options: WorkerOptions) -> Result<Self, StartError> {
         let WorkerOptions { settings, rules, guard, runners } = options;
-        let runners = Arc::new(backend::runners(&settings, guard, runners)?);
+        let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
+        let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
         let queue = backend.queue;
         // It may be the last process that is left: then it is the one to find dead leases and due jobs.
         upkeep::start_sweeping(&queue, &tasks);
         let pool = Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
-        Ok(Self { queue, pool, tasks })
+        Ok(Self { queue, pool, reload, tasks })
     }
 
     /// Its jobs.
     #[must_use]
     pub fn queue(&self) -> &Arc<dyn Queue> {
         &self.queue
+    }
+
+    /// Puts a changed configuration in force.
+    #[must_use]
+    pub fn reload(&self) -> &Arc<Reload> {
+        &self.reload
     }
 
     /// The name that its jobs show.

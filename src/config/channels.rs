@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::live::Live;
 use crate::model::Priority;
 use crate::model::id::is_id_char;
 
@@ -29,8 +30,14 @@ use crate::model::id::is_id_char;
 pub const BUILTIN: &str = include_str!("../../channels.toml");
 
 /// All namespaces. No two of them match the same channel name.
+///
+/// Whoever holds rules sees a reload: [`Rules::replace`] exchanges all of them at once.
 #[derive(Debug)]
-pub struct Rules {
+pub struct Rules(Live<Table>);
+
+/// The namespaces of one file.
+#[derive(Debug)]
+struct Table {
     namespaces: Vec<Arc<Namespace>>,
     /// Those whose pattern is one name.
     literal: HashMap<String, Arc<Namespace>>,
@@ -73,22 +80,29 @@ impl Rules {
         let (open, literal): (Vec<_>, Vec<_>) =
             namespaces.iter().cloned().partition(|namespace| namespace.pattern.placeholder().is_some());
         let literal = literal.into_iter().map(|n| (n.pattern.to_string(), n)).collect();
-        Self { namespaces, literal, open }
+        Self(Live::new(Table { namespaces, literal, open }))
+    }
+
+    /// What holds by `other` holds by these rules from now on, too, for all who share them. What was resolved before
+    /// keeps its namespace.
+    pub fn replace(&self, other: &Self) {
+        self.0.share(other.0.get());
     }
 
     /// All namespaces, in the order of the file.
     #[must_use]
-    pub fn namespaces(&self) -> &[Arc<Namespace>] {
-        &self.namespaces
+    pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
+        self.0.read().namespaces.clone()
     }
 
     /// The namespace that `channel` belongs to; none if no pattern matches, so that there is no such channel.
     #[must_use]
     pub fn resolve(&self, channel: &str) -> Option<Resolved> {
-        if let Some(namespace) = self.literal.get(channel) {
+        let table = self.0.read();
+        if let Some(namespace) = table.literal.get(channel) {
             return Some(Resolved { namespace: namespace.clone(), placeholder: None });
         }
-        self.open.iter().find_map(|namespace| {
+        table.open.iter().find_map(|namespace| {
             let placeholder = namespace.pattern.matches(channel)?;
             Some(Resolved { namespace: namespace.clone(), placeholder })
         })

@@ -11,6 +11,7 @@ mod never_reads;
 mod people;
 mod reconnect_storm;
 mod redis;
+mod reload;
 mod restart;
 mod startup;
 mod stream;
@@ -18,10 +19,10 @@ mod swarm;
 mod watch;
 mod workers;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -89,6 +90,7 @@ struct Server {
     child: Child,
     url: String,
     http: HttpClient,
+    log: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -96,12 +98,16 @@ impl Server {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
         // Read to the end, or a full pipe would stop the server.
-        let log = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
         });
         let (told, address) = mpsc::channel();
         std::thread::spawn(move || {
@@ -114,10 +120,21 @@ impl Server {
         let Ok(url) = address.recv_timeout(DEADLINE) else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("the server did not start:\n{}", log.join().unwrap_or_default());
+            let _ = reader.join();
+            panic!("the server did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner));
         };
         let http = HttpClient::new(&url, None).expect("a URL");
-        Self { child, url, http }
+        Self { child, url, http, log }
+    }
+
+    /// What it logged so far.
+    fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signalled");
     }
 
     /// SIGKILL: no chance to put anything in order.
@@ -128,8 +145,7 @@ impl Server {
 
     /// SIGTERM: it stops in order.
     fn terminate(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().expect("the server is reaped");
         assert!(status.success(), "{status}");
     }

@@ -30,7 +30,7 @@ use serde::Serialize;
 use tidings::model::Priority;
 
 use crate::Failure;
-use crate::serve::StopSignals;
+use crate::signals::StopSignals;
 use target::{ServerArgs, Target};
 
 /// Longer data than any server of ours takes by default.

@@ -12,7 +12,7 @@ use tidings::model::Message;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
-use crate::serve::StopSignals;
+use crate::signals::StopSignals;
 
 /// Which server.
 #[derive(Debug, clap::Args)]

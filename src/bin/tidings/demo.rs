@@ -19,7 +19,7 @@ use tidings::telemetry;
 
 use crate::Failure;
 use crate::follow::{Follower, News};
-use crate::serve::StopSignals;
+use crate::signals::Signals;
 use view::View;
 
 /// With `--exit` the demo ends by itself within this time, whatever happens.
@@ -87,7 +87,7 @@ fn settings(dir: &Path, listen: SocketAddr) -> Result<Settings, Failure> {
 async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
     let rooms = vec!["queue-updates".to_owned(), "test-updates".to_owned()];
     let mut follower = Follower::new(url, None, rooms.clone(), Since::Now);
-    let mut signals = StopSignals::listen()?;
+    let mut signals = Signals::listen()?;
     let mut view = View::new(url);
     let mut joined = 0;
     let mut submitted = false;
@@ -95,7 +95,7 @@ async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
     loop {
         let news = tokio::select! {
             news = follower.next() => news?,
-            () = signals.next() => {
+            () = signals.stop_or_hangup() => {
                 view.finish();
                 return Ok(ExitCode::SUCCESS);
             }

@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod follow;
 mod serve;
+mod signals;
 mod worker;
 
 use std::ffi::OsString;

@@ -10,9 +10,9 @@ use tidings::app::{App, AppOptions, StartError};
 use tidings::config::channels::Rules;
 use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Failure;
+use crate::signals::Signals;
 
 /// Flags; each beats its environment variable, which beats the file.
 #[derive(Debug, clap::Args)]
@@ -38,8 +38,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let sources = Sources::new(args.config.as_deref())
-        .with_process_environment()
+    let sources = sources(args.config.as_deref())
         .with_flag("--listen", "listen", args.listen)
         .with_flag("--data-dir", "data_dir", args.data_dir)
         .with_flag("--channels", "channels", args.channels)
@@ -47,20 +46,26 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         .with_flag("--no-worker", "worker", args.no_worker.then_some(false));
     let settings = Settings::load(&sources).map_err(Failure::configuration)?;
     let rules = rules(settings.channels.as_deref())?;
-    telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
+    let level = telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
-    // Before anybody can know that the server runs, and tell it to stop.
-    let mut signals = StopSignals::listen()?;
+    // Before anybody can know that the server runs, and signal it.
+    let mut signals = Signals::listen()?;
     let options = AppOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
     let app = App::start(options).await.map_err(refused)?;
+    app.reload().follow(Arc::new(level));
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
-    signals.next().await;
-    tracing::info!("stopping; a second signal ends at once");
+    signals.reload_until_stop(app.reload(), &sources).await;
     tokio::select! {
         () = app.stop() => Ok(ExitCode::SUCCESS),
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        () = signals.stop() => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The settings file and the environment. A file that is there at the start has to be there for a reload, too.
+pub(crate) fn sources(config: Option<&Path>) -> Sources {
+    let file = Sources::new(config).file();
+    Sources::new(file.as_deref()).with_process_environment()
 }
 
 /// What the settings' own checks cannot see is a mistake in them all the same.
@@ -78,24 +83,4 @@ pub(crate) fn rules(file: Option<&Path>) -> Result<Arc<Rules>, Failure> {
         None => Rules::builtin(),
     };
     Ok(Arc::new(rules))
-}
-
-/// SIGINT and SIGTERM, from the moment at which this is made.
-pub(crate) struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    pub(crate) fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for the next of them.
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

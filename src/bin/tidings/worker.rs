@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tidings::app::worker::{WorkerApp, WorkerOptions};
-use tidings::config::settings::{Settings, Sources};
+use tidings::config::settings::Settings;
 use tidings::telemetry;
 
 use crate::Failure;
-use crate::serve::{StopSignals, refused, rules};
+use crate::serve::{refused, rules, sources};
+use crate::signals::Signals;
 
 /// Flags; each beats its environment variable, which beats the file.
 #[derive(Debug, clap::Args)]
@@ -29,25 +31,24 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let sources = Sources::new(args.config.as_deref())
-        .with_process_environment()
+    let sources = sources(args.config.as_deref())
         .with_flag("--redis", "redis.url", args.redis)
         .with_flag("--concurrency", "workers.concurrency", args.concurrency)
         .with_flag("--channels", "channels", args.channels);
     let settings = Settings::load(&sources).map_err(Failure::configuration)?;
     let rules = rules(settings.channels.as_deref())?;
-    telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
+    let level = telemetry::init(&settings.log.level, settings.log.format).map_err(Failure::configuration)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
-    // Before anybody can know that the worker runs, and tell it to stop.
-    let mut signals = StopSignals::listen()?;
+    // Before anybody can know that the worker runs, and signal it.
+    let mut signals = Signals::listen()?;
     let options = WorkerOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
     let worker = WorkerApp::start(options).await.map_err(refused)?;
+    worker.reload().follow(Arc::new(level));
     // The one line that programs which start a worker wait for.
     println!("working as {}", worker.id());
-    signals.next().await;
-    tracing::info!("stopping; a second signal ends at once");
+    signals.reload_until_stop(worker.reload(), &sources).await;
     tokio::select! {
         () = worker.stop() => Ok(ExitCode::SUCCESS),
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        () = signals.stop() => Ok(ExitCode::FAILURE),
     }
 }

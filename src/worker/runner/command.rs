@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::parse::Exit;
 use super::{Attempt, Outcome, Runner};
+use crate::config::live::Live;
 use crate::config::suite::Suite;
 
 mod group;
@@ -37,7 +38,7 @@ const REAP_GRACE: Duration = Duration::from_secs(2);
 /// Runs the suites of the configuration.
 #[derive(Debug, Clone)]
 pub struct CommandRunner {
-    suites: BTreeMap<String, Suite>,
+    suites: Live<BTreeMap<String, Suite>>,
     guard: Option<PathBuf>,
 }
 
@@ -54,8 +55,8 @@ impl CommandRunner {
     /// A runner of `suites`, by their names. If this process is killed, its
     /// commands go on without it; see [`Self::with_guard`].
     #[must_use]
-    pub fn new(suites: BTreeMap<String, Suite>) -> Self {
-        Self { suites, guard: None }
+    pub fn new(suites: impl Into<Live<BTreeMap<String, Suite>>>) -> Self {
+        Self { suites: suites.into(), guard: None }
     }
 
     /// Starts commands through `exe guard -- argv…` ([`super::guard::guard`]), which ends them when this
@@ -67,15 +68,16 @@ impl CommandRunner {
     }
 
     /// The suite that `config` names and the parameters for it, or what is wrong.
-    fn resolve(&self, config: &Map<String, Value>) -> Result<(&Suite, Config), String> {
+    fn resolve(&self, config: &Map<String, Value>) -> Result<(Suite, Config), String> {
         let config: Config =
             serde_json::from_value(Value::Object(config.clone())).map_err(|e| format!("config: {e}"))?;
         let name = &config.suite;
-        let suite = self.suites.get(name).ok_or_else(|| match self.suites.is_empty() {
+        let suites = self.suites.get();
+        let suite = suites.get(name).ok_or_else(|| match suites.is_empty() {
             true => format!(
                 "there is no suite `{name}`: none is configured, add a [suites.NAME] section to tidings.toml"
             ),
-            false => format!("there is no suite `{name}`; there is: {}", list(self.suites.keys())),
+            false => format!("there is no suite `{name}`; there is: {}", list(suites.keys())),
         })?;
         for (param, value) in &config.params {
             let Some(allowed) = suite.params.get(param) else {
@@ -90,7 +92,7 @@ impl CommandRunner {
                 return Err(format!("params.{param}: `{value}` is not allowed; allowed: {}", list(allowed)));
             }
         }
-        Ok((suite, config))
+        Ok((suite.clone(), config))
     }
 }
 
@@ -119,13 +121,13 @@ impl Runner for CommandRunner {
         };
         let launch = Launch {
             name: &config.suite,
-            suite,
+            suite: &suite,
             params: &config.params,
             job: &attempt.job,
             guard: self.guard.as_deref(),
         };
         match launch.start() {
-            Ok(process) => watch(process, suite, &attempt).await,
+            Ok(process) => watch(process, &suite, &attempt).await,
             Err(e) => Outcome::runner_error(e.to_string()),
         }
     }

@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Attempt, Outcome, Runner};
+use crate::config::live::Live;
+use crate::config::reload::{Follower, PutInForce};
+use crate::config::settings::Settings;
 use crate::model::test::EtaMs;
 use crate::worker::progress::Progress;
 
@@ -23,7 +26,7 @@ mod load;
 mod metrics;
 
 use allow::Allow;
-pub use allow::{DEFAULT_ALLOW, InvalidAllow};
+pub use allow::InvalidAllow;
 use client::{Client, REQUEST_TIMEOUT};
 use config::{Config, Thresholds};
 use metrics::Totals;
@@ -37,26 +40,34 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Runs stress tests against the hosts that the operator allows.
 #[derive(Debug, Clone)]
 pub struct StressRunner {
-    allow: Allow,
+    allow: Live<Allow>,
 }
 
 impl StressRunner {
     /// A runner that only aims at the hosts of `allow`, the setting `stress.allow`: `host`, `host:port`,
     /// `*.example.org`, an address, or a network such as `10.0.0.0/8`. The names of the hosts decide, not
-    /// what they resolve to. [`DEFAULT_ALLOW`] is this machine only.
+    /// what they resolve to. Where it is empty, this machine only.
     pub fn new(allow: &[String]) -> Result<Self, InvalidAllow> {
-        Ok(Self { allow: Allow::parse(allow)? })
+        Ok(Self { allow: Live::new(Allow::parse(allow)?) })
     }
 
     fn resolve(&self, config: &Map<String, Value>) -> Result<Config, String> {
         let config = Config::parse(config)?;
-        if !self.allow.permits(&config.target) {
+        if !self.allow.read().permits(&config.target) {
             return Err(format!(
                 "url: `{}:{}` may not be put under load; the operator allows hosts with the setting stress.allow",
                 config.target.host, config.target.port
             ));
         }
         Ok(config)
+    }
+}
+
+impl Follower for StressRunner {
+    fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
+        let allow = Allow::parse(&settings.stress.allow).map_err(|mistake| vec![mistake.to_string()])?;
+        let live = self.allow.clone();
+        Ok(Box::new(move || live.replace(allow)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::config::Target;
 
 /// What is allowed where the operator says nothing.
-pub const DEFAULT_ALLOW: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
+const DEFAULT_ALLOW: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
 
 /// An entry that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,10 @@ struct Entry {
 pub(super) struct Allow(Vec<Entry>);
 
 impl Allow {
+    /// Reads the operator's entries; what holds where there are none.
     pub(super) fn parse(entries: &[String]) -> Result<Self, InvalidAllow> {
+        let default = DEFAULT_ALLOW.map(str::to_owned);
+        let entries = if entries.is_empty() { &default } else { entries };
         let parsed = entries.iter().map(|e| entry(e.trim()).ok_or_else(|| InvalidAllow(e.clone())));
         parsed.collect::<Result<_, _>>().map(Self)
     }
