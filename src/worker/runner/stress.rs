@@ -4,6 +4,9 @@
 //! Without `rate`, `concurrency` users send one request after the other. With it, requests follow a fixed
 //! schedule and latencies count from it. A request fails if it gets no complete answer within 10 s, or one
 //! with a status of 400 or more.
+//!
+//! A load tool that takes orders over the network has to keep to its targets: a redirection is an answer and is not
+//! followed, and the addresses of the host are looked up once, for the whole test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +31,7 @@ mod metrics;
 use allow::Allow;
 pub use allow::InvalidAllow;
 use client::{Client, REQUEST_TIMEOUT};
-use config::{Config, Thresholds};
+use config::{Config, Target, Thresholds};
 use metrics::Totals;
 
 /// How often the progress is told.
@@ -45,21 +48,29 @@ pub struct StressRunner {
 
 impl StressRunner {
     /// A runner that only aims at the hosts of `allow`, the setting `stress.allow`: `host`, `host:port`,
-    /// `*.example.org`, an address, or a network such as `10.0.0.0/8`. The names of the hosts decide, not
-    /// what they resolve to. Where it is empty, this machine only.
+    /// `*.example.org`, an address, or a network such as `10.0.0.0/8`. The names of the hosts decide; only to
+    /// this machine and its link a name leads no further than the list. Where it is empty, this machine only.
     pub fn new(allow: &[String]) -> Result<Self, InvalidAllow> {
         Ok(Self { allow: Live::new(Allow::parse(allow)?) })
     }
 
     fn resolve(&self, config: &Map<String, Value>) -> Result<Config, String> {
         let config = Config::parse(config)?;
-        if !self.allow.read().permits(&config.target) {
-            return Err(format!(
-                "url: `{}:{}` may not be put under load; the operator allows hosts with the setting stress.allow",
-                config.target.host, config.target.port
-            ));
+        let allow = self.allow.read();
+        let refused = |field: &str, target: &Target| {
+            format!(
+                "{field}: `{}:{}` may not be put under load; the operator allows hosts with the setting stress.allow",
+                target.host, target.port
+            )
+        };
+        if !allow.permits(&config.target) {
+            return Err(refused("url", &config.target));
         }
-        Ok(config)
+        // A proxy at an allowed address would pass the requests on to whom they name.
+        match config.named_host()? {
+            Some(named) if !allow.permits(&named) => Err(refused("headers.Host", &named)),
+            _ => Ok(config),
+        }
     }
 }
 
@@ -93,17 +104,17 @@ impl Runner for StressRunner {
         };
         // The load's tasks end with their owner, so leaving here leaves nothing behind.
         tokio::select! {
-            outcome = measure(&config, &attempt.progress) => outcome,
+            outcome = measure(&config, &self.allow.get(), &attempt.progress) => outcome,
             () = attempt.cancel.cancelled() => Outcome::runner_error("the test was stopped"),
         }
     }
 }
 
-async fn measure(config: &Config, progress: &Progress) -> Outcome {
-    let addresses = match client::resolve(&config.target).await {
+async fn measure(config: &Config, allow: &Allow, progress: &Progress) -> Outcome {
+    let addresses = match client::resolve(&config.target, allow).await {
         Ok(addresses) => addresses,
         Err(e) => {
-            return Outcome::runner_error(format!("url: `{}` cannot be resolved: {e}", config.target.host));
+            return Outcome::runner_error(format!("url: `{}` cannot be used: {e}", config.target.host));
         }
     };
     let Config { duration, concurrency, rate, thresholds, .. } = *config;

@@ -51,6 +51,37 @@ impl Allow {
     }
 }
 
+impl Allow {
+    /// Whether an address that an allowed name was resolved to may be put under load.
+    ///
+    /// The operator named names, but whoever runs their DNS says where they lead, and may change it at any time. A
+    /// name does not lead to this machine, to a neighbour of its link (where clouds keep their secrets) or to
+    /// everybody, unless an address or a network of the list says so.
+    pub(super) fn permits_address(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if address.is_loopback() && host == "localhost" {
+            return true;
+        }
+        let is_special = match address {
+            IpAddr::V4(a) => {
+                a.is_loopback()
+                    || a.is_link_local()
+                    || a.is_unspecified()
+                    || a.is_multicast()
+                    || a.is_broadcast()
+            }
+            IpAddr::V6(a) => {
+                a.is_loopback() || a.is_unicast_link_local() || a.is_unspecified() || a.is_multicast()
+            }
+        };
+        let named = |entry: &Entry| {
+            matches!(entry.host, Host::Network(network, bits) if contains(network, bits, address))
+                && entry.port.is_none_or(|allowed| allowed == port)
+        };
+        !is_special || self.0.iter().any(named)
+    }
+}
+
 impl Host {
     /// By the text of the host, not by what it resolves to: the operator named names.
     fn covers(&self, host: &str) -> bool {
@@ -128,6 +159,33 @@ mod tests {
         {
             assert!(!permits(&DEFAULT_ALLOW, host, 80), "{host}");
         }
+    }
+
+    #[test]
+    fn a_name_does_not_lead_to_this_machine_or_its_link_unless_the_list_says_so() {
+        let leads = |allow: &[&str], host: &str, to: &str| {
+            let entries: Vec<String> = allow.iter().map(|&s| s.to_owned()).collect();
+            Allow::parse(&entries).unwrap().permits_address(host, 80, to.parse().unwrap())
+        };
+        for inside in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+        ] {
+            assert!(!leads(&["*.example.org"], "a.example.org", inside), "{inside}");
+            assert!(leads(&["*.example.org", "0.0.0.0/0", "::/0"], "a.example.org", inside), "{inside}");
+        }
+        for outside in ["10.0.0.1", "192.0.2.1", "2001:db8::1"] {
+            assert!(leads(&["*.example.org"], "a.example.org", outside), "{outside}");
+        }
+        assert!(leads(&["localhost"], "localhost", "127.0.0.1"));
+        assert!(!leads(&["localhost"], "localhost", "169.254.169.254"));
+        assert!(!leads(&["h", "127.0.0.1:81"], "h", "127.0.0.1"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::allow::Allow;
 use super::config::{Config, Target};
 use super::metrics::{Ended, Metrics};
 
@@ -46,13 +47,20 @@ impl Failed {
     }
 }
 
-/// Finds the addresses of the target; `localhost` has only those of this machine.
-pub(super) async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
+/// Finds the addresses of the target that `allow` lets it have; `localhost` has only those of this machine. They hold
+/// for the whole test: a name that leads elsewhere meanwhile is not followed.
+pub(super) async fn resolve(target: &Target, allow: &Allow) -> io::Result<Vec<SocketAddr>> {
     let found = lookup_host((target.host.as_str(), target.port)).await?;
     let only_loopback = target.host == "localhost";
-    let addresses: Vec<_> = found.filter(|a| !only_loopback || a.ip().is_loopback()).collect();
-    if addresses.is_empty() {
+    let found: Vec<_> = found.filter(|a| !only_loopback || a.ip().is_loopback()).collect();
+    let Some(first) = found.first() else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no address for it"));
+    };
+    let permitted = |a: &&SocketAddr| allow.permits_address(&target.host, target.port, a.ip());
+    let addresses: Vec<_> = found.iter().filter(permitted).copied().collect();
+    if addresses.is_empty() {
+        let text = format!("it leads to {}, which stress.allow does not name", first.ip());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     Ok(addresses)
 }

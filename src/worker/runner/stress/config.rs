@@ -103,6 +103,17 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The host that the requests name, where that is not the one that they are sent to.
+    pub(super) fn named_host(&self) -> Result<Option<Target>, String> {
+        let named = self.headers.get(HOST).filter(|host| *host != self.target.authority().as_str());
+        let Some(named) = named else { return Ok(None) };
+        let invalid = |_| format!("headers.Host: `{}` is no host", String::from_utf8_lossy(named.as_bytes()));
+        let text = named.to_str().map_err(|e| invalid(e.to_string()))?;
+        Target::parse(&format!("http://{text}/")).map(Some).map_err(invalid)
+    }
+}
+
 impl Target {
     fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|e| format!("url: `{url}` is not a URL: {e}"))?;

@@ -149,6 +149,35 @@ async fn a_connection_that_the_server_closed_is_no_error() {
 }
 
 #[tokio::test]
+async fn a_redirection_is_an_answer_and_is_not_followed() {
+    let elsewhere = serve(Manner::Answers("200 OK")).await;
+    let status = format!("302 Found\r\nLocation: {}", elsewhere.url).leak();
+    let server = serve(Manner::Answers(status)).await;
+    let results = passed(run(json!({"url": server.url, "durationMs": 200, "concurrency": 1})).await.1);
+    assert_eq!(results["statuses"]["3xx"], results["requests"]);
+    assert_eq!(elsewhere.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_this_machine_is_refused_when_only_the_name_is_allowed() {
+    let server = serve(Manner::Answers("200 OK")).await;
+    let port = server.url.rsplit_once(':').unwrap().1;
+    // Any name of this machine but `localhost` will do.
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
+    let resolved = tokio::net::lookup_host((name.as_str(), 80)).await;
+    if resolved.is_err() || resolved.is_ok_and(|mut found| found.any(|a| !a.ip().is_loopback())) {
+        eprintln!("`{name}` does not lead to the loopback: not tried here");
+        return;
+    }
+    let runner = StressRunner::new(std::slice::from_ref(&name)).unwrap();
+    let attempt = attempt("stress", &json!({"url": format!("http://{name}:{port}"), "durationMs": 100}));
+    let (code, message, _) = failed(runner.run(attempt).await);
+    assert!(code == "runner_error" && message.contains("stress.allow does not name"), "{message}");
+    assert_eq!(server.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
 async fn a_cancel_stops_at_once() {
     let server = serve(Manner::Never).await;
     let attempt = attempt("stress", &json!({"url": server.url, "durationMs": 60_000, "rate": 100}));
@@ -172,6 +201,13 @@ fn a_host_that_is_not_allowed_is_named_with_the_setting() {
     let message = error("http://example.org:8080/");
     assert!(message.contains("`example.org:8080`") && message.contains("stress.allow"), "{message}");
     assert!(error("https://localhost/").contains("https"));
+    let named = |host: &str| {
+        let test = json!({"url": "http://localhost:8080/", "durationMs": 1, "headers": {"Host": host}});
+        runner().check(&config(&test))
+    };
+    assert!(named("example.org").unwrap_err().starts_with("headers.Host: `example.org:80` may not"));
+    assert!(named("a b").unwrap_err().starts_with("headers.Host: `a b` is no host"));
+    assert_eq!((named("127.0.0.1"), named("localhost:8080")), (Ok(()), Ok(())));
     let ok = config(&json!({"url": "http://127.0.0.1:1/", "durationMs": 1000}));
     assert_eq!((runner().check(&ok), runner().timeout(&ok)), (Ok(()), Some(Duration::from_secs(31))));
 }
