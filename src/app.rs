@@ -37,6 +37,7 @@ use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
 use crate::worker::runner::Runner;
+use crate::worker::runner::command::InvalidIdentity;
 use crate::worker::runner::stress::InvalidAllow;
 
 /// How long open requests may take to end when the server stops.
@@ -77,6 +78,14 @@ pub enum StartError {
     /// The allow list of stress tests.
     #[error(transparent)]
     Stress(#[from] InvalidAllow),
+    /// A suite that this process could never run.
+    #[error("suites.{suite}: {source}")]
+    Suite {
+        /// Its name.
+        suite: String,
+        /// Why not.
+        source: InvalidIdentity,
+    },
 }
 
 /// What a server is made of.
@@ -118,6 +127,9 @@ impl App {
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
         let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
+        if settings.worker {
+            backend::check_suites(&settings, &reload)?;
+        }
         // Before the store: a taken port should leave no trace.
         let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
         let address = listener.address().map_err(StartError::Address)?;

@@ -9,7 +9,7 @@ use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, LiveSink};
 use crate::config::channels::Rules;
-use crate::config::reload::Reload;
+use crate::config::reload::{Follower, PutInForce, Reload};
 use crate::config::settings::Settings;
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::redis::RedisQueue;
@@ -17,7 +17,7 @@ use crate::queue::{Queue, QueueOptions};
 use crate::redis::{Redis, RedisOptions};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::worker::runner::command::CommandRunner;
+use crate::worker::runner::command::{CommandRunner, check_identities};
 use crate::worker::runner::stress::{InvalidAllow, StressRunner};
 use crate::worker::runner::{Runner, RunnerSet};
 
@@ -109,6 +109,21 @@ fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>, StartError
         options.ca = Some(ca.map_err(|error| StartError::Certificates { file: file.clone(), error })?);
     }
     Ok(Some(options))
+}
+
+/// Whether this process, which runs jobs, can be whoever each suite runs as; now and after every reload.
+pub(super) fn check_suites(settings: &Settings, reload: &Reload) -> Result<(), StartError> {
+    struct Identities;
+    impl Follower for Identities {
+        fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
+            match check_identities(&settings.suites) {
+                Ok(()) => Ok(Box::new(|| {})),
+                Err((suite, source)) => Err(vec![format!("suites.{suite}: {source}")]),
+            }
+        }
+    }
+    reload.follow(Arc::new(Identities));
+    check_identities(&settings.suites).map_err(|(suite, source)| StartError::Suite { suite, source })
 }
 
 /// The runners that ship, which follow the settings, and `more`.

@@ -41,6 +41,7 @@ impl WorkerApp {
         let WorkerOptions { settings, rules, guard, runners } = options;
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
         let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
+        backend::check_suites(&settings, &reload)?;
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
         let queue = backend.queue;

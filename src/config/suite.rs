@@ -1,13 +1,25 @@
 //! Suites: the commands that an operator lets people run as tests (`[suites.NAME]` in `tidings.toml`).
 
+mod confine;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::nearest::did_you_mean;
+pub use confine::{OutputLimits, Rlimits};
+
 /// The environment variables that tidings sets itself; a suite may not set them.
 pub const RESERVED_ENV: [&str; 3] = ["TIDINGS_TEST_ID", "TIDINGS_JOB_ID", "TIDINGS_ATTEMPT"];
+
+/// What the names of our own settings begin with. They hold secrets, so that no command gets them.
+pub const OWN_PREFIX: &str = "TIDINGS_";
+
+/// The variables of the server's environment that every command gets; `LC_*` beside them.
+pub const PASSED_ENV: [&str; 9] =
+    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"];
 
 /// How a suite's output is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -37,9 +49,12 @@ pub struct Suite {
     /// Where it runs; the server's own directory if absent. The loader makes it absolute.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
-    /// Environment variables on top of the server's own.
+    /// Environment variables on top of what every command gets.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Variables of the server's own environment that are passed on beside the few that always are.
+    #[serde(default)]
+    pub pass_env: Vec<String>,
     /// How its output is to be read.
     #[serde(default)]
     pub format: Format,
@@ -49,6 +64,22 @@ pub struct Suite {
     /// Environment variables that a submitter may set, and their allowed values.
     #[serde(default)]
     pub params: BTreeMap<String, Vec<String>>,
+    /// Arguments that a submitter may choose, and their allowed values: one stands in for the whole element
+    /// `{NAME}` of `command`, which is left out where the submitter chooses none.
+    #[serde(default)]
+    pub args: BTreeMap<String, Vec<String>>,
+    /// The user that it runs as; the server's own if absent. The server has to be root.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The group that it runs with, if not the user's own.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// What each of its processes may use up.
+    #[serde(default)]
+    pub rlimits: Rlimits,
+    /// How much of its output the log takes.
+    #[serde(default)]
+    pub output: OutputLimits,
 }
 
 /// What is wrong with a suite.
@@ -80,10 +111,56 @@ pub enum InvalidSuite {
         name: String,
     },
     /// A parameter that nobody could ever give.
-    #[error("`params`: `{name}` allows no value: list the allowed ones, or leave it out")]
+    #[error("`{field}`: `{name}` allows no value: list the allowed ones, or leave it out")]
     NoValues {
+        /// The field.
+        field: &'static str,
         /// The parameter.
         name: String,
+    },
+    /// A parameter that would have to be two things.
+    #[error("`{name}` stands in `params` and in `args`: give one of them another name")]
+    Twice {
+        /// The parameter.
+        name: String,
+    },
+    /// An argument without a place.
+    #[error(
+        "`args`: `{name}` has no place: `command` needs the element \"{{{name}}}\", once, after the program"
+    )]
+    NoPlace {
+        /// The parameter.
+        name: String,
+    },
+    /// A place without an argument.
+    #[error("`command`: \"{{{name}}}\" is no parameter of `args`{hint}")]
+    UnknownPlace {
+        /// What stands between the braces.
+        name: String,
+        /// What was perhaps meant.
+        hint: String,
+    },
+    /// A variable that is never passed on.
+    #[error(
+        "`pass_env`: `{name}` is a setting of tidings itself, which no command gets; give the command a variable \
+         of its own with `env`"
+    )]
+    OwnSetting {
+        /// The variable.
+        name: String,
+    },
+    /// A group for nobody.
+    #[error("`group` without `user`: say who the command runs as")]
+    GroupOnly,
+    /// A bound that nothing could keep.
+    #[error("`{field}` is {found}, expected {expected}")]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// What was set.
+        found: u64,
+        /// What may be set.
+        expected: String,
     },
     /// No attempt could end in time.
     #[error("`timeout` is zero: leave it out for no limit")]
@@ -102,19 +179,77 @@ impl Suite {
         for (name, value) in &self.env {
             variable("env", name, value)?;
         }
+        for name in &self.pass_env {
+            variable("pass_env", name, "")?;
+            if name.starts_with(OWN_PREFIX) {
+                return Err(InvalidSuite::OwnSetting { name: name.clone() });
+            }
+        }
         for (name, values) in &self.params {
             if values.is_empty() {
-                return Err(InvalidSuite::NoValues { name: name.clone() });
+                return Err(InvalidSuite::NoValues { field: "params", name: name.clone() });
             }
             for value in values {
                 variable("params", name, value)?;
             }
         }
+        self.check_args()?;
         if self.timeout.is_some_and(|t| t.is_zero()) {
             return Err(InvalidSuite::NoTime);
         }
-        Ok(())
+        if self.group.is_some() && self.user.is_none() {
+            return Err(InvalidSuite::GroupOnly);
+        }
+        self.rlimits.check()?;
+        self.output.check()
     }
+
+    fn check_args(&self) -> Result<(), InvalidSuite> {
+        for (name, values) in &self.args {
+            variable("args", name, "")?;
+            if self.params.contains_key(name) {
+                return Err(InvalidSuite::Twice { name: name.clone() });
+            }
+            if values.is_empty() {
+                return Err(InvalidSuite::NoValues { field: "args", name: name.clone() });
+            }
+            if values.iter().any(|value| value.contains('\0')) {
+                return Err(InvalidSuite::Nul { field: "args" });
+            }
+            let places = self.command.iter().skip(1).filter(|arg| place(arg) == Some(name));
+            if places.count() != 1 {
+                return Err(InvalidSuite::NoPlace { name: name.clone() });
+            }
+        }
+        // Braces of a command that takes no arguments are its own business.
+        let mut places = self.command.iter().filter(|_| !self.args.is_empty()).filter_map(|arg| place(arg));
+        match places.find(|name| !self.args.contains_key(*name)) {
+            Some(name) => {
+                let hint = did_you_mean(name, self.args.keys().map(String::as_str));
+                Err(InvalidSuite::UnknownPlace { name: name.to_owned(), hint })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The command with what a submitter chose: each element `{NAME}` of a parameter in `args` is replaced whole,
+    /// or left out.
+    #[must_use]
+    pub fn command_with(&self, chosen: &BTreeMap<String, String>) -> Vec<String> {
+        let argument = |arg: &String| match place(arg).filter(|name| self.args.contains_key(*name)) {
+            Some(name) => chosen.get(name).cloned(),
+            None => Some(arg.clone()),
+        };
+        self.command.iter().filter_map(argument).collect()
+    }
+}
+
+/// The name in `{NAME}`, as a whole element.
+fn place(arg: &str) -> Option<&str> {
+    let name = arg.strip_prefix('{')?.strip_suffix('}')?;
+    let is_name =
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    is_name.then_some(name)
 }
 
 fn variable(field: &'static str, name: &str, value: &str) -> Result<(), InvalidSuite> {
@@ -170,5 +305,41 @@ mod tests {
         assert!(suite("command = ['x']\nenv = { 'a=b' = 'c' }").contains("`a=b`"));
         assert!(suite("command = ['x']\nparams = { A = [] }").contains("`A` allows no value"));
         assert!(suite("command = ['x']\ntimeout = '0s'").contains("zero"));
+        assert!(suite("command = ['x']\npass_env = ['TIDINGS_REDIS']").contains("no command gets"));
+        assert!(suite("command = ['x']\ngroup = 'g'").contains("`group` without `user`"));
+        assert!(suite("command = ['x']\nrlimits = { nofile = 0 }").contains("`rlimits.nofile` is 0"));
+        assert!(suite("command = ['x']\nrlimits = { cpu = '10ms' }").contains("`rlimits.cpu`"));
+        assert!(suite("command = ['x']\noutput = { line_bytes = 1 }").contains("`output.line_bytes` is 1"));
+        let unknown =
+            toml::from_str::<Suite>("command = ['x']\nrlimits = { memory = 1 }").unwrap_err().to_string();
+        assert!(unknown.contains("`memory`"), "{unknown}");
+    }
+
+    #[test]
+    fn a_chosen_argument_stands_in_for_a_whole_element() {
+        let suite: Suite =
+            toml::from_str("command = ['x', '{A}', '-v', '{}', '{B}']\nargs = { A = ['--a b'], B = ['1'] }")
+                .unwrap();
+        assert_eq!(suite.check(), Ok(()));
+        let chosen = BTreeMap::from([("A".to_owned(), "--a b".to_owned())]);
+        assert_eq!(suite.command_with(&chosen), ["x", "--a b", "-v", "{}"]);
+        let plain: Suite = toml::from_str("command = ['x', '{A}']").unwrap();
+        assert_eq!(
+            (plain.check(), plain.command_with(&chosen)),
+            (Ok(()), vec!["x".to_owned(), "{A}".to_owned()])
+        );
+    }
+
+    #[test]
+    fn an_argument_without_a_place_and_a_place_without_an_argument_are_named() {
+        let fault = |text: &str| toml::from_str::<Suite>(text).unwrap().check().unwrap_err().to_string();
+        assert!(fault("command = ['x']\nargs = { A = ['1'] }").contains("needs the element \"{A}\""));
+        assert!(fault("command = ['{A}']\nargs = { A = ['1'] }").contains("after the program"));
+        assert!(fault("command = ['x', '{A}', '{A}']\nargs = { A = ['1'] }").contains("once"));
+        let typo = fault("command = ['x', '{SHARD}', '{SHART}']\nargs = { SHARD = ['1'] }");
+        assert!(typo.contains("\"{SHART}\" is no parameter") && typo.contains("`SHARD`"), "{typo}");
+        assert!(fault("command = ['x', '{A}']\nargs = { A = [] }").contains("`args`: `A` allows no value"));
+        let twice = fault("command = ['x', '{A}']\nargs = { A = ['1'] }\nparams = { A = ['1'] }");
+        assert!(twice.contains("in `params` and in `args`"), "{twice}");
     }
 }

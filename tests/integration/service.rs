@@ -13,6 +13,7 @@ mod reconnect_storm;
 mod redis;
 mod reload;
 mod restart;
+mod secrets;
 mod startup;
 mod stream;
 mod swarm;

@@ -72,8 +72,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     // Before anything is started: it stands between the server and a command, and has to be as small as can be.
     if args.next().is_some_and(|command| command == "guard") {
-        let argv: Vec<OsString> = args.skip_while(|arg| arg == "--").collect();
-        std::process::exit(tidings::worker::runner::guard::guard(&argv));
+        let args: Vec<OsString> = args.collect();
+        std::process::exit(tidings::worker::runner::guard::guard(&args));
     }
     let cli = Cli::parse();
     match run(cli.command) {

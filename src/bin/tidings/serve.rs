@@ -71,7 +71,9 @@ pub(crate) fn sources(config: Option<&Path>) -> Sources {
 /// What the settings' own checks cannot see is a mistake in them all the same.
 pub(crate) fn refused(error: StartError) -> Failure {
     match error {
-        StartError::Stress(_) | StartError::NoRedis => Failure::configuration(error),
+        StartError::Stress(_) | StartError::Suite { .. } | StartError::NoRedis => {
+            Failure::configuration(error)
+        }
         error => error.into(),
     }
 }

@@ -1,11 +1,13 @@
 //! Runs commands: the test type `command`, config `{ suite, params? }`.
 //!
-//! A submitter names a suite that the operator configured, and may set the environment variables that the
-//! suite opens to them; there is no shell between. The command gets a process group of its own, so that
+//! A submitter names a suite that the operator configured, and may set the environment variables and choose the
+//! arguments that the suite opens to them, from lists of values; there is no shell between. The command's
+//! environment is made anew ([`launch`]), its output has a budget ([`budget`]), and it may be another user with
+//! limited resources ([`super::guard`]). The command gets a process group of its own, so that
 //! whatever it starts ends with it: at its end, at a cancel, and, where a guard is set, when the server dies.
 //! What it prints goes to the log and to a parser ([`super::parse`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,12 +21,16 @@ use super::{Attempt, Outcome, Runner};
 use crate::config::live::Live;
 use crate::config::suite::Suite;
 
+mod budget;
 mod group;
+mod identity;
 mod launch;
 mod lines;
 mod pump;
 mod verdict;
 
+use identity::Identity;
+pub use identity::InvalidIdentity;
 use launch::{Launch, Process};
 use pump::Pump;
 
@@ -80,12 +86,11 @@ impl CommandRunner {
             false => format!("there is no suite `{name}`; there is: {}", list(suites.keys())),
         })?;
         for (param, value) in &config.params {
-            let Some(allowed) = suite.params.get(param) else {
-                return Err(match suite.params.is_empty() {
+            let Some(allowed) = suite.params.get(param).or_else(|| suite.args.get(param)) else {
+                let taken: BTreeSet<&String> = suite.params.keys().chain(suite.args.keys()).collect();
+                return Err(match taken.is_empty() {
                     true => format!("params.{param}: the suite `{name}` takes no parameters"),
-                    false => {
-                        format!("params.{param}: the suite `{name}` takes: {}", list(suite.params.keys()))
-                    }
+                    false => format!("params.{param}: the suite `{name}` takes: {}", list(taken)),
                 });
             };
             if !allowed.contains(value) {
@@ -94,6 +99,13 @@ impl CommandRunner {
         }
         Ok((suite.clone(), config))
     }
+}
+
+/// Whether the `user` and `group` of every suite are there, and may be taken on by this process.
+pub fn check_identities(suites: &BTreeMap<String, Suite>) -> Result<(), (String, InvalidIdentity)> {
+    suites
+        .iter()
+        .try_for_each(|(name, suite)| Identity::of(suite).map(drop).map_err(|error| (name.clone(), error)))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
@@ -136,7 +148,7 @@ impl Runner for CommandRunner {
 /// Follows the command to its end, its own or the attempt's.
 async fn watch(mut process: Process, suite: &Suite, attempt: &Attempt) -> Outcome {
     let started = Instant::now();
-    let mut pump = Pump::new(process.take_output(), suite.format, attempt.progress.clone());
+    let mut pump = Pump::new(process.take_output(), suite, attempt.progress.clone());
     let exit = tokio::select! {
         exit = run_to_end(&mut process, &mut pump) => exit,
         () = attempt.cancel.cancelled() => {

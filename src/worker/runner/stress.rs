@@ -103,8 +103,9 @@ impl Runner for StressRunner {
             Err(message) => return Outcome::runner_error(message),
         };
         // The load's tasks end with their owner, so leaving here leaves nothing behind.
+        let allow = self.allow.get();
         tokio::select! {
-            outcome = measure(&config, &self.allow.get(), &attempt.progress) => outcome,
+            outcome = measure(&config, &allow, &attempt.progress) => outcome,
             () = attempt.cancel.cancelled() => Outcome::runner_error("the test was stopped"),
         }
     }

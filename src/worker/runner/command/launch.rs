@@ -11,8 +11,10 @@ use std::process::Stdio;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::group::Group;
-use crate::config::suite::{RESERVED_ENV, Suite};
+use super::identity::{Identity, InvalidIdentity};
+use crate::config::suite::{PASSED_ENV, RESERVED_ENV, Suite};
 use crate::model::Job;
+use crate::worker::runner::guard::Confinement;
 use crate::worker::runner::parse::Exit;
 
 /// Everything there is to know about an attempt's command.
@@ -35,6 +37,12 @@ pub(super) enum LaunchError {
     NotExecutable { suite: String, program: PathBuf },
     #[error("suite `{suite}`: `{}` cannot be started: {source}", program.display())]
     Spawn { suite: String, program: PathBuf, source: io::Error },
+    #[error("suite `{suite}`: {source}")]
+    Identity { suite: String, source: InvalidIdentity },
+    #[error(
+        "suite `{suite}`: `user` and `rlimits` are applied by `tidings guard`, which this worker does not have"
+    )]
+    NoGuard { suite: String },
 }
 
 /// A running command.
@@ -53,19 +61,32 @@ impl Launch<'_> {
         if let Some(cwd) = self.suite.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(LaunchError::NoDirectory { suite: suite(), cwd: cwd.clone() });
         }
-        let env = self.environment();
-        let (program, arguments) = self.suite.command.split_first().ok_or_else(|| LaunchError::NotFound {
+        let identity =
+            Identity::of(self.suite).map_err(|source| LaunchError::Identity { suite: suite(), source })?;
+        let env = self.environment(std::env::vars_os(), identity.as_ref());
+        let argv = self.suite.command_with(self.params);
+        let (program, arguments) = argv.split_first().ok_or_else(|| LaunchError::NotFound {
             suite: suite(),
             program: String::new(),
             place: "",
         })?;
         let program = self.find(program, env.get(OsStr::new("PATH")))?;
+        let confinement = Confinement {
+            user: identity.map(|identity| (identity.uid, identity.gid)),
+            rlimits: self.suite.rlimits.set(),
+        };
         let mut command = match self.guard {
             Some(guard) => {
                 let mut command = Command::new(guard);
-                command.args(["guard", "--"]).arg(&program).stdin(Stdio::piped());
+                command
+                    .arg("guard")
+                    .args(confinement.options())
+                    .arg("--")
+                    .arg(&program)
+                    .stdin(Stdio::piped());
                 command
             }
+            None if !confinement.is_none() => return Err(LaunchError::NoGuard { suite: suite() }),
             None => {
                 let mut command = Command::new(&program);
                 command.stdin(Stdio::null());
@@ -88,13 +109,28 @@ impl Launch<'_> {
         Ok(Process { group, child, _lifeline: lifeline, is_guarded: self.guard.is_some() })
     }
 
-    /// Ours without our own settings, then the suite's, then the submitter's, then the attempt's.
-    fn environment(&self) -> BTreeMap<OsString, OsString> {
-        // A command has no business with our settings, which hold secrets; its suite may give it its own.
-        let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(b"TIDINGS_");
-        let mut env: BTreeMap<_, _> = std::env::vars_os().filter(|(name, _)| !ours(name)).collect();
-        let given = self.suite.env.iter().chain(self.params);
-        env.extend(given.map(|(name, value)| (name.into(), value.into())));
+    /// The few of ours that harm nobody, then the user's, the suite's, the submitter's and the attempt's. Ours
+    /// may hold secrets under any name, so that nothing else is passed on.
+    fn environment(
+        &self,
+        ours: impl Iterator<Item = (OsString, OsString)>,
+        identity: Option<&Identity>,
+    ) -> BTreeMap<OsString, OsString> {
+        let passed = |name: &OsStr| {
+            name.to_str().is_some_and(|name| {
+                PASSED_ENV.contains(&name)
+                    || name.starts_with("LC_")
+                    || self.suite.pass_env.iter().any(|passed| passed == name)
+            })
+        };
+        let mut env: BTreeMap<_, _> = ours.filter(|(name, _)| passed(name)).collect();
+        if let Some(identity) = identity {
+            env.extend(identity.env.iter().map(|(name, value)| (name.into(), value.into())));
+        }
+        env.extend(self.suite.env.iter().map(|(name, value)| (name.into(), value.into())));
+        // The others are arguments.
+        let set = self.params.iter().filter(|(name, _)| self.suite.params.contains_key(*name));
+        env.extend(set.map(|(name, value)| (name.into(), value.into())));
         let attempt = self.job.attempt.to_string();
         let values = [self.job.test_id.as_str(), self.job.job_id.as_str(), &attempt];
         env.extend(RESERVED_ENV.iter().zip(values).map(|(name, value)| (name.into(), value.into())));
@@ -147,5 +183,45 @@ impl Process {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or_default()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::runner::testing::attempt;
+
+    #[test]
+    fn nothing_of_our_environment_is_passed_on_but_what_the_list_names() {
+        let suite = Suite { pass_env: vec!["CARGO_HOME".to_owned()], ..Suite::default() };
+        let attempt = attempt("command", &serde_json::json!({"suite": "s"}));
+        let launch =
+            Launch { name: "s", suite: &suite, params: &BTreeMap::new(), job: &attempt.job, guard: None };
+        let ours = [
+            "PATH",
+            "HOME",
+            "LC_ALL",
+            "CARGO_HOME",
+            "TIDINGS_REDIS",
+            "TIDINGS_AUTH__HS256_SECRET",
+            "REDIS_URL",
+            "AWS_SECRET_ACCESS_KEY",
+            "LD_PRELOAD",
+            "TIDINGS_TEST_ID",
+        ];
+        let env = launch.environment(ours.iter().map(|name| (name.into(), "ours".into())), None);
+        let names: Vec<_> = env.keys().map(|name| name.to_str().unwrap()).collect();
+        let expected =
+            ["CARGO_HOME", "HOME", "LC_ALL", "PATH", "TIDINGS_ATTEMPT", "TIDINGS_JOB_ID", "TIDINGS_TEST_ID"];
+        assert_eq!(names, expected);
+        assert_eq!(env[OsStr::new("TIDINGS_TEST_ID")], "test_1");
+        let identity = Identity {
+            uid: 1,
+            gid: 1,
+            env: [("HOME", "/h"), ("USER", "u"), ("LOGNAME", "u"), ("SHELL", "/s")]
+                .map(|(name, value)| (name, value.to_owned())),
+        };
+        let env = launch.environment([("HOME".into(), "/root".into())].into_iter(), Some(&identity));
+        assert_eq!(env[OsStr::new("HOME")], "/h");
     }
 }

@@ -1,6 +1,6 @@
 //! Cuts a stream of bytes into lines, in bounded memory.
 
-/// The longest line that is passed on, in bytes; the rest of a longer one is dropped.
+/// The longest line that is passed on, in bytes; the rest of a longer one is dropped, and counted.
 pub(super) const MAX_LINE: usize = 64 * 1024;
 
 /// How a line ended.
@@ -12,17 +12,28 @@ pub(super) enum End {
     Return,
 }
 
+/// A line that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// As UTF-8 as well as it goes.
+    pub(super) text: String,
+    pub(super) end: End,
+    /// How many bytes of it were dropped.
+    pub(super) cut: usize,
+}
+
 /// The line that is not finished yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     line: Vec<u8>,
+    cut: usize,
     // A carriage return came last: a line feed or another line decides what it meant.
     returned: bool,
 }
 
 impl Lines {
-    /// Takes the next bytes and passes on the lines that they finish, as UTF-8 as well as it goes.
-    pub(super) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(String, End)) {
+    /// Takes the next bytes and passes on the lines that they finish.
+    pub(super) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(Line)) {
         for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
             let (text, end) = match part.split_last() {
                 Some((end @ (b'\n' | b'\r'), text)) => (text, Some(*end)),
@@ -31,8 +42,9 @@ impl Lines {
             if self.returned && !text.is_empty() {
                 self.emit(End::Return, &mut take);
             }
-            let room = MAX_LINE - self.line.len();
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            let kept = text.len().min(MAX_LINE - self.line.len());
+            self.line.extend_from_slice(&text[..kept]);
+            self.cut = self.cut.saturating_add(text.len() - kept);
             match end {
                 Some(b'\n') => self.emit(End::Newline, &mut take),
                 Some(_) => self.returned = true,
@@ -42,17 +54,18 @@ impl Lines {
     }
 
     /// Passes on what is left when no more bytes come.
-    pub(super) fn finish(&mut self, mut take: impl FnMut(String, End)) {
+    pub(super) fn finish(&mut self, mut take: impl FnMut(Line)) {
         if !self.line.is_empty() {
             self.emit(End::Newline, &mut take);
         }
     }
 
-    fn emit(&mut self, end: End, take: &mut impl FnMut(String, End)) {
+    fn emit(&mut self, end: End, take: &mut impl FnMut(Line)) {
         if end == End::Newline || !self.line.is_empty() {
-            take(String::from_utf8_lossy(&self.line).into_owned(), end);
+            take(Line { text: String::from_utf8_lossy(&self.line).into_owned(), end, cut: self.cut });
         }
         self.line.clear();
+        self.cut = 0;
         self.returned = false;
     }
 }
@@ -64,9 +77,9 @@ mod tests {
     fn lines(chunks: &[&[u8]]) -> Vec<(String, End)> {
         let (mut lines, mut out) = (Lines::default(), Vec::new());
         for chunk in chunks {
-            lines.push(chunk, |line, end| out.push((line, end)));
+            lines.push(chunk, |line| out.push((line.text, line.end)));
         }
-        lines.finish(|line, end| out.push((line, end)));
+        lines.finish(|line| out.push((line.text, line.end)));
         out
     }
 
@@ -93,12 +106,13 @@ mod tests {
     fn a_line_without_end_takes_bounded_memory() {
         let mut lines = Lines::default();
         for _ in 0..100 {
-            lines.push(&[b'x'; 10_000], |_, _| panic!("no line ended"));
+            lines.push(&[b'x'; 10_000], |_| panic!("no line ended"));
         }
         assert!(lines.line.capacity() <= 2 * MAX_LINE);
         let mut found = Vec::new();
-        lines.push(b"\nnext\n", |line, _| found.push(line));
-        assert_eq!((found[0].len(), found[1].as_str()), (MAX_LINE, "next"));
+        lines.push(b"\nnext\n", |line| found.push(line));
+        assert_eq!((found[0].text.len(), found[0].cut), (MAX_LINE, 1_000_000 - MAX_LINE));
+        assert_eq!((found[1].text.as_str(), found[1].cut), ("next", 0));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::Instant;
 
-use super::lines::{End, Lines};
-use crate::config::suite::Format;
+use super::budget::{Budget, LeftOut};
+use super::lines::{End, Line, Lines};
+use crate::config::suite::Suite;
 use crate::model::test::EtaMs;
 use crate::worker::progress::Progress;
 use crate::worker::runner::parse::{Exit, LineParser, Tail, cut, parser, plain_text};
@@ -31,12 +32,12 @@ impl<R: AsyncRead + Unpin> Stream<R> {
 
     /// The lines that the next bytes finish; waits for ever once the pipe is closed. May be given up at any
     /// time without losing bytes.
-    async fn read(&mut self) -> Vec<(String, End)> {
+    async fn read(&mut self) -> Vec<Line> {
         let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
         // An error of a pipe is its end, as far as we are concerned.
         let n = pipe.read(&mut self.buffer).await.unwrap_or(0);
         let mut found = Vec::new();
-        self.lines.push(&self.buffer[..n], |line, end| found.push((line, end)));
+        self.lines.push(&self.buffer[..n], |line| found.push(line));
         if n == 0 {
             self.pipe = None;
             found.extend(self.rest());
@@ -44,9 +45,9 @@ impl<R: AsyncRead + Unpin> Stream<R> {
         found
     }
 
-    fn rest(&mut self) -> Option<(String, End)> {
+    fn rest(&mut self) -> Option<Line> {
         let mut rest = None;
-        self.lines.finish(|line, end| rest = Some((line, end)));
+        self.lines.finish(|line| rest = Some(line));
         rest
     }
 }
@@ -56,6 +57,8 @@ impl<R: AsyncRead + Unpin> Stream<R> {
 pub(super) struct Printed {
     pub(super) tail: Tail,
     pub(super) last_lines: VecDeque<String>,
+    /// What the log does not have of it.
+    pub(super) left_out: LeftOut,
 }
 
 /// Both pipes, and where their lines go.
@@ -64,6 +67,7 @@ pub(super) struct Pump {
     stderr: Stream<ChildStderr>,
     parser: Box<dyn LineParser>,
     progress: Progress,
+    budget: Budget,
     printed: Printed,
     started: Instant,
 }
@@ -71,14 +75,15 @@ pub(super) struct Pump {
 impl Pump {
     pub(super) fn new(
         (stdout, stderr): (Option<ChildStdout>, Option<ChildStderr>),
-        format: Format,
+        suite: &Suite,
         progress: Progress,
     ) -> Self {
         Self {
             stdout: Stream::new(stdout),
             stderr: Stream::new(stderr),
-            parser: parser(format),
+            parser: parser(suite.format),
             progress,
+            budget: Budget::new(suite.output),
             printed: Printed::default(),
             started: Instant::now(),
         }
@@ -113,26 +118,27 @@ impl Pump {
             self.parser.finish(exit, state);
             state.eta_ms = None;
         });
+        self.printed.left_out = self.budget.finish(|line| self.progress.log(line));
         self.printed
     }
 
-    fn pass_on(&mut self, lines: Vec<(String, End)>) {
+    fn pass_on(&mut self, lines: Vec<Line>) {
         if lines.is_empty() {
             return;
         }
         let elapsed = self.started.elapsed().as_secs_f64();
         self.progress.update(|state| {
-            for (line, _) in &lines {
-                self.parser.line(&plain_text(line), state);
+            for line in &lines {
+                self.parser.line(&plain_text(&line.text), state);
             }
             state.eta_ms = eta(elapsed, state.progress);
         });
-        for (line, end) in lines {
+        for Line { text, end, cut } in lines {
             // A log of every step of a progress bar helps nobody.
             if end == End::Newline {
-                let line = plain_text(&line);
-                self.progress.log(&line);
-                self.printed.note(&line);
+                let text = plain_text(&text);
+                self.budget.line(&text, cut, |line| self.progress.log(line));
+                self.printed.note(&text);
             }
         }
     }

@@ -126,6 +126,44 @@ async fn the_environment_is_ours_then_the_suites_then_the_submitters() {
     assert_eq!(log(&attempt), ["suite given test_1 job_1 1".to_owned(), cwd]);
 }
 
+#[tokio::test]
+async fn a_chosen_argument_arrives_whole_and_is_no_variable() {
+    let script = "for a; do echo \"<$a>\"; done; echo \"[$SHARD]\"";
+    let command = ["sh", "-c", script, "sh", "{SHARD}", "last"].map(str::to_owned).to_vec();
+    let args =
+        BTreeMap::from([("SHARD".to_owned(), vec!["--shard=1 2; echo no".to_owned(), "b".to_owned()])]);
+    let suite = Suite { command, args, ..Suite::default() };
+    let chosen = attempt("command", &json!({"suite": "s", "params": {"SHARD": "--shard=1 2; echo no"}}));
+    passed(runner(suite.clone()).run(chosen.clone()).await);
+    assert_eq!(log(&chosen), ["<--shard=1 2; echo no>", "<last>", "[]"]);
+    let (without, outcome) = run(suite.clone()).await;
+    passed(outcome);
+    assert_eq!(log(&without), ["<last>", "[]"]);
+    let refused = runner(suite).check(&config(&json!({"suite": "s", "params": {"SHARD": "--shard=3"}})));
+    assert!(refused.unwrap_err().starts_with("params.SHARD: `--shard=3` is not allowed"));
+}
+
+#[tokio::test]
+async fn what_the_log_has_no_room_for_is_said_and_its_end_comes() {
+    let script = "head -c 10000 /dev/zero | tr '\\0' x; echo; seq 100000; echo the end";
+    let output = crate::config::suite::OutputLimits { bytes_per_second: 64 * 1024, ..Default::default() };
+    let (attempt, outcome) = run(Suite { output, ..sh(script) }).await;
+    let results = passed(outcome);
+    let lines = log(&attempt);
+    assert!(lines[0].ends_with("x [… 5944 bytes left out]"), "{}", lines[0]);
+    assert_eq!(lines.last().map(String::as_str), Some("the end"));
+    let said = lines.iter().filter(|line| line.starts_with("[tidings: ")).count();
+    assert!(said >= 1, "{lines:?}");
+    assert!(results["logLeftOut"]["lines"].as_u64() > Some(90_000), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_confined_suite_without_a_guard_is_refused() {
+    let rlimits = crate::config::suite::Rlimits { nofile: Some(64), ..Default::default() };
+    let (code, message, _) = failed(run(Suite { rlimits, ..sh("true") }).await.1);
+    assert!(code == "runner_error" && message.contains("tidings guard"), "{message}");
+}
+
 #[test]
 fn a_config_is_checked_and_the_way_out_is_named() {
     let mut suite = sh("true");
@@ -197,7 +235,7 @@ async fn a_flood_and_rubbish_neither_block_nor_are_kept() {
     passed(outcome);
     let lines = log(&attempt);
     assert!(lines.len() <= MAX_PENDING_LINES);
-    assert!(lines.iter().any(|line| line == "end"));
+    assert!(lines.iter().any(|line| line == "end"), "{:?}", lines.last());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::budget::LeftOut;
 use super::pump::Printed;
 use crate::model::test::TestError;
 use crate::worker::progress::ProgressState;
@@ -62,6 +63,10 @@ fn results(exit: Exit, state: &ProgressState, printed: &Printed, took: Duration)
     results.insert("failures".to_owned(), json!(state.failures));
     if let Some(output) = printed.tail.text().filter(|_| !exit.is_success()) {
         results.insert("output".to_owned(), json!(output));
+    }
+    let LeftOut { lines, bytes } = printed.left_out;
+    if bytes > 0 {
+        results.insert("logLeftOut".to_owned(), json!({ "lines": lines, "bytes": bytes }));
     }
     results
 }
