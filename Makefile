@@ -28,6 +28,8 @@ test: ## everything that CI checks; stops at the first failure
 	@cargo build --quiet --example floor
 	@benches/peers/run.mjs --quick --tidings '$(TARGET)/debug/tidings' --floor '$(TARGET)/debug/examples/floor'
 	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
+	@echo '== the client for front ends'
+	@cd clients/js && npm run --silent build && TIDINGS_BIN='$(TARGET)/debug/tidings' npm test --silent
 	@echo '== interoperation with the official JavaScript client'
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
 

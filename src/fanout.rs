@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use catch_up::Reset;
 pub use connection::{Connection, ConnectionId};
 pub use join::{JoinAck, JoinError, JoinRequest, Joined, Since};
 pub use transport::{Frame, SendError, Transport};

@@ -159,6 +159,12 @@ fn compression() -> CompressionLayer<impl Predicate> {
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
 }
 
+/// The document that describes the routes and what they take and give.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().split_for_parts().1
+}
+
 fn described() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(openapi::introduction())
         .routes(routes!(submit::submit, jobs::list))

@@ -5,6 +5,7 @@
 
 mod acks;
 mod carriers;
+mod greeting;
 mod inbox;
 mod intake;
 mod packet;
@@ -39,6 +40,7 @@ use intake::Intake;
 use protocol::{Handshake, Refusal};
 use session::Session;
 
+pub use greeting::Greeting;
 pub use slim::SlimService;
 
 /// The most packets that wait in one socket's own queue; what does not fit waits in its outbox, which can

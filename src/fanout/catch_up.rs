@@ -28,13 +28,18 @@ pub(super) struct Member {
     pub(super) cursor: Position,
 }
 
-/// `room:reset`.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Reset {
+/// `room:reset`: what follows does not continue what the receiver had.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Reset {
+    /// The channel.
     pub(super) room: ChannelName,
+    /// `trimmed`, `epoch_changed`, `ahead_of_top` or `gap`.
     pub(super) reason: &'static str,
+    /// The epoch of what follows.
     pub(super) epoch: Epoch,
+    /// What follows starts after this offset.
     pub(super) offset: u64,
+    /// The state of the test at this position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) snapshot: Option<Snapshot>,
 }

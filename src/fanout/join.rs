@@ -45,7 +45,7 @@ pub struct JoinRequest {
 }
 
 /// The acknowledgement of a join.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct JoinAck {
     /// Always true; refusals have a shape of their own.
     pub ok: bool,

@@ -57,6 +57,7 @@ pub struct Job {
     pub worker_id: Option<WorkerId>,
     /// Somebody asked to cancel the running attempt.
     #[serde(default)]
+    #[schema(required)]
     pub cancel_requested: bool,
     /// Why the newest attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

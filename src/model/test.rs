@@ -81,12 +81,15 @@ impl TestState {
 pub struct Counts {
     /// Passed so far.
     #[serde(default)]
+    #[schema(required)]
     pub passed: u64,
     /// Failed so far.
     #[serde(default)]
+    #[schema(required)]
     pub failed: u64,
     /// Skipped so far.
     #[serde(default)]
+    #[schema(required)]
     pub skipped: u64,
     /// How many there will be, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +111,7 @@ pub struct Failure {
     pub name: String,
     /// Why.
     #[serde(default)]
+    #[schema(required)]
     pub message: String,
     /// The last lines that it printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,12 +157,15 @@ pub struct Snapshot {
     pub counts: Counts,
     /// The test cases that run now.
     #[serde(default)]
+    #[schema(required)]
     pub current: Vec<String>,
     /// Whatever the runner measures.
     #[serde(default)]
+    #[schema(required)]
     pub metrics: Map<String, Value>,
     /// The first failures.
     #[serde(default)]
+    #[schema(required)]
     pub failures: Vec<Failure>,
     /// A line for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

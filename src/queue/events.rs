@@ -14,7 +14,7 @@ use crate::model::event::{
     JobEvent, QUEUE_UPDATES, TestEvent, job_status_channel, stress_test_channel, test_progress_channel,
 };
 use crate::model::test::{TestData, TestError};
-use crate::model::{EventName, Job, MessageId};
+use crate::model::{EventName, Job, MessageId, TestState};
 
 /// The test type whose progress has a channel of its own.
 const STRESS: &str = "stress";
@@ -32,20 +32,31 @@ pub struct Teller<'a> {
     pub now_ms: i64,
 }
 
-#[derive(Serialize)]
+/// What the data of a `queue:job:*` message says.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct JobData<'a> {
+pub struct JobData<'a> {
+    /// Which job.
     job_id: &'a str,
+    /// The test that it runs.
     test_id: &'a str,
+    /// `stress`, `command`, …
     test_type: &'a str,
+    /// Where the job is in its life.
+    #[schema(value_type = TestState)]
     state: &'static str,
+    /// The newest attempt, from 1; 0 before the first.
     attempt: u32,
+    /// 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
+    /// Why the newest attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a TestError>,
+    /// When it may start, in ms since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<i64>,
+    /// How many jobs wait now.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_depth: Option<u64>,
 }

@@ -19,7 +19,7 @@ use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::voice::Voice;
-use super::{Edge, SocketOptions};
+use super::{Edge, Greeting};
 use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
 use crate::metrics;
@@ -121,28 +121,7 @@ impl Session {
     /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
     pub(super) fn greet(&self) -> bool {
         let Some(edge) = self.edge.upgrade() else { return false };
-        let SocketOptions { node, heartbeat_interval, heartbeat_timeout, .. } = &edge.options;
-        let greeting = json!({
-            "connectionId": self.sid,
-            "clientId": self.client_id,
-            "userId": self.user_id,
-            "node": node,
-            "serverTime": now_ms(),
-            "heartbeat": {
-                "intervalMs": heartbeat_interval.as_millis(),
-                "timeoutMs": heartbeat_timeout.as_millis(),
-            },
-            "limits": {
-                "roomsPerConnection": edge.options.rooms_per_connection,
-                "messageBytes": edge.options.message_bytes,
-            },
-        });
-        let mut greeting = greeting;
-        if self.user_id.is_none()
-            && let Some(object) = greeting.as_object_mut()
-        {
-            object.remove("userId");
-        }
+        let greeting = Greeting::new(&edge.options, &self.sid, &self.client_id, self.user_id.as_ref());
         let greeted = self.voice.say_indirectly(|socket| socket.emit("connection:established", &greeting));
         // Its fence is on the way before the first room is joined.
         let greeted = greeted.and_then(|()| self.voice.flush());

@@ -12,3 +12,4 @@ mod runner_command;
 mod service;
 mod store;
 mod support;
+mod typescript;

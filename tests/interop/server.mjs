@@ -29,29 +29,36 @@ timeout = "30s"
 `;
 
 /**
- * Resolves to a running server: `{ url, post(path, body), stderr(), kill(), stop() }`. `port` is where it listens, `flags` are
- * further ones of `tidings serve`, `settings` variables of its environment.
+ * Resolves to a running server: `{ url, post(path, body), stderr(), kill(), restart(), stop() }`. `port` is where it
+ * listens, `flags` are further ones of `tidings serve`, `settings` variables of its environment, `suites` more of
+ * `tidings.toml`. `restart` kills it without a warning and starts it again on the same port and data.
  */
-export async function startServer({ port = 0, flags = [], settings = {} } = {}) {
+export async function startServer({ port = 0, flags = [], settings = {}, suites = '' } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'tidings-interop-'));
-  await writeFile(join(dir, 'tidings.toml'), config);
-  const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data-dir', join(dir, 'data')];
-  const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml'), ...flags], {
-    cwd: dir,
-    env: { ...env, ...settings },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  await writeFile(join(dir, 'tidings.toml'), config + suites);
   let stderr = '';
-  child.stderr.setEncoding('utf8').on('data', (text) => (stderr = (stderr + text).slice(-STDERR_CHARS)));
-  const ended = once(child, 'close').catch(() => undefined);
-  const forget = atExit(() => child.kill('SIGKILL'));
+  let running;
 
+  const start = async (at) => {
+    const args = ['serve', '--listen', `127.0.0.1:${at}`, '--data-dir', join(dir, 'data')];
+    const child = spawn(BIN, [...args, '--config', join(dir, 'tidings.toml'), ...flags], {
+      cwd: dir,
+      env: { ...env, ...settings },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stderr.setEncoding('utf8').on('data', (text) => (stderr = (stderr + text).slice(-STDERR_CHARS)));
+    const ended = once(child, 'close').catch(() => undefined);
+    running = { child, ended, forget: atExit(() => child.kill('SIGKILL')) };
+    return listening(child);
+  };
   const kill = async () => {
-    child.kill('SIGKILL');
-    await ended;
+    running.child.kill('SIGKILL');
+    await running.ended;
+    running.forget();
   };
   /** The exit code of a server that ended by itself, null for one that had to be killed. */
   const stop = async () => {
+    const { child, ended, forget } = running;
     if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
       child.kill('SIGTERM');
       const hard = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
@@ -63,8 +70,12 @@ export async function startServer({ port = 0, flags = [], settings = {} } = {}) 
     return child.exitCode;
   };
   try {
-    const url = await listening(child);
-    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, stop };
+    const url = await start(port);
+    const restart = async () => {
+      await kill();
+      await start(new URL(url).port);
+    };
+    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, restart, stop };
   } catch (error) {
     await stop();
     throw new Error(`${error.message}; its standard error was:\n${stderr || '(nothing)'}`);

@@ -9,7 +9,7 @@ use crate::model::event::TestEvent;
 use crate::model::{JobId, TestId};
 
 /// What the data of a `test:*` message may say. Fields that no rule needs pass through unread.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestData {
     /// Which test.
