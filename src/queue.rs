@@ -253,9 +253,9 @@ pub trait Queue: Send + Sync + 'static {
     /// Publishes what a running attempt tells, in order.
     async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError>;
 
-    /// Ends the attempt. After `Unavailable` it may have been ended: the same call again then answers
-    /// `LeaseLost`.
-    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError>;
+    /// Ends the attempt, after it told `last`, in order. After `Unavailable` it may have been ended: the same call
+    /// again then answers `LeaseLost`. The end is taken even where there is no room for `last`.
+    async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError>;
 
     /// Gives everything that `worker` holds back to the queue and forgets the worker. The attempts do not
     /// count: they begin anew under the next number, but never because of this is a job out of attempts.

@@ -166,9 +166,9 @@ impl Queue for EmbeddedQueue {
         self.inner.store.write(move |tx| attempt::report(&inner, tx, &lease, &reports)).await?
     }
 
-    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError> {
+    async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError> {
         let (inner, lease) = (self.inner.clone(), lease.clone());
-        self.inner.store.write(move |tx| attempt::finish(&inner, tx, &lease, &ending)).await?
+        self.inner.store.write(move |tx| attempt::finish(&inner, tx, &lease, &last, &ending)).await?
     }
 
     async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {

@@ -293,9 +293,10 @@ impl Queue for RedisQueue {
         }
     }
 
-    async fn finish(&self, lease: &Lease, ending: Ending) -> Result<Job, QueueError> {
+    async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError> {
         let inner = &self.inner;
-        let (word, mut rest) = answer(inner.link.finish(lease, &ending, &inner.options).await?)?;
+        let answered = inner.link.finish(lease, &last, &ending, UNTOLD_MAX, &inner.options).await?;
+        let (word, mut rest) = answer(answered)?;
         match word.as_str() {
             "ok" => {
                 let job = inner.made(Stored::read(rest.next().unwrap_or_default())?).await;

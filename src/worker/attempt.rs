@@ -87,8 +87,7 @@ impl Attempt {
             }
         }
         let Some(ending) = self.ending(ended) else { return };
-        self.tell_rest(&progress).await;
-        finish(&*self.queue, &lease, ending).await;
+        finish(&*self.queue, &lease, last_reports(&progress), ending).await;
     }
 
     /// Publishes what the runner tells until it ends; `None` if it has to be stopped.
@@ -133,13 +132,6 @@ impl Attempt {
                 tracing::warn!(job = %self.claim.lease.job_id, %error, "progress could not be told")
             }
         }
-    }
-
-    /// Before the end: the last state, and the tail of the output.
-    async fn tell_rest(&self, progress: &Progress) {
-        let mut reports = log_reports(progress, usize::MAX);
-        reports.extend(progress_report(&progress.state()));
-        self.report(reports).await;
     }
 
     /// How the queue is told of the end; `None` where nobody asks any more, or the queue is told otherwise.
@@ -188,11 +180,18 @@ fn log_reports(progress: &Progress, chunks: usize) -> Vec<Report> {
     lines.take(chunks).map(report).collect()
 }
 
+/// What is told with the end: the last state, and the tail of the output.
+fn last_reports(progress: &Progress) -> Vec<Report> {
+    let mut reports = log_reports(progress, usize::MAX);
+    reports.extend(progress_report(&progress.state()));
+    reports
+}
+
 /// Writes the outcome until the store takes it or the lease is lost: a result is never dropped.
-async fn finish(queue: &dyn Queue, lease: &Lease, ending: Ending) {
+async fn finish(queue: &dyn Queue, lease: &Lease, last: Vec<Report>, ending: Ending) {
     let mut pause = FINISH_RETRY_FIRST;
     loop {
-        match queue.finish(lease, ending.clone()).await {
+        match queue.finish(lease, last.clone(), ending.clone()).await {
             Ok(job) => {
                 tracing::info!(job = %job.job_id, test = %job.test_id, attempt = job.attempt, state = job.state.name(), "an attempt ended");
                 return;

@@ -1,128 +1,109 @@
 -- Appends groups of messages, in order; a group as a whole or not at all. Stops before the first group whose
 -- snapshot was folded onto an old version.
 --
--- KEYS  per channel its meta, history, ids and snapshot; then, where there is one, the index of tests
+-- KEYS  per channel its meta and history; then, where there is one, the index of tests
 -- ARGV  now in ms, life of a meta in ms, a new epoch, how to publish, under which name, number of channels, number of
 --       groups
 --       per channel: size, ttl in ms
 --       per group: channel, id, fresh, record, what it is to an inbox or '', fold, [version, snapshot, test, state, index], number of mirrors
 --       per mirror: channel, id, fresh, record, what it is to an inbox or ''
+-- A meta is a hash: `epoch`, `top`, `oldest`, `touched` (when its life was prolonged), `i` and an id: the offset of
+-- that message; where the channel has a snapshot, its `version` and `text`, and where the lists have its test,
+-- `state` and `seq`.
 -- The answer: per message its offset, negative for a known first one, 0 for a refused first or a known mirror;
 -- the epochs of the channels; version and text of the snapshot that stopped it, or -1.
--- Most of the time goes into calls: there are as few as can be, and nothing is looked up twice.
+--
+-- Most of the time goes into calls, so that there are as few as can be: of each channel all is read at once, worked
+-- out here, and written at once.
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local now, keep, candidate, publish = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local suffix, count, groups = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local index = KEYS[count * 4 + 1]
+local index = KEYS[count * 2 + 1]
 local at = 8
-local channels = {}
+local channels, asked = {}, {}
 
 for n = 1, count do
-  local meta = KEYS[n * 4 - 3]
-  local found = call('HMGET', meta, 'epoch', 'top', 'oldest', 'touched')
-  local channel = {
-    meta = meta, history = KEYS[n * 4 - 2], ids = KEYS[n * 4 - 1], snapshot = KEYS[n * 4],
-    publication = string.sub(meta, 1, -2) .. suffix,
-    epoch = found[1], top = tonumber(found[2] or 0), oldest = tonumber(found[3] or 1),
-    touched = tonumber(found[4] or 0), size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
+  channels[n] = {
+    meta = KEYS[n * 2 - 1], history = KEYS[n * 2], size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
+    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, offsets = {}, records = {},
   }
-  if not channel.epoch then
-    -- Whatever is left of the data belongs to a past that nobody can continue.
-    call('DEL', channel.history, channel.ids)
-    channel.epoch, channel.top, channel.oldest, channel.touched = candidate .. n, 0, 1, 0
-    channel.changed = true
-    call('HSET', meta, 'epoch', channel.epoch)
-  end
-  channels[n] = channel
   at = at + 2
 end
 
--- Where a message with this id stands, if history still has it.
-local function known(channel, id)
-  local offset = tonumber(call('HGET', channel.ids, id) or 0)
-  if offset < channel.oldest or offset + channel.size <= channel.top then return nil end
-  local entry = call('XRANGE', channel.history, offset .. '-1', offset .. '-1')[1]
-  if not entry or tonumber(string.match(entry[2][2], '^%d+')) < now - channel.ttl then return nil end
-  return offset
+local function message()
+  local found = {
+    channel = channels[tonumber(ARGV[at])], id = ARGV[at + 1], record = ARGV[at + 3], news = ARGV[at + 4],
+  }
+  if ARGV[at + 2] ~= '1' then
+    local wanted = found.channel.wanted
+    wanted[#wanted + 1] = 'i' .. found.id
+  end
+  at = at + 5
+  return found
 end
 
--- Removes a bounded number of messages that are beyond the size or the age, and their ids.
-local function trim(channel)
-  local gone, upto = {}, nil
-  for _, entry in ipairs(call('XRANGE', channel.history, '-', '+', 'COUNT', 64)) do
-    local offset = tonumber(string.match(entry[1], '^%d+'))
-    local accepted, id = string.match(entry[2][2], '^(%d+) (%S+)')
-    if offset >= channel.oldest and tonumber(accepted) >= now - channel.ttl then break end
-    -- An id that was free again may belong to a later message.
-    if call('HGET', channel.ids, id) == tostring(offset) then gone[#gone + 1] = id end
-    upto = offset
-  end
-  if upto then
-    call('XTRIM', channel.history, 'MINID', (upto + 1) .. '-0')
-    if #gone > 0 then call('HDEL', channel.ids, unpack(gone)) end
-    if channel.oldest <= upto then channel.oldest = upto + 1 end
-  end
-end
-
-local function append(channel, id, record, news)
-  local offset = channel.top + 1
-  channel.top, channel.changed = offset, true
-  if channel.size == 0 then
-    if channel.oldest < offset then
-      call('DEL', channel.history, channel.ids)
-      channel.touched = 0
-    end
-    channel.oldest = offset + 1
-  else
-    call('XADD', channel.history, offset .. '-1', 'm', record)
-    call('HSET', channel.ids, id, offset)
-    if offset - channel.oldest >= channel.size then channel.oldest = offset + 1 - channel.size end
-    if offset % 32 == 0 then trim(channel) end
-  end
-  if news ~= '' then
-    local base, name = string.sub(channel.meta, 1, -2) .. 'n', string.match(channel.meta, '{c:([^}]*)}m$')
-    inbox_note(base, name, news, id, channel.epoch, offset, record)
-  end
-  call(publish, channel.publication, channel.epoch .. ' ' .. offset .. '\n' .. record)
-  return offset
-end
-
-local function note(test, state)
-  local seq = call('ZSCORE', index .. 'all', test)
-  if not seq then
-    seq = call('INCR', index)
-    call('ZADD', index .. 'all', seq, test)
-  end
-  for _, other in ipairs({'scheduled', 'queued', 'running', 'retrying', 'completed', 'failed', 'cancelled'}) do
-    if other ~= state then call('ZREM', index .. other, test) end
-  end
-  call('ZADD', index .. state, seq, test)
-  call('ZADD', index .. 'seen', now, test)
-end
-
-local results, stopped, text = {}, -1, ''
-for _ = 1, groups do
-  local channel, id, fresh, record = channels[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local news, fold, folded = ARGV[at + 4], ARGV[at + 5], nil
-  at = at + 6
-  if fold ~= '0' then
-    folded = { version = ARGV[at], text = ARGV[at + 1], test = ARGV[at + 2], state = ARGV[at + 3], index = ARGV[at + 4] }
+for n = 1, groups do
+  local group = { first = message(), mirrors = {}, fold = ARGV[at] }
+  at = at + 1
+  if group.fold ~= '0' then
+    group.version, group.text, group.test = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+    group.state, group.indexed = ARGV[at + 3], ARGV[at + 4] == '1'
     at = at + 5
   end
   local mirrors = tonumber(ARGV[at])
   at = at + 1
-  local before = fresh ~= '1' and known(channel, id)
+  for m = 1, mirrors do group.mirrors[m] = message() end
+  asked[n] = group
+end
+
+for n, channel in ipairs(channels) do
+  local found = call('HMGET', channel.meta, unpack(channel.wanted))
+  channel.epoch, channel.top, channel.oldest = found[1], tonumber(found[2] or 0), tonumber(found[3] or 1)
+  channel.touched, channel.version = tonumber(found[4] or 0), tonumber(found[5] or 0)
+  channel.state, channel.seq = found[6], found[7]
+  for i = 8, #channel.wanted do channel.offsets[string.sub(channel.wanted[i], 2)] = tonumber(found[i] or 0) end
+  if not channel.epoch then
+    -- Whatever is left of the data belongs to a past that nobody can continue.
+    call('DEL', channel.history)
+    channel.epoch, channel.top, channel.oldest, channel.touched = candidate .. n, 0, 1, 0
+    channel.begun = true
+  end
+  channel.before = channel.top
+end
+
+-- Where a message with this id stands, if history still has it.
+local function known(message)
+  local channel = message.channel
+  local offset = channel.offsets[message.id] or 0
+  if offset > channel.before then return offset end
+  if offset < channel.oldest or offset + channel.size <= channel.top then return nil end
+  local stands, record = message_from(channel.history, offset)
+  if stands ~= offset or tonumber(string.match(record, '^%d+')) < now - channel.ttl then return nil end
+  return offset
+end
+
+local function append(message)
+  local channel = message.channel
+  channel.top = channel.top + 1
+  channel.offsets[message.id] = channel.top
+  channel.records[#channel.records + 1] = message
+  return channel.top
+end
+
+local results, stopped, text = {}, -1, ''
+for _, group in ipairs(asked) do
+  local channel = group.first.channel
+  local before = known(group.first)
   local refused = false
-  if not before and folded then
-    local version = call('HGET', channel.snapshot, 'version') or '0'
-    if version ~= folded.version then
-      stopped, text = tonumber(version), call('HGET', channel.snapshot, 'text') or ''
+  if not before and group.fold ~= '0' then
+    if channel.version ~= group.version then
+      stopped, text = channel.version, channel.text or call('HGET', channel.meta, 'text') or ''
       break
     end
-    refused = fold == 'refuse'
+    refused = group.fold == 'refuse'
     if not refused then
-      call('HSET', channel.snapshot, 'version', version + 1, 'text', folded.text)
-      if folded.index == '1' and index then note(folded.test, folded.state) end
+      channel.version, channel.text = channel.version + 1, group.text
+      if group.indexed then channel.listed = { name = group.test, state = group.state } end
     end
   end
   if before then
@@ -130,33 +111,139 @@ for _ = 1, groups do
   elseif refused then
     results[#results + 1] = 0
   else
-    results[#results + 1] = append(channel, id, record, news)
+    results[#results + 1] = append(group.first)
   end
-  for _ = 1, mirrors do
-    local other, own, new, copy = channels[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-    local its_news = ARGV[at + 4]
-    at = at + 5
-    if before or refused or (new ~= '1' and known(other, own)) then
+  for _, mirror in ipairs(group.mirrors) do
+    if before or refused or known(mirror) then
       results[#results + 1] = 0
     else
-      results[#results + 1] = append(other, own, copy, its_news)
+      results[#results + 1] = append(mirror)
     end
   end
+end
+
+if index then
+  local tests = {}
+  for _, channel in ipairs(channels) do
+    local listed = channel.listed
+    if listed then
+      listed.was, listed.seq = channel.state, channel.seq
+      tests[#tests + 1] = listed
+    end
+  end
+  if #tests > 0 then list_tests(index, now, tests) end
+end
+
+-- Removes a bounded number of messages that are beyond the size or the age, and their ids.
+local function trim(channel)
+  local fields, offsets, upto, from = {}, {}, nil, '-'
+  -- More than are added, so that it comes to an end; in small steps, because an entry may be large.
+  local most = math.max(128, 2 * #channel.records)
+  while from and #fields < most do
+    local entries = call('XRANGE', channel.history, from, '+', 'COUNT', 4)
+    from = #entries == 4 and '(' .. entries[4][1]
+    for _, entry in ipairs(entries) do
+      local last, records = offset_of(entry), entry[2]
+      if last >= channel.oldest and tonumber(string.match(records[#records], '^%d+')) >= now - channel.ttl then
+        from = nil
+        break
+      end
+      for n = 2, #records, 2 do
+        fields[#fields + 1] = 'i' .. string.match(records[n], '^%d+ (%S+)')
+        offsets[#offsets + 1] = tostring(last - (#records - n) / 2)
+      end
+      upto = last
+    end
+  end
+  if not upto then return end
+  call('XTRIM', channel.history, 'MINID', (upto + 1) .. '-0')
+  local gone = {}
+  for n, offset in ipairs(call('HMGET', channel.meta, unpack(fields))) do
+    -- An id that was free again may belong to a later message.
+    if offset == offsets[n] then gone[#gone + 1] = fields[n] end
+  end
+  if #gone > 0 then call('HDEL', channel.meta, unpack(gone)) end
+  if channel.oldest <= upto then
+    channel.oldest = upto + 1
+    call('HSET', channel.meta, 'oldest', channel.oldest)
+  end
+end
+
+-- Where no history is kept any more, nothing of it is left.
+local function forget(channel)
+  call('DEL', channel.history)
+  local gone = {}
+  for _, field in ipairs(call('HKEYS', channel.meta)) do
+    if string.sub(field, 1, 1) == 'i' then gone[#gone + 1] = field end
+  end
+  for n = 1, #gone, 1000 do call('HDEL', channel.meta, unpack(gone, n, math.min(n + 999, #gone))) end
+end
+
+-- What is published: one message as it is, or several behind their lengths.
+local function publication(channel)
+  local records, first = {}, channel.before + 1
+  for n, appended in ipairs(channel.records) do records[n] = appended.record end
+  local head = channel.epoch .. ' ' .. first
+  if #records > 1 then
+    local lengths = {}
+    for n, record in ipairs(records) do lengths[n] = #record end
+    head = head .. ' ' .. table.concat(lengths, ' ')
+  end
+  return head .. '\n' .. table.concat(records)
+end
+
+local function write(channel)
+  local changes, entry = { 'top', channel.top, 'oldest', channel.oldest }, {}
+  local was_empty = channel.oldest > channel.before
+  local function set(field, value) changes[#changes + 1], changes[#changes + 2] = field, value end
+  if channel.size == 0 then
+    if channel.oldest <= channel.before then forget(channel) end
+    channel.oldest = channel.top + 1
+  else
+    for n, appended in ipairs(channel.records) do
+      entry[#entry + 1], entry[#entry + 2] = 'm', appended.record
+      set('i' .. appended.id, channel.before + n)
+    end
+    call('XADD', channel.history, channel.top .. '-1', unpack(entry))
+    if channel.top - channel.oldest >= channel.size then channel.oldest = channel.top + 1 - channel.size end
+  end
+  changes[4] = channel.oldest
+  if channel.begun then set('epoch', channel.epoch) end
+  if channel.text then
+    set('version', channel.version)
+    set('text', channel.text)
+  end
+  if channel.listed and index then
+    set('state', channel.listed.state)
+    set('seq', channel.listed.seq)
+  end
+  -- Not with each call: lives are longer than they have to be by more than this.
+  local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
+    or (channel.size > 0 and was_empty)
+  if touch then set('touched', now) end
+  call('HSET', channel.meta, unpack(changes))
+  if touch then
+    call('PEXPIRE', channel.meta, math.max(keep, channel.ttl * 2))
+    if channel.size > 0 then call('PEXPIRE', channel.history, math.floor(channel.ttl * 1.25) + 1000) end
+  end
+  if channel.size > 0 and math.floor(channel.top / 32) > math.floor(channel.before / 32) then trim(channel) end
+  for n, appended in ipairs(channel.records) do
+    if appended.news ~= '' then
+      local base, name = string.sub(channel.meta, 1, -2) .. 'n', string.match(channel.meta, '{c:([^}]*)}m$')
+      inbox_note(base, name, appended.news, appended.id, channel.epoch, channel.before + n, appended.record)
+    end
+  end
+  call(publish, string.sub(channel.meta, 1, -2) .. suffix, publication(channel))
 end
 
 local epochs = {}
 for n, channel in ipairs(channels) do
   epochs[n] = channel.epoch
-  if channel.changed then
-    call('HSET', channel.meta, 'top', channel.top, 'oldest', channel.oldest)
-    -- Not with each message: lives are longer than they have to be by more than this.
-    if now - channel.touched > channel.ttl / 8 or now < channel.touched then
-      call('HSET', channel.meta, 'touched', now)
-      call('PEXPIRE', channel.meta, math.max(keep, channel.ttl * 2))
-      call('PEXPIRE', channel.snapshot, math.max(keep, channel.ttl * 2))
-      call('PEXPIRE', channel.history, math.floor(channel.ttl * 1.25) + 1000)
-      call('PEXPIRE', channel.ids, math.floor(channel.ttl * 1.25) + 1000)
-    end
+  if #channel.records > 0 then
+    write(channel)
+  elseif channel.begun then
+    call('HSET', channel.meta, 'epoch', channel.epoch, 'top', 0, 'oldest', 1)
+    call('PEXPIRE', channel.meta, keep)
   end
 end
 return { results, epochs, stopped, text }

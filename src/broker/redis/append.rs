@@ -315,9 +315,9 @@ impl<'a> Batch<'a> {
     }
 
     fn call(&self, core: &Core) -> Call<'static> {
-        let mut keys = Vec::with_capacity(self.channels.len() * 4 + 1);
+        let mut keys = Vec::with_capacity(self.channels.len() * 2 + 1);
         for slot in &self.channels {
-            keys.extend(["m", "h", "i", "s"].map(|name| core.key(&slot.append.channel, name)));
+            keys.extend(["m", "h"].map(|name| core.key(&slot.append.channel, name)));
         }
         if !core.redis.is_cluster() {
             keys.push(core.index());

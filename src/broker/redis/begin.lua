@@ -1,42 +1,45 @@
-#!lua
 -- Begins tests anew, each only if its snapshot is still the one that was decided on.
 --
--- KEYS  per test its channel's meta, history, ids and snapshot; then, where there is one, the index of tests
--- ARGV  now in ms, life of a meta in ms, a new epoch, number of tests
+-- KEYS  per test its channel's meta; then, where there is one, the index of tests
+-- ARGV  now in ms, life of a meta in ms, number of tests
 --       per test: version, snapshot, test, state
+-- A channel without an epoch gets it with its first message, or by whoever asks for its end.
 -- In a cluster the index is on another server, and is told by another script.
 -- The answer: per test -1, or the version that it has by now; and the snapshot of that version.
-local index = KEYS[tonumber(ARGV[4]) * 4 + 1]
-local answer = {}
-for n = 1, tonumber(ARGV[4]) do
-  local at, key = n * 4 + 1, n * 4 - 3
-  local meta, snapshot = KEYS[key], KEYS[key + 3]
-  local stored = redis.call('HMGET', snapshot, 'version', 'text')
+local now, count = ARGV[1], tonumber(ARGV[3])
+local index = KEYS[count + 1]
+local answer, begun, twice = {}, {}, {}
+for n = 1, count do
+  local at, meta = n * 4, KEYS[n]
+  local earlier = twice[meta]
+  local stored = redis.call('HMGET', meta, 'version', 'state', 'seq', 'epoch')
   local version = stored[1] or '0'
-  if version ~= ARGV[at] then
-    answer[#answer + 1] = tonumber(version)
-    answer[#answer + 1] = stored[2] or ''
+  if earlier then
+    answer[n * 2 - 1], answer[n * 2] = earlier.version, earlier.text
+  elseif version ~= ARGV[at] then
+    answer[n * 2 - 1] = tonumber(version)
+    answer[n * 2] = redis.call('HGET', meta, 'text') or ''
   else
-    if redis.call('HEXISTS', meta, 'epoch') == 0 then
-      redis.call('DEL', KEYS[key + 1], KEYS[key + 2])
-      redis.call('HSET', meta, 'epoch', ARGV[3] .. n, 'top', 0, 'oldest', 1)
-      redis.call('PEXPIRE', meta, ARGV[2])
-    end
-    redis.call('HSET', snapshot, 'version', version + 1, 'text', ARGV[at + 1])
-    redis.call('PEXPIRE', snapshot, ARGV[2])
-    if index then
-      -- Newest first is how tests are listed, and this one is new again.
-      local test, state = ARGV[at + 2], ARGV[at + 3]
-      local seq = redis.call('INCR', index)
-      for _, other in ipairs({'scheduled', 'queued', 'running', 'retrying', 'completed', 'failed', 'cancelled'}) do
-        if other ~= state then redis.call('ZREM', index .. other, test) end
-      end
-      redis.call('ZADD', index .. 'all', seq, test)
-      redis.call('ZADD', index .. state, seq, test)
-      redis.call('ZADD', index .. 'seen', ARGV[1], test)
-    end
-    answer[#answer + 1] = -1
-    answer[#answer + 1] = ''
+    begun[#begun + 1] = {
+      meta = meta, version = version + 1, text = ARGV[at + 1], name = ARGV[at + 2], state = ARGV[at + 3],
+      was = stored[2], seq = stored[3], anew = true, known = stored[1] or stored[4],
+    }
+    twice[meta] = begun[#begun]
+    answer[n * 2 - 1], answer[n * 2] = -1, ''
+  end
+end
+if index then list_tests(index, now, begun) end
+for _, test in ipairs(begun) do
+  if index then
+    redis.call('HSET', test.meta, 'version', test.version, 'text', test.text, 'state', test.state, 'seq', test.seq)
+  else
+    redis.call('HSET', test.meta, 'version', test.version, 'text', test.text)
+  end
+  -- A channel that its messages keep for longer stays for longer.
+  if test.known then
+    redis.call('PEXPIRE', test.meta, ARGV[2], 'GT')
+  else
+    redis.call('PEXPIRE', test.meta, ARGV[2])
   end
 end
 return answer

@@ -11,7 +11,7 @@ use super::append::parse;
 use super::core::{BEGIN, Core, KEPT, Stored, ms};
 use crate::broker::BrokerError;
 use crate::model::event::test_progress_channel;
-use crate::model::{ChannelName, Epoch, Snapshot, now_ms};
+use crate::model::{ChannelName, Snapshot, now_ms};
 
 /// How many tests begin in one call at most: others wait for no more than that.
 const TOGETHER: usize = 64;
@@ -56,14 +56,12 @@ impl Core {
         if tests.is_empty() {
             return Ok(Vec::new());
         }
-        let of =
-            |(channel, ..): &(ChannelName, _, _)| ["m", "h", "i", "s"].map(|name| self.key(channel, name));
-        let mut keys: Vec<_> = tests.iter().flat_map(of).collect();
+        let mut keys: Vec<_> = tests.iter().map(|(channel, ..)| self.key(channel, "m")).collect();
         if !self.redis.is_cluster() {
             keys.push(self.index());
         }
         let mut call = BEGIN.call(&keys);
-        call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str()).arg(tests.len());
+        call.arg(now_ms()).arg(ms(KEPT)).arg(tests.len());
         for (_, test, version) in &tests {
             // A struct of strings, numbers and JSON always serialises.
             let text = serde_json::to_string(&**test).unwrap_or_default();

@@ -1,4 +1,3 @@
-#!lua
 -- Compares what somebody knows of a channel with what is there. If the store has gone back behind it, the channel
 -- gets a new epoch, once, and everybody is told.
 --
@@ -10,15 +9,15 @@ local found = redis.call('HMGET', KEYS[1], 'epoch', 'top')
 local epoch, top = found[1], tonumber(found[2] or 0)
 local back = false
 if not epoch then
-  redis.call('DEL', KEYS[2], string.sub(KEYS[1], 1, -2) .. 'i')
+  redis.call('DEL', KEYS[2])
   redis.call('HSET', KEYS[1], 'top', 0, 'oldest', 1)
   top, back = 0, true
 elseif epoch == ARGV[1] then
   local offset = tonumber(ARGV[2])
   back = top < offset
   if not back and ARGV[3] ~= '' and offset > 0 then
-    local entry = redis.call('XRANGE', KEYS[2], offset .. '-1', offset .. '-1')[1]
-    back = entry and string.match(entry[2][2], '^%d+ (%S+)') ~= ARGV[3]
+    local stands, record = message_from(KEYS[2], offset)
+    back = stands == offset and string.match(record, '^%d+ (%S+)') ~= ARGV[3]
   end
 end
 if back then

@@ -15,20 +15,28 @@ use crate::inbox::redis::Notes;
 use crate::model::{ChannelName, Epoch, MessageId, Snapshot, now_ms};
 use crate::redis::{Redis, RedisFault, Script};
 
-pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(
-        "#!lua\n",
-        include_str!("../../inbox/redis/entry.lua"),
-        include_str!("../../inbox/redis/note.lua"),
-        include_str!("append.lua")
-    ))
-});
-pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("begin.lua")));
-pub(super) static TOP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("top.lua")));
-pub(super) static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("history.lua")));
-pub(super) static SURVEY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("survey.lua")));
-pub(super) static NOTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note.lua")));
-pub(super) static CHECK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("check.lua")));
+/// A script with what it shares with others before it.
+macro_rules! script {
+    ($name:ident, $head:literal, $($file:literal),+) => {
+        pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($head, $(include_str!($file)),+)));
+    };
+}
+script!(
+    APPEND,
+    "#!lua\n",
+    "../../inbox/redis/entry.lua",
+    "../../inbox/redis/note.lua",
+    "entries.lua",
+    "tests.lua",
+    "append.lua"
+);
+script!(BEGIN, "#!lua\n", "tests.lua", "begin.lua");
+script!(CHECK, "#!lua\n", "entries.lua", "check.lua");
+script!(HISTORY, "#!lua flags=no-writes\n", "entries.lua", "history.lua");
+script!(SURVEY, "#!lua flags=no-writes\n", "entries.lua", "survey.lua");
+script!(TOP, "#!lua\n", "top.lua");
+script!(NOTE, "#!lua\n", "note.lua");
 
 /// How long a channel's epoch and top, and a test's snapshot, outlive their last change at least.
 pub(super) const KEPT: Duration = Duration::from_hours(30 * 24);
@@ -79,7 +87,7 @@ impl Core {
         Self { redis, publication, rules, tops, snapshots, notes, suspicion: Notify::new() }
     }
 
-    /// The key `name` of a channel: `meta`, `h`istory, `i`ds, `s`napshot.
+    /// The key `name` of a channel: `m`eta, `h`istory.
     pub(super) fn key(&self, channel: &ChannelName, name: &str) -> String {
         self.redis.key(&format!("c:{channel}"), name)
     }

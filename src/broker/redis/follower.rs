@@ -234,27 +234,38 @@ impl Followed {
 
     /// Takes a publication; nothing if it cannot be read.
     fn publication(&mut self, channel: &ChannelName, payload: &[u8], out: &mut Output) -> Option<()> {
-        let publication = Publication::read(payload).ok()?;
-        let known = self.at.as_ref().filter(|at| at.epoch.as_str() == publication.epoch);
-        if publication.record.is_empty() {
-            if known.is_none() {
-                self.resync(channel, out);
-            }
-            return Some(());
+        let Publication { epoch, offset, records } = Publication::read(payload).ok()?;
+        if records.is_empty() && self.at.as_ref().is_none_or(|at| at.epoch.as_str() != epoch) {
+            self.resync(channel, out);
         }
-        let record = Record::read(publication.record).ok()?;
+        for (offset, record) in (offset..).zip(records) {
+            self.record(channel, epoch, offset, record, out)?;
+        }
+        Some(())
+    }
+
+    /// Takes a message that was published; nothing if it cannot be read.
+    fn record(
+        &mut self,
+        channel: &ChannelName,
+        epoch: &str,
+        offset: u64,
+        record: &[u8],
+        out: &mut Output,
+    ) -> Option<()> {
+        let record = Record::read(record).ok()?;
+        let known = self.at.as_ref().filter(|at| at.epoch.as_str() == epoch);
         if let Some(at) = known
-            && publication.offset <= at.offset
+            && offset <= at.offset
         {
             // Most of them are this node's own, which it has told already: they are not worth being read.
-            if !self.is_recent(publication.offset, hash(record.id)) {
+            if !self.is_recent(offset, hash(record.id)) {
                 self.resync(channel, out);
             }
             return Some(());
         }
-        let epoch = known.map_or_else(|| Epoch::new(publication.epoch), |at| at.epoch.clone());
-        let position = Position { epoch, offset: publication.offset };
-        let message = record.publish(channel, position).ok()?;
+        let epoch = known.map_or_else(|| Epoch::new(epoch), |at| at.epoch.clone());
+        let message = record.publish(channel, Position { epoch, offset }).ok()?;
         self.take(channel, (record.message_id().ok()?, Arc::new(message)), out);
         Some(())
     }

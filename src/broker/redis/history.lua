@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- A stretch of history.
 --
 -- KEYS  meta, history
@@ -10,8 +9,6 @@ if not found[1] then return {} end
 local top, oldest = tonumber(found[2] or 0), tonumber(found[3] or 1)
 local after, messages, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local function offset_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
-
 -- The first offset that is young enough: messages stand in the order in which they were accepted, nearly.
 local function young(low, cutoff)
   local high = top + 1
@@ -19,13 +16,13 @@ local function young(low, cutoff)
     -- Most often the first one is.
     local middle = low
     if high < top + 1 or low ~= oldest then middle = math.floor((low + high) / 2) end
-    local entry = redis.call('XRANGE', KEYS[2], middle .. '-1', '+', 'COUNT', 1)[1]
-    if not entry then return top + 1 end
-    if tonumber(string.match(entry[2][2], '^%d+')) >= cutoff then
-      if middle == low then return offset_of(entry) end
+    local stands, record = message_from(KEYS[2], middle)
+    if not stands then return top + 1 end
+    if tonumber(string.match(record, '^%d+')) >= cutoff then
+      if middle == low then return stands end
       high = middle
     else
-      low = offset_of(entry) + 1
+      low = stands + 1
     end
   end
   return low
@@ -38,18 +35,25 @@ end
 
 local answer = { found[1], top, oldest }
 local at, taken, used = math.max(after + 1, oldest), 0, 0
+-- An entry may hold one message or many: how many there are to an entry shows at the first few.
+local step = 8
 while at <= top and taken < messages do
-  local entries = redis.call('XRANGE', KEYS[2], at .. '-1', '+', 'COUNT', math.min(messages - taken, 64))
+  local entries = redis.call('XRANGE', KEYS[2], at .. '-1', '+', 'COUNT', math.min(messages - taken, step))
   if #entries == 0 then break end
+  local before = taken
   for _, entry in ipairs(entries) do
-    local record = entry[2][2]
-    local head, key = string.match(record, '^([^\n]* (%S+))\n')
-    used = used + #record - #head - 1 - (tonumber(key) or 0) + 48
-    if used > bytes and taken > 0 then return answer end
-    at = offset_of(entry)
-    answer[#answer + 1] = at
-    answer[#answer + 1] = record
-    taken, at = taken + 1, at + 1
+    local fields, last = entry[2], offset_of(entry)
+    at = math.max(at, last + 1 - #fields / 2)
+    while at <= last do
+      local record = fields[#fields - 2 * (last - at)]
+      local head, key = string.match(record, '^([^\n]* (%S+))\n')
+      used = used + #record - #head - 1 - (tonumber(key) or 0) + 48
+      if taken == messages or (used > bytes and taken > 0) then return answer end
+      answer[#answer + 1] = at
+      answer[#answer + 1] = record
+      taken, at = taken + 1, at + 1
+    end
   end
+  step = math.max(1, math.min(64, math.floor((messages - taken) * #entries / (taken - before))))
 end
 return answer

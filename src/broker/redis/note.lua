@@ -1,4 +1,3 @@
-#!lua
 -- Tells the lists of tests of a state.
 --
 -- KEYS  the index of tests

@@ -1,6 +1,7 @@
 //! Reading: tops, stretches of history, and tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::append::parse;
 use super::core::{Core, HISTORY, KEPT, SURVEY, Stored, TOP, cutoff, ms};
@@ -15,6 +16,8 @@ const SURVEY_STEP: u64 = 512;
 
 /// How many tests one step of retention looks at.
 const RETAIN_STEP: usize = 100;
+/// When retention looks again at a test that it found still kept.
+const SEEN_AGAIN: Duration = Duration::from_hours(24);
 
 /// A page, with the ids of its messages.
 pub(super) struct Read {
@@ -25,7 +28,7 @@ pub(super) struct Read {
 impl Core {
     /// The end of a channel, which gets its epoch now if it has none.
     pub(super) async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError> {
-        let keys = ["m", "h", "i", "s"].map(|name| self.key(channel, name));
+        let keys = ["m", "h"].map(|name| self.key(channel, name));
         let mut call = TOP.call(&keys);
         call.arg(Epoch::generate().as_str()).arg(ms(KEPT));
         let (epoch, offset, version, text): (String, u64, u64, String) = self.redis.call(&call).await?;
@@ -112,7 +115,7 @@ impl Core {
     pub(super) async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {
         // Read without giving an epoch to a channel that nobody has ever used.
         let Ok(channel) = ChannelName::parse(&test_progress_channel(test)) else { return Ok(None) };
-        let text = self.redis.query(cmd("HGET").arg(self.key(&channel, "s")).arg("text")).await?;
+        let text = self.redis.query(cmd("HGET").arg(self.key(&channel, "m")).arg("text")).await?;
         if Option::<String>::is_none(&text) {
             return Ok(None);
         }
@@ -172,8 +175,9 @@ impl Core {
             };
             let seen = format!("{index}seen");
             if kept {
-                // It runs for long without a change of its state.
-                let () = self.redis.query(cmd("ZADD").arg(&seen).arg("XX").arg(now_ms()).arg(name)).await?;
+                // It was heard of since it was listed. It is looked at again before long: nothing says when it ends.
+                let again = before.saturating_add(i64::try_from(ms(SEEN_AGAIN)).unwrap_or(0));
+                let () = self.redis.query(cmd("ZADD").arg(&seen).arg("XX").arg(again).arg(name)).await?;
                 continue;
             }
             let () = self.redis.query(cmd("HDEL").arg(format!("{index}versions")).arg(name)).await?;

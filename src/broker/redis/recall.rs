@@ -29,7 +29,7 @@ impl Core {
         // One connection, so that they go together.
         let reads = unknown.iter().map(async |channel| {
             let mut command = cmd("HMGET");
-            command.arg(self.key(channel, "s")).arg("version").arg("text");
+            command.arg(self.key(channel, "m")).arg("version").arg("text");
             self.redis.query::<(Option<u64>, Option<String>)>(&command).await
         });
         for (channel, found) in unknown.iter().zip(join_all(reads).await) {

@@ -2,7 +2,8 @@
 //!
 //! A record is a line `TIMESTAMP ID PRIORITY EVENT KEYLENGTH`, then the conflation key, then the open envelope.
 //! Scripts read the line; `-` for the length says that there is no key. A publication is a line `EPOCH OFFSET`
-//! before a record; without a record it only says that the channel has this epoch now.
+//! before a record; without a record it only says that the channel has this epoch now. Several messages in a row go
+//! together: the line goes on with their lengths then.
 
 use std::sync::Arc;
 
@@ -91,19 +92,33 @@ impl<'a> Record<'a> {
 #[derive(Debug)]
 pub(super) struct Publication<'a> {
     pub(super) epoch: &'a str,
+    /// Where the first one stands.
     pub(super) offset: u64,
-    /// The record; empty if there is none.
-    pub(super) record: &'a [u8],
+    /// The records, in order; none if it only tells of the epoch.
+    pub(super) records: Vec<&'a [u8]>,
 }
 
 impl<'a> Publication<'a> {
     /// Reads a publication.
     pub(super) fn read(payload: &'a [u8]) -> Result<Self, Unreadable> {
         let stop = memchr::memchr(b'\n', payload).ok_or(Unreadable)?;
-        let head = std::str::from_utf8(&payload[..stop]).map_err(|_| Unreadable)?;
-        let (epoch, offset) = head.split_once(' ').ok_or(Unreadable)?;
-        let offset = offset.parse().map_err(|_| Unreadable)?;
-        Ok(Self { epoch, offset, record: &payload[stop + 1..] })
+        let (head, mut rest) = (&payload[..stop], &payload[stop + 1..]);
+        let mut parts = std::str::from_utf8(head).map_err(|_| Unreadable)?.split(' ');
+        let epoch = parts.next().ok_or(Unreadable)?;
+        let offset = parts.next().ok_or(Unreadable)?.parse().map_err(|_| Unreadable)?;
+        let mut records = Vec::new();
+        for length in parts {
+            let length = length.parse().map_err(|_| Unreadable)?;
+            let (record, others) = rest.split_at_checked(length).ok_or(Unreadable)?;
+            records.push(record);
+            rest = others;
+        }
+        match (records.is_empty(), rest.is_empty()) {
+            (true, false) => records.push(rest),
+            (false, false) => return Err(Unreadable),
+            (_, true) => {}
+        }
+        Ok(Self { epoch, offset, records })
     }
 }
 
@@ -163,8 +178,14 @@ mod tests {
         for bytes in [&whole[..4], b"", b"\n", b"1 a 2 e 99\nshort", b"1 a 9 e -\n{", b"x a 2 e -\n{"] {
             assert!(Record::read(bytes).is_err(), "{bytes:?}");
         }
-        assert!(Publication::read(b"e 1").is_err());
+        for bytes in [&b"e 1"[..], b"e\nabc", b"e x\nabc", b"e 1 2\nabc", b"e 1 4\nabc", b"e 1 3 1\nabc"] {
+            assert!(Publication::read(bytes).is_err(), "{bytes:?}");
+        }
+        let one = Publication::read(b"e 12\na b\nc").unwrap();
+        assert_eq!((one.offset, one.records), (12, vec![&b"a b\nc"[..]]));
+        let several = Publication::read(b"e 12 1 0 2\nabc").unwrap();
+        assert_eq!((several.offset, several.records), (12, vec![&b"a"[..], b"", b"bc"]));
         let notice = Publication::read(b"e 12\n").unwrap();
-        assert_eq!((notice.epoch, notice.offset, notice.record), ("e", 12, &b""[..]));
+        assert_eq!((notice.epoch, notice.offset, notice.records.len()), ("e", 12, 0));
     }
 }

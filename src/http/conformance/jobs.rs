@@ -170,7 +170,7 @@ async fn a_job_that_runs_is_told_to_stop_and_answered_with_202() {
     let cancel = format!("{JOBS}/{id}/cancel");
     let answer = server.post_nothing(&cancel).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["cancelRequested"]), (202, &json!(true)));
-    server.queue.finish(&claim.lease, Ending::Cancelled).await.unwrap();
+    server.queue.finish(&claim.lease, Vec::new(), Ending::Cancelled).await.unwrap();
     server.post(&cancel, json!({})).await.problem(409, "job_ended");
 }
 

@@ -85,9 +85,23 @@ pub(super) fn report(
 ) -> rusqlite::Result<Result<(), QueueError>> {
     let Some(mut row) = rows::find_leased(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
     let now = now_ms();
+    tell_reports(inner, tx, &mut row, reports, now)?;
+    // Who reports is alive.
+    rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
+    Ok(Ok(()))
+}
+
+/// Tells the reports; the row is to be updated.
+fn tell_reports(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    row: &mut JobRow,
+    reports: &[Report],
+    now: i64,
+) -> rusqlite::Result<()> {
     for report in reports {
         row.event_seq += 1;
-        let teller = inner.teller(&row, now);
+        let teller = inner.teller(row, now);
         match report {
             Report::Progress { percent, data } => {
                 let job = teller.job(JobEvent::Progress, Some(*percent), None);
@@ -100,21 +114,19 @@ pub(super) fn report(
             }
         }
     }
-    // Who reports is alive.
-    rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
-    Ok(Ok(()))
+    Ok(())
 }
 
 pub(super) fn finish(
     inner: &Inner,
     tx: &mut WriteTx<'_>,
     lease: &Lease,
+    last: &[Report],
     ending: &Ending,
 ) -> rusqlite::Result<Result<Job, QueueError>> {
-    match rows::find_leased(tx.conn(), lease)? {
-        Some(row) => end_attempt(inner, tx, row, ending).map(Ok),
-        None => Ok(Err(lost(lease))),
-    }
+    let Some(mut row) = rows::find_leased(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
+    tell_reports(inner, tx, &mut row, last, now_ms())?;
+    end_attempt(inner, tx, row, ending).map(Ok)
 }
 
 fn lost(lease: &Lease) -> QueueError {

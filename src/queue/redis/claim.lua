@@ -1,29 +1,47 @@
 -- Takes jobs for a worker. ARGV: publish, worker, lease in ms, how many at most, then the test types.
+-- What many jobs need of one key is asked for, and changed, at once.
 local worker, lease_ms, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local claims = {}
-while #claims < most do
-  local id, ready, best
+local claims, gone, ids, running, leases = {}, {}, {}, {}, {}
+local again
+repeat
+  again = false
+  local ready = {}
   for i = 5, #ARGV do
     local key = R .. ':r:' .. ARGV[i]
-    local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    if head[1] and (not best or tonumber(head[2]) < best) then
-      id, ready, best = head[1], key, tonumber(head[2])
+    local found = redis.call('ZRANGE', key, 0, most - #claims - 1, 'WITHSCORES')
+    for n = 1, #found, 2 do ready[#ready + 1] = { key = key, id = found[n], rank = tonumber(found[n + 1]) } end
+  end
+  table.sort(ready, function(one, other) return one.rank < other.rank end)
+  for n = 1, math.min(#ready, most - #claims) do
+    local key, id = ready[n].key, ready[n].id
+    gone[key] = gone[key] or {}
+    table.insert(gone[key], id)
+    local job = load(id)
+    if job then
+      job.state, job.worker, job.started = 'running', worker, int(now)
+      job.attempt = int(tonumber(job.attempt) + 1)
+      -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
+      job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
+      claims[#claims + 1], ids[#ids + 1] = job, id
+      running[#running + 1], running[#running + 2] = job.seq, id
+      leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
+    else
+      again = true
     end
   end
-  if not id then break end
-  local job = load(id)
-  if job then
-    depart(job)
-    job.state, job.worker, job.started = 'running', worker, int(now)
-    job.attempt = int(tonumber(job.attempt) + 1)
-    -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
-    job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
-    job.error = nil
-    arrive(job, lease_ms)
-    tell(job, 'started', nil, depth())
-    claims[#claims + 1] = save(job, 'error')
-  else
-    redis.call('ZREM', ready, id)
-  end
+  for key, list in pairs(gone) do redis.call('ZREM', key, unpack(list)) end
+  gone = {}
+until not again or #claims == most
+if #claims == 0 then return claims end
+redis.call('ZREM', R .. ':s:queued', unpack(ids))
+redis.call('ZADD', R .. ':s:running', unpack(running))
+redis.call('ZADD', R .. ':lease', unpack(leases))
+redis.call('SADD', R .. ':w:' .. worker, unpack(ids))
+local queued = redis.call('ZCARD', R .. ':s:queued') + #claims
+for n, job in ipairs(claims) do
+  job.error = nil
+  note(job, 'started', nil, tostring(queued - n))
+  claims[n] = save(job, 'error')
 end
+told_later()
 return claims

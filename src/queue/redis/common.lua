@@ -24,11 +24,23 @@ math.randomseed(now_us % 2147483647)
 -- A number as Redis and Rust read it: Lua would write long ones as 1.7e+15.
 local function int(n) return string.format('%.0f', n) end
 
+-- A call with many arguments, in steps: one takes a limited number. A multiple of two stays together.
+local function in_steps(command, key, args)
+  for i = 1, #args, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, #args))) end
+end
+
+-- What of each job is written already.
+local written = {}
+
 local function load(id)
   local flat = redis.call('HGETALL', R .. ':j:' .. id)
   if #flat == 0 then return nil end
-  local job = {}
-  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
+  local job, known = {}, {}
+  for i = 1, #flat, 2 do
+    job[flat[i]] = flat[i + 1]
+    known[flat[i]] = flat[i + 1]
+  end
+  written[job] = known
   return job
 end
 
@@ -77,15 +89,37 @@ end
 
 local function depth() return tostring(redis.call('ZCARD', R .. ':s:queued')) end
 
+local untold = {}
+
 -- Notes a change that is to be told of, in the job itself: state and news are written at once. Its number rises
 -- with the clock too, so that a queue that lost its newest changes never gives a number to something else.
-local function tell(job, kind, payload, extra)
+local function note(job, kind, payload, extra)
   job.eseq = int(math.max(tonumber(job.eseq) + 1, now_us))
   job['o:' .. job.eseq] = cjson.encode({
     kind, int(now), job.state, job.attempt, job.run or '', job.started or '', job.worker or '', job.error or '',
     payload or '', extra or '',
   })
-  redis.call('ZADD', R .. ':out', int(now), job.id .. ' ' .. job.eseq)
+  untold[#untold + 1], untold[#untold + 2] = int(now), job.id .. ' ' .. job.eseq
+end
+
+-- Has what was noted found by whoever sweeps, should nobody tell it.
+local function told_later()
+  in_steps('ZADD', R .. ':out', untold)
+  untold = {}
+end
+
+local function tell(job, kind, payload, extra)
+  note(job, kind, payload, extra)
+  told_later()
+end
+
+-- Whether so many more changes of a job may be noted.
+local function has_room(job, more, most)
+  local waiting = 0
+  for field in pairs(job) do
+    if string.sub(field, 1, 2) == 'o:' then waiting = waiting + 1 end
+  end
+  return waiting == 0 or waiting + more <= most
 end
 
 local function flat(job)
@@ -97,21 +131,26 @@ local function flat(job)
   return out
 end
 
--- Writes the whole job; `gone` are the fields that it does not have any more.
+-- Writes what has changed of a job; `gone` are the fields that it does not have any more.
 local function save(job, ...)
-  local key = R .. ':j:' .. job.id
-  local gone = { ... }
-  for _, field in ipairs(gone) do job[field] = nil end
-  redis.call('HSET', key, unpack(flat(job)))
-  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  local key, known, changes, gone = R .. ':j:' .. job.id, written[job] or {}, {}, {}
+  for _, field in ipairs({ ... }) do
+    job[field] = nil
+    if known[field] then gone[#gone + 1] = field end
+  end
+  for field, value in pairs(job) do
+    if known[field] ~= value then changes[#changes + 1], changes[#changes + 2] = field, value end
+  end
+  in_steps('HSET', key, changes)
+  in_steps('HDEL', key, gone)
   return flat(job)
 end
 
 -- The job of a lease that counts.
 local function leased(id, fence)
-  local held = redis.call('HMGET', R .. ':j:' .. id, 'state', 'fence')
-  if held[1] ~= 'running' or held[2] ~= fence then return nil end
-  return load(id)
+  local job = load(id)
+  if not job or job.state ~= 'running' or job.fence ~= fence then return nil end
+  return job
 end
 
 local function cancelled(job)

@@ -129,45 +129,39 @@ impl Link {
             ms(options.lease),
             untold_max.to_string(),
         ];
-        for report in reports {
-            args.extend(match report {
-                Report::Progress { percent, data } => {
-                    ["progress".to_owned(), data.get().to_owned(), percent.to_string()]
-                }
-                Report::Log { first_line, lines } => {
-                    let data = serde_json::json!({ "firstLine": first_line, "lines": lines });
-                    ["log".to_owned(), data.to_string(), String::new()]
-                }
-            });
-        }
+        args.extend(reports.iter().flat_map(told));
         self.run(&REPORT, &args).await
     }
 
     pub(super) async fn finish(
         &self,
         lease: &Lease,
+        last: &[Report],
         ending: &Ending,
+        untold_max: usize,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
         let object = |map: &serde_json::Map<_, _>| serde_json::Value::Object(map.clone()).to_string();
-        let (outcome, error, last, results) = match ending {
+        let (outcome, error, is_final, results) = match ending {
             Ending::Passed { results } => ("passed", String::new(), "0", object(results)),
             Ending::Failed { error, results } => {
-                let last = if error.code == super::TESTS_FAILED { "1" } else { "0" };
-                ("failed", serde_json::to_string(error).unwrap_or_default(), last, object(results))
+                let is_final = if error.code == super::TESTS_FAILED { "1" } else { "0" };
+                ("failed", serde_json::to_string(error).unwrap_or_default(), is_final, object(results))
             }
             Ending::Cancelled => ("cancelled", String::new(), "0", String::new()),
         };
-        let args = [
+        let mut args = vec![
             lease.job_id.to_string(),
             lease.fence.to_string(),
             outcome.to_owned(),
             error,
-            last.to_owned(),
+            is_final.to_owned(),
             results,
             ms(options.backoff_base),
             ms(options.backoff_max),
+            untold_max.to_string(),
         ];
+        args.extend(last.iter().flat_map(told));
         self.run(&FINISH, &args).await
     }
 
@@ -244,6 +238,19 @@ impl Link {
 
     pub(super) async fn told(&self, pairs: Vec<String>) -> Result<Value, QueueError> {
         self.run(&TOLD, &pairs).await
+    }
+}
+
+/// What a report is to a script: kind, payload and percent.
+fn told(report: &Report) -> [String; 3] {
+    match report {
+        Report::Progress { percent, data } => {
+            ["progress".to_owned(), data.get().to_owned(), percent.to_string()]
+        }
+        Report::Log { first_line, lines } => {
+            let data = serde_json::json!({ "firstLine": first_line, "lines": lines });
+            ["log".to_owned(), data.to_string(), String::new()]
+        }
     }
 }
 

@@ -1,6 +1,11 @@
 -- Forgets news that were told. ARGV: publish, then job and number of each.
+local fields, entries = {}, {}
 for i = 2, #ARGV, 2 do
-  redis.call('HDEL', R .. ':j:' .. ARGV[i], 'o:' .. ARGV[i + 1])
-  redis.call('ZREM', R .. ':out', ARGV[i] .. ' ' .. ARGV[i + 1])
+  local id = ARGV[i]
+  fields[id] = fields[id] or {}
+  table.insert(fields[id], 'o:' .. ARGV[i + 1])
+  entries[#entries + 1] = id .. ' ' .. ARGV[i + 1]
 end
+for id, list in pairs(fields) do in_steps('HDEL', R .. ':j:' .. id, list) end
+in_steps('ZREM', R .. ':out', entries)
 return 0

@@ -52,7 +52,7 @@ async fn in_a_cluster_jobs_run_and_are_told_of_as_anywhere() {
         })
         .await;
         let ending = Ending::Passed { results: Map::new() };
-        other.queue.finish(&claims[0].lease, ending).await.expect("an end");
+        other.queue.finish(&claims[0].lease, Vec::new(), ending).await.expect("an end");
         let told = one.told(&format!("job-status-{}", made.job_id)).await;
         assert_eq!(told, ["queue:job:added", "queue:job:started", "queue:job:completed"]);
         let told = one.told(&format!("test-progress-{}", made.test_id)).await;

@@ -25,13 +25,14 @@ async fn a_redis_that_is_killed_and_comes_back_with_its_data_has_lost_nothing() 
     let waiting = node.submit(job()).await;
     server.kill();
     let began = Instant::now();
-    let refused = node.queue.finish(&lease, passed()).await.expect_err("there is no Redis");
+    let refused = node.queue.finish(&lease, Vec::new(), passed()).await.expect_err("there is no Redis");
     assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
     let refused = node.queue.submit(job()).await.expect_err("there is no Redis");
     assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
     assert!(began.elapsed() < Duration::from_secs(10), "nobody waits for ever");
     server.restart();
-    wait_until("the end is taken", async || node.queue.finish(&lease, passed()).await.is_ok()).await;
+    wait_until("the end is taken", async || node.queue.finish(&lease, Vec::new(), passed()).await.is_ok())
+        .await;
     let found = node.queue.get(&running.job_id).await.expect("a look").expect("it is there");
     assert_eq!(found.state, JobState::Completed);
     assert_eq!(channels.told(&running).await.last().expect("an end"), "queue:job:completed");
@@ -59,13 +60,13 @@ async fn a_redis_that_comes_back_empty_takes_new_jobs_and_knows_no_old_lease() {
         node.queue.renew(vec![lease.clone()]).await.is_ok_and(|statuses| statuses == [LeaseStatus::Lost])
     })
     .await;
-    let refused = node.queue.finish(&lease, passed()).await.expect_err("nobody knows it");
+    let refused = node.queue.finish(&lease, Vec::new(), passed()).await.expect_err("nobody knows it");
     assert!(matches!(refused, QueueError::LeaseLost { .. }), "{refused}");
     assert!(node.queue.get(&lost.job_id).await.expect("a look").is_none());
     node.queue.sweep().await.expect("a sweep");
     let made = node.submit(job()).await;
     let lease = node.claim("w").await.expect("a job").lease;
-    assert_eq!(node.queue.finish(&lease, passed()).await.expect("an end").job_id, made.job_id);
+    assert_eq!(node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end").job_id, made.job_id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +83,10 @@ async fn a_full_redis_takes_no_new_jobs_but_every_end() {
     let refused = node.queue.claim(&super::worker("w"), &types, 1).await.expect_err("there is no room");
     assert!(matches!(refused, QueueError::Full(_)), "{refused}");
     assert_eq!(node.queue.renew(vec![lease.clone()]).await.expect("a renewal"), [LeaseStatus::Held]);
-    assert_eq!(node.queue.finish(&lease, passed()).await.expect("an end").state, JobState::Completed);
+    assert_eq!(
+        node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end").state,
+        JobState::Completed
+    );
     assert_eq!(channels.told(&made).await.last().expect("an end"), "queue:job:completed");
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     assert!(node.claim("w").await.is_some(), "it waited");

@@ -58,7 +58,7 @@ async fn whoever_changes_a_job_next_tells_first_what_others_left_untold() {
     let lease = second.claim("w").await.expect("it is there at once").lease;
     assert_eq!(channels.told(&made).await, ["queue:job:added", "queue:job:started"]);
     first.queue.report(&lease, vec![progress(10.0)]).await.expect("the change stands");
-    second.queue.finish(&lease, passed()).await.expect("an end");
+    second.queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
     let told = channels.told(&made).await;
     assert_eq!(told[2..], ["queue:job:progress", "queue:job:completed"]);
     assert_eq!(channels.broker_snapshot(&made).await.expect("a test").state, JobState::Completed);
@@ -83,7 +83,7 @@ async fn a_node_that_tells_too_late_tells_nothing_twice() {
     })
     .await;
     let claim = claimed.expect("a job");
-    quick.queue.finish(&claim.lease, passed()).await.expect("an end");
+    quick.queue.finish(&claim.lease, Vec::new(), passed()).await.expect("an end");
     let again = quick.queue.retry(&claim.job.job_id).await.expect("once more");
     let (told, all) = (channels.told(&again).await, channels.heard.all().len());
     assert_eq!(told.len(), 4);
@@ -115,7 +115,7 @@ async fn what_cannot_be_told_does_not_grow_without_bound() {
     assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
     assert!(refused.to_string().contains("have not been told"), "{refused}");
     // The end is never refused for this, and nothing of what was accepted is lost.
-    node.queue.finish(&lease, passed()).await.expect("an end");
+    node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
     node.lose_broker(false);
     wait_until("all of it is told", async || {
         node.queue.sweep().await.expect("a sweep");

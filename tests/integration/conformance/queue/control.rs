@@ -36,7 +36,7 @@ async fn a_job_that_waits_is_cancelled_at_once(backend: &dyn Backend) {
     let retrying = submit(&node, job("command")).await;
     let claimed = claim(&node, "w").await;
     assert_eq!(claimed.job.job_id, retrying.job_id);
-    node.queue.finish(&claimed.lease, failed("timeout")).await.expect("an end");
+    node.queue.finish(&claimed.lease, Vec::new(), failed("timeout")).await.expect("an end");
     for (job, attempt) in [(scheduled, 1), (queued, 1), (retrying, 1)] {
         let by = Some("ada".parse().expect("a user id"));
         let ended = node.queue.cancel(&job.job_id, Some("enough".to_owned()), by).await.expect("a wish");
@@ -72,7 +72,7 @@ async fn a_running_job_is_cancelled_when_its_worker_has_stopped_it(backend: &dyn
         [LeaseStatus::CancelRequested]
     );
     node.queue.report(&lease, vec![progress(50.0)]).await.expect("it still runs");
-    node.queue.finish(&lease, Ending::Cancelled).await.expect("an end");
+    node.queue.finish(&lease, Vec::new(), Ending::Cancelled).await.expect("an end");
     let told = last_told(&node, &made).await;
     assert_eq!((&told["event"], &told["data"]["reason"]), (&"test:cancelled".into(), &"first".into()));
 }
@@ -89,7 +89,7 @@ async fn the_end_that_an_attempt_came_to_counts_more_than_the_wish(backend: &dyn
         let made = submit(&node, job("command")).await;
         let lease = claim(&node, "w").await.lease;
         node.queue.cancel(&made.job_id, None, None).await.expect("a wish");
-        let ended = node.queue.finish(&lease, ending).await.expect("an end");
+        let ended = node.queue.finish(&lease, Vec::new(), ending).await.expect("an end");
         assert_eq!(ended.state, expected);
     }
 }
@@ -99,7 +99,7 @@ async fn what_has_ended_cannot_be_cancelled(backend: &dyn Backend) {
     for ending in [passed(), failed("tests_failed"), Ending::Cancelled] {
         let made = submit(&node, job("command")).await;
         let lease = claim(&node, "w").await.lease;
-        let ended = node.queue.finish(&lease, ending).await.expect("an end");
+        let ended = node.queue.finish(&lease, Vec::new(), ending).await.expect("an end");
         let before = view(&node, &made.job_id).await;
         let refused = node.queue.cancel(&made.job_id, None, None).await.expect_err("it has ended");
         assert!(matches!(refused, QueueError::Ended { state, .. } if state == ended.state), "{refused}");
@@ -114,7 +114,8 @@ async fn an_ended_job_can_be_retried_with_all_of_its_attempts(backend: &dyn Back
         for (nth, expected) in [(1, JobState::Retrying), (2, JobState::Failed)] {
             let claimed = claim_when_due(&node, "w").await;
             assert_eq!(claimed.lease.attempt, life * 2 + nth, "attempts are numbered on");
-            let ended = node.queue.finish(&claimed.lease, failed("timeout")).await.expect("an end");
+            let ended =
+                node.queue.finish(&claimed.lease, Vec::new(), failed("timeout")).await.expect("an end");
             assert_eq!(ended.state, expected);
         }
         let again = node.queue.retry(&made.job_id).await.expect("once more");
@@ -127,7 +128,7 @@ async fn an_ended_job_can_be_retried_with_all_of_its_attempts(backend: &dyn Back
     node.queue.retry(&made.job_id).await.expect("once more");
     let claimed = claim(&node, "w").await;
     assert!(!claimed.job.cancel_requested, "the old wish is forgotten");
-    let ended = node.queue.finish(&claimed.lease, passed()).await.expect("an end");
+    let ended = node.queue.finish(&claimed.lease, Vec::new(), passed()).await.expect("an end");
     assert_eq!(ended.state, JobState::Completed);
     let snapshot = node.broker.snapshot(&made.test_id).await.expect("a look").expect("a test");
     assert_eq!((snapshot.state, snapshot.attempt), (JobState::Completed, ended.attempt));

@@ -73,7 +73,7 @@ async fn a_lease_that_is_renewed_or_reported_under_goes_on(backend: &dyn Backend
         tokio::time::sleep(SHORT / 4).await;
     }
     for lease in [renewed, reporting] {
-        node.queue.finish(&lease, passed()).await.expect("the lease counts to the end");
+        node.queue.finish(&lease, Vec::new(), passed()).await.expect("the lease counts to the end");
     }
 }
 
@@ -85,7 +85,7 @@ async fn renewing_tells_of_each_lease_what_became_of_it(backend: &dyn Backend) {
         leases.push(claim(&node, "w").await.lease);
     }
     node.queue.cancel(&leases[1].job_id, None, None).await.expect("a wish");
-    node.queue.finish(&leases[2], passed()).await.expect("an end");
+    node.queue.finish(&leases[2], Vec::new(), passed()).await.expect("an end");
     let unknown = Lease { job_id: "job_nobody".parse().expect("an id"), attempt: 1, fence: 1 };
     leases.insert(0, unknown);
     let statuses = node.queue.renew(leases).await.expect("a renewal");
@@ -106,7 +106,7 @@ async fn assert_powerless(node: &Arc<Node>, stale: &Lease) {
     lost(node.queue.report(stale, vec![progress(99.0)]).await.expect_err("a late report"));
     lost(node.queue.report(stale, Vec::new()).await.expect_err("a late report of nothing"));
     for ending in [passed(), failed("timeout"), failed("tests_failed"), tidings::queue::Ending::Cancelled] {
-        lost(node.queue.finish(stale, ending).await.expect_err("a late end"));
+        lost(node.queue.finish(stale, Vec::new(), ending).await.expect_err("a late end"));
     }
     assert_eq!(node.queue.renew(vec![stale.clone()]).await.expect("a renewal"), [LeaseStatus::Lost]);
     assert_eq!(view(node, &stale.job_id).await, before);
@@ -131,14 +131,14 @@ async fn a_lease_of_an_ended_job_is_refused_and_changes_nothing(backend: &dyn Ba
     let node = start(backend, Duration::from_secs(30)).await;
     let made = submit(&node, job("command")).await;
     let lease = claim(&node, "w").await.lease;
-    node.queue.finish(&lease, passed()).await.expect("an end");
+    node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
     assert_powerless(&node, &lease).await;
     node.queue.retry(&made.job_id).await.expect("once more");
     assert_powerless(&node, &lease).await;
     let again = claim(&node, "w").await.lease;
     assert_eq!(again.attempt, 2);
     assert_powerless(&node, &lease).await;
-    node.queue.finish(&again, passed()).await.expect("an end");
+    node.queue.finish(&again, Vec::new(), passed()).await.expect("an end");
 }
 
 async fn a_cancelled_job_whose_worker_is_lost_is_cancelled(backend: &dyn Backend) {
@@ -164,7 +164,7 @@ async fn a_worker_that_leaves_hands_back_without_counting_the_attempts(backend: 
     for expected in [JobState::Retrying, JobState::Failed] {
         let claimed = claim_when_due(&node, "w").await;
         assert_eq!(claimed.job.job_id, made.job_id);
-        let ended = node.queue.finish(&claimed.lease, failed("timeout")).await.expect("an end");
+        let ended = node.queue.finish(&claimed.lease, Vec::new(), failed("timeout")).await.expect("an end");
         assert_eq!(ended.state, expected);
     }
     let other = submit(&node, job("command")).await;
@@ -187,5 +187,5 @@ async fn a_restart_ends_what_ran_before_it(backend: &dyn Backend) {
     assert_powerless(&node, &stale).await;
     let again = claim_when_due(&node, "w").await;
     assert_eq!(again.lease.attempt, 2);
-    node.queue.finish(&again.lease, passed()).await.expect("an end");
+    node.queue.finish(&again.lease, Vec::new(), passed()).await.expect("an end");
 }

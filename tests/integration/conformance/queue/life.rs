@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use tidings::model::{Job, JobState, now_ms};
-use tidings::queue::{Ending, NewJob};
+use tidings::queue::{Ending, NewJob, QueueError};
 
 use super::{channels_of, claim, claim_when_due, failed, get, job, log, passed, progress, submit, worker};
 use crate::conformance::{Backend, Node, for_each_backend};
@@ -11,6 +11,7 @@ use crate::support::{history, id_of, read};
 for_each_backend!(a cluster too:
     every_message_says_whose_it_is,
     a_report_is_told_in_its_order_and_all_at_once,
+    what_is_told_with_an_end_comes_before_it,
     a_committed_state_has_its_events_even_after_a_hard_end,
 );
 
@@ -47,9 +48,9 @@ async fn a_life_with_a_retry_is_told_as_the_contract_says(backend: &dyn Backend)
     let made = submit(&node, job("command")).await;
     let first = claim(&node, "w").await.lease;
     node.queue.report(&first, vec![progress(10.0), log("a line")]).await.expect("a report");
-    node.queue.finish(&first, failed("timeout")).await.expect("an end");
+    node.queue.finish(&first, Vec::new(), failed("timeout")).await.expect("an end");
     let second = claim_when_due(&node, "w").await.lease;
-    node.queue.finish(&second, passed()).await.expect("an end");
+    node.queue.finish(&second, Vec::new(), passed()).await.expect("an end");
     let expected = list(
         "J queue:job:added, Q queue:job:added,
          T test:started, U test:started, J queue:job:started, Q queue:job:started,
@@ -90,7 +91,7 @@ async fn a_life_that_ends_before_it_began_is_told(backend: &dyn Backend) {
     node.queue.cancel(&made.job_id, None, None).await.expect("it waits");
     node.queue.retry(&made.job_id).await.expect("once more");
     let lease = claim(&node, "w").await.lease;
-    node.queue.finish(&lease, failed("tests_failed")).await.expect("an end");
+    node.queue.finish(&lease, Vec::new(), failed("tests_failed")).await.expect("an end");
     let expected = list(
         "J queue:job:added, Q queue:job:added,
          T test:cancelled, U test:cancelled, H test:cancelled, J queue:job:cancelled, Q queue:job:cancelled,
@@ -101,13 +102,34 @@ async fn a_life_that_ends_before_it_began_is_told(backend: &dyn Backend) {
     assert_eq!(told(&node, &made), expected);
 }
 
+async fn what_is_told_with_an_end_comes_before_it(backend: &dyn Backend) {
+    let node = backend.start().await;
+    let made = submit(&node, job("command")).await;
+    let lease = claim(&node, "w").await.lease;
+    let last = vec![log("the last line"), progress(99.0)];
+    let ended = node.queue.finish(&lease, last.clone(), failed("tests_failed")).await.expect("an end");
+    assert_eq!(ended.state, JobState::Failed);
+    let late = node.queue.finish(&lease, last, passed()).await.expect_err("it has ended");
+    assert!(matches!(late, QueueError::LeaseLost { .. }), "{late}");
+    let [test, own, ..] = channels_of(&made);
+    let told = async |channel: &str| -> Vec<String> {
+        let messages = history(&*node.broker, channel).await;
+        messages.iter().map(|message| message.event.to_string()).collect()
+    };
+    assert_eq!(told(&test).await, ["test:started", "test:log", "test:progress", "test:failed"]);
+    let of_job = ["queue:job:added", "queue:job:started", "queue:job:progress", "queue:job:failed"];
+    assert_eq!(told(&own).await, of_job);
+    let snapshot = node.broker.snapshot(&made.test_id).await.expect("a look").expect("a test");
+    assert_eq!((snapshot.progress, snapshot.state.name()), (99.0, "failed"));
+}
+
 async fn every_message_says_whose_it_is(backend: &dyn Backend) {
     let node = backend.start().await;
     let made = submit(&node, NewJob { user_id: Some("ada".parse().expect("an id")), ..job("command") }).await;
     let lease = claim(&node, "w").await.lease;
     node.queue.report(&lease, vec![progress(10.0), log("x")]).await.expect("a report");
     let results: Map<String, Value> = serde_json::from_str(r#"{"counts": {"passed": 3}}"#).expect("JSON");
-    node.queue.finish(&lease, Ending::Passed { results }).await.expect("an end");
+    node.queue.finish(&lease, Vec::new(), Ending::Passed { results }).await.expect("an end");
     let mut ids = std::collections::HashSet::new();
     for message in node.heard.all() {
         let text = read(&message);
@@ -159,8 +181,12 @@ async fn a_committed_state_has_its_events_even_after_a_hard_end(backend: &dyn Ba
                 node.queue.report(&held, vec![progress(5.0)]).await.expect("a report");
                 lease = Some(held);
             }
-            ("fail", Some(held)) => drop(node.queue.finish(&held, failed("timeout")).await.expect("an end")),
-            ("pass", Some(held)) => drop(node.queue.finish(&held, passed()).await.expect("an end")),
+            ("fail", Some(held)) => {
+                drop(node.queue.finish(&held, Vec::new(), failed("timeout")).await.expect("an end"))
+            }
+            ("pass", Some(held)) => {
+                drop(node.queue.finish(&held, Vec::new(), passed()).await.expect("an end"))
+            }
             ("retry", _) => drop(node.queue.retry(&made.job_id).await.expect("once more")),
             ("cancel", _) => drop(node.queue.cancel(&made.job_id, None, None).await.expect("it waits")),
             _ => assert_eq!(step, "look"),

@@ -65,7 +65,7 @@ async fn counts_are_those_of_the_list(backend: &dyn Backend) {
     for ending in [passed(), failed("tests_failed"), failed("timeout"), Ending::Cancelled, passed()] {
         submit(&node, job("command")).await;
         let lease = claim(&node, "w").await.lease;
-        node.queue.finish(&lease, ending).await.expect("an end");
+        node.queue.finish(&lease, Vec::new(), ending).await.expect("an end");
     }
     submit(&node, job("command")).await;
     claim(&node, "w").await;
@@ -99,7 +99,7 @@ async fn the_oldest_of_too_many_ended_jobs_are_removed(backend: &dyn Backend) {
         let wanted = if n == 0 { keyed.clone() } else { job("command") };
         submit(&node, wanted).await;
         let claimed = claim(&node, "w").await;
-        node.queue.finish(&claimed.lease, passed()).await.expect("an end");
+        node.queue.finish(&claimed.lease, Vec::new(), passed()).await.expect("an end");
         ended.insert(0, claimed.job.job_id);
     }
     let waits = submit(&node, job("command")).await;

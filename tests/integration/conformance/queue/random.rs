@@ -105,7 +105,7 @@ impl Play {
             self.node.queue.report(&lease, reports).await
         } else {
             let ending = self.ending();
-            self.node.queue.finish(&lease, ending).await.map(drop)
+            self.node.queue.finish(&lease, Vec::new(), ending).await.map(drop)
         };
         match answer {
             Ok(()) => assert_ne!(view(&self.node, &lease.job_id).await, before),
@@ -121,7 +121,7 @@ async fn play_out(node: &Node) {
         sweep(&*node.queue).await;
         for claim in node.queue.claim(&worker("last"), &types(), 100).await.expect("a claim") {
             // The lease is short; a later round takes what this one was too slow for.
-            drop(node.queue.finish(&claim.lease, passed()).await);
+            drop(node.queue.finish(&claim.lease, Vec::new(), passed()).await);
         }
         let counts = node.queue.counts().await.expect("counts");
         counts
@@ -234,7 +234,7 @@ async fn workers_that_run_at_once_end_each_life_once(backend: &dyn Backend) {
                     0 if !play.leases.is_empty() => {
                         let lease = play.leases[play.random.usize(..play.leases.len())].clone();
                         let ending = play.ending();
-                        drop(play.node.queue.finish(&lease, ending).await);
+                        drop(play.node.queue.finish(&lease, Vec::new(), ending).await);
                     }
                     1 => {
                         let by = worker(&format!("w{n}"));

@@ -114,7 +114,7 @@ async fn a_failed_attempt_is_tried_again_until_there_are_no_more(backend: &dyn B
     for attempt in 1..=3 {
         let claimed = claim_when_due(&node, "w").await;
         assert_eq!((claimed.job.attempt, claimed.lease.attempt), (attempt, attempt));
-        let ended = node.queue.finish(&claimed.lease, failed("timeout")).await.expect("an end");
+        let ended = node.queue.finish(&claimed.lease, Vec::new(), failed("timeout")).await.expect("an end");
         let expected = if attempt < 3 { JobState::Retrying } else { JobState::Failed };
         assert_eq!(ended.state, expected, "after attempt {attempt}");
         assert_eq!(ended.error.expect("a reason").code, "timeout");
@@ -127,7 +127,7 @@ async fn failed_tests_are_not_tried_again(backend: &dyn Backend) {
     let node = backend.start().await;
     let made = submit(&node, NewJob { max_attempts: Some(9), ..job("command") }).await;
     let claimed = claim(&node, "w").await;
-    let ended = node.queue.finish(&claimed.lease, failed("tests_failed")).await.expect("an end");
+    let ended = node.queue.finish(&claimed.lease, Vec::new(), failed("tests_failed")).await.expect("an end");
     assert_eq!((ended.state, ended.attempt), (JobState::Failed, 1));
     let snapshot = node.broker.snapshot(&made.test_id).await.expect("a look").expect("a test");
     assert_eq!(snapshot.error.expect("a reason").code, "tests_failed");
@@ -145,7 +145,7 @@ async fn the_back_off_doubles_up_to_its_bound_with_a_jitter_of_one_half(backend:
         sweep(&*node.queue).await;
         for claim in node.queue.claim(&worker("w"), &types(), 50).await.expect("a claim") {
             let before = now_ms();
-            let ended = node.queue.finish(&claim.lease, failed("timeout")).await.expect("an end");
+            let ended = node.queue.finish(&claim.lease, Vec::new(), failed("timeout")).await.expect("an end");
             if ended.state == JobState::Retrying {
                 let run_at = ended.run_at.expect("a due time");
                 delays[claim.lease.attempt as usize - 1].push((run_at - now_ms(), run_at - before));

@@ -49,7 +49,7 @@ async fn a_known_key_finds_the_first_job_even_after_its_end(backend: &dyn Backen
     assert!(second.existing);
     assert_eq!((second.job.job_id.clone(), node.heard.all().len()), (first.job.job_id.clone(), heard));
     let claimed = claim(&node, "w").await;
-    node.queue.finish(&claimed.lease, passed()).await.expect("an end");
+    node.queue.finish(&claimed.lease, Vec::new(), passed()).await.expect("an end");
     let third = node.queue.submit(keyed()).await.expect("found");
     assert_eq!((third.existing, third.job.state), (true, JobState::Completed));
     assert_eq!(third.job.job_id, first.job.job_id);
@@ -81,7 +81,7 @@ async fn a_test_is_run_by_one_job_at_a_time(backend: &dyn Backend) {
     assert_eq!((test.as_str(), &job), ("t", &first.job_id));
     let claimed = claim(&node, "w").await;
     assert!(matches!(node.queue.submit(job_of("t")).await, Err(QueueError::TestActive { .. })));
-    node.queue.finish(&claimed.lease, passed()).await.expect("an end");
+    node.queue.finish(&claimed.lease, Vec::new(), passed()).await.expect("an end");
     let next = submit(&node, job_of("t")).await;
     let snapshot = node.broker.snapshot(&next.test_id).await.expect("a look").expect("a test");
     assert_eq!((snapshot.state, snapshot.attempt), (JobState::Queued, 0), "the test begins anew");
