@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench-peers bench-micro check fmt
+.PHONY: help build dashboard demo test chaos bench-peers bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -9,12 +9,21 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: ## a server with real test jobs and a live view, in one terminal
+build: dashboard ## the program with its page, in target/release
+	@cargo build --release --locked
+
+# Without npm the program is built without the page, and says so in its place.
+dashboard: ## the page, which the next build of the program embeds
+	@if command -v npm >/dev/null; then dashboard/build; else echo 'no npm: the program is built without its page'; fi
+
+demo: dashboard ## a server with real test jobs and a live view, in one terminal
 	@cargo run --quiet -- demo
 
 test: ## everything that CI checks; stops at the first failure
 	@echo '== setup'
 	@tests/setup
+	@echo '== the page'
+	@dashboard/build
 	@$(MAKE) --no-print-directory check
 	@echo '== documentation'
 	@RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
@@ -30,6 +39,8 @@ test: ## everything that CI checks; stops at the first failure
 	@TIDINGS_FLOOR='$(TARGET)/debug/examples/floor' node --test --test-reporter=spec benches/peers/*.test.mjs
 	@echo '== the client for front ends'
 	@cd clients/js && npm run --silent build && TIDINGS_BIN='$(TARGET)/debug/tidings' npm test --silent
+	@echo '== the page in a browser'
+	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec dashboard/test/*.test.mjs
 	@echo '== interoperation with the official JavaScript client'
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
 

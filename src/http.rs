@@ -16,6 +16,7 @@ mod jobs;
 mod metrics_layer;
 mod notifications;
 mod openapi;
+mod page;
 mod presence;
 mod problem;
 mod query;
@@ -27,6 +28,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -193,5 +195,7 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::document))
-        .routes(routes!(health::page))
+        .routes(routes!(page::page))
+        .route("/assets/{name}", get(page::asset))
+        .route("/icon.svg", get(page::icon))
 }

@@ -1,4 +1,4 @@
-//! What operators look at: liveness, readiness, metrics, and the page for people.
+//! What operators look at: liveness, readiness and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse};
+use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::HttpState;
@@ -15,11 +15,6 @@ use crate::metrics as gauges;
 
 /// How long the store may take to answer before the server counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// All of the page is in one file, so scripts and styles stand in the page itself; nothing else may run.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-    img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; \
-    frame-ancestors 'none'";
 
 /// The process is alive.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -135,22 +130,4 @@ async fn messages_ready(state: &HttpState) -> Result<(), String> {
         Ok(ready) => ready.map_err(|error| error.to_string()),
         Err(_) => Err(format!("the message store did not answer within {} s", PATIENCE.as_secs())),
     }
-}
-
-/// The page that shows people what runs.
-#[utoipa::path(
-    get,
-    path = "/",
-    operation_id = "page",
-    tag = "server",
-    responses((status = 200, description = "A web page", body = String, content_type = "text/html"))
-)]
-pub(super) async fn page() -> impl IntoResponse {
-    let headers = [
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, Html(include_str!("page.html")))
 }
