@@ -4,7 +4,7 @@ import { after, afterEach, test } from 'node:test';
 import { eventually } from '../../tests/interop/daemon.mjs';
 import { openStage } from './stage.mjs';
 
-const stage = await openStage();
+const stage = await openStage({ settings: { TIDINGS_WORKERS__CONCURRENCY: '3' } });
 const { server, submit, stress } = stage;
 const pages = [];
 let count = 0;
@@ -81,6 +81,24 @@ test('a test shows its failures with their output, its log and its attempts, and
   await page.getByRole('button', { name: `Run again: ${testId}` }).click();
   await summary.getByText('running').waitFor();
   await summary.getByText('attempt 2').waitFor();
+});
+
+test('a test that waits again is shown waiting, where nobody is free to run it', async () => {
+  const testId = name('again');
+  const busy = Array.from({ length: 4 }, () => name('busy'));
+  await submit(testId, 'unit', { TESTS: '1', PACE_MS: '20' });
+  const page = await open(`#/tests/${testId}`);
+  const summary = page.getByRole('region', { name: 'Summary' });
+  await summary.getByText('passed').first().waitFor();
+  const jobs = await Promise.all(busy.map((id) => submit(id, 'unit', { TESTS: '400', PACE_MS: '300' })));
+  await eventually('not everybody is busy', async () => {
+    const { jobs } = await (await fetch(`${server.url}/api/v1/jobs?state=running`)).json();
+    return jobs.filter((job) => busy.includes(job.testId)).length === 3;
+  });
+  await page.getByRole('button', { name: `Run again: ${testId}` }).click();
+  await summary.getByText('queued').waitFor();
+  for (const { jobId } of jobs) await server.post(`/api/v1/jobs/${jobId}/cancel`, {});
+  await summary.getByText('passed').first().waitFor();
 });
 
 test('a running test is cancelled, after being asked', async () => {

@@ -17,6 +17,9 @@ export function hasEnded({ state }: Pick<Snapshot, 'state'>): boolean {
 /**
  * The state after `message`; the given one is left as it is. Without one the test begins with this message. Its
  * position is followed in the test's own channel only: other channels count for themselves.
+ *
+ * The server takes no message of an attempt that is over. One that looks like that is therefore the first of another
+ * life of the test, which began when it was submitted again: attempts count from 1 then.
  */
 export function fold(before: Snapshot | undefined, message: TestMessage): Snapshot {
   const data = message.data as TestFields;
@@ -25,9 +28,12 @@ export function fold(before: Snapshot | undefined, message: TestMessage): Snapsh
     test.epoch = message.epoch;
     test.offset = message.offset;
   }
+  if (!message.event.startsWith('test:')) return test;
   const attempt = data.attempt ?? Math.max(1, test.attempt);
-  if (attempt < test.attempt || !message.event.startsWith('test:')) return test;
-  if (attempt > test.attempt) test = begin(test, attempt);
+  const isOver = hasEnded(test) || (test.state === 'retrying' && message.event !== 'test:cancelled');
+  const again = attempt < test.attempt || (attempt === test.attempt && isOver);
+  if (again) test = begin({ ...test, jobId: undefined, queuedAt: undefined }, attempt);
+  else if (attempt > test.attempt) test = begin(test, attempt);
   if (data.testType) test.testType = data.testType;
   switch (message.event) {
     case 'test:started':

@@ -70,6 +70,21 @@ test('a test is followed from its snapshot to its end, and the fold is the state
   assert.deepEqual(first, known);
 });
 
+test('a test that is submitted again under its name has another life', async () => {
+  const client = open();
+  const testId = name();
+  let state;
+  client.join(`test-progress-${testId}`, (message) => (state = fold(state, message)), { since: 'start' });
+  await until('live client', () => client.status.state === 'live');
+  const submit = (suite) => client.request('POST', '/api/v1/jobs', { testType: 'command', testId, config: { suite }, maxAttempts: 1 });
+  for (const [suite, end] of [['failing', 'failed'], ['passing', 'completed'], ['failing', 'failed']]) {
+    const { jobId } = await submit(suite);
+    await until('end of its job', () => state?.jobId === jobId && state.state === end);
+    const { queuedAt, ...known } = await client.request('GET', `/api/v1/tests/${testId}`);
+    assert.deepEqual(JSON.parse(JSON.stringify(state)), known);
+  }
+});
+
 test('the fold of every message of a retried test is its snapshot', async () => {
   const client = open();
   const testId = name();

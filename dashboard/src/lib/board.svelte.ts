@@ -49,6 +49,8 @@ export class Board {
   trouble = $state.raw<string>();
   /** Rises when jobs came, went or changed their state; lists are fetched anew then. */
   changes = $state.raw(0);
+  /** The test whose job was put into the queue last: its state is another one, which no message of its own tells. */
+  added = $state.raw<{ testId: string }>();
 
   #rows = new Map<string, Row>();
   #jobs = new Map<string, KnownJob>();
@@ -182,6 +184,8 @@ export class Board {
       this.#resort = true;
     } else {
       const before = row.next;
+      // Told again on top of the fetched state, its end is no beginning.
+      if (hasEnded(before) && message.timestamp <= (before.endedAt ?? 0)) return;
       row.next = fold(before, message);
       row.nextHeard = message.timestamp;
       if (before.state !== row.next.state || before.counts.failed > 0 !== row.next.counts.failed > 0) this.#resort = true;
@@ -195,6 +199,14 @@ export class Board {
     const { data, event } = message;
     const known = this.#jobs.get(data.jobId);
     if (event === 'queue:job:progress') return;
+    if (event === 'queue:job:added') {
+      this.added = { testId: data.testId };
+      const row = this.#rows.get(data.testId);
+      if (row && hasEnded(row.next)) {
+        this.#rows.delete(data.testId);
+        this.#dirty.delete(row);
+      }
+    }
     if (data.state === 'queued' || data.state === 'scheduled') {
       const createdAt = known?.createdAt ?? message.timestamp;
       this.#jobs.set(data.jobId, { createdAt, ...known, ...data });

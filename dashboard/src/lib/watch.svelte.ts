@@ -79,6 +79,16 @@ export class Watch {
     this.#room.leave();
   }
 
+  /** Looks at the state anew: it was put into the queue, which none of its messages tells. */
+  async refresh(): Promise<void> {
+    const found = await session.ask<Snapshot>('GET', `/api/v1/tests/${encodeURIComponent(this.testId)}`).catch(() => undefined);
+    const known = this.#room.position;
+    // What was told meanwhile is newer.
+    if (!found || !known || found.epoch !== known.epoch || found.offset < known.offset) return;
+    this.#test = found;
+    this.#draw();
+  }
+
   /** Reads what happened up to `top`; what happens meanwhile waits. */
   async #load(epoch: string, top: number): Promise<void> {
     const mine = ++this.#loading;
@@ -120,7 +130,7 @@ export class Watch {
     const data = untyped as TestFields;
     const number = data.attempt ?? this.#attempts.at(-1)?.attempt ?? 1;
     let attempt = this.#attempts.at(-1);
-    if (attempt?.attempt !== number) {
+    if (attempt?.attempt !== number || (event === 'test:started' && attempt.endedAt)) {
       attempt = { attempt: number, state: 'running' };
       this.#attempts = [...this.#attempts, attempt];
       this.series.clear();

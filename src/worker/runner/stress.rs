@@ -156,8 +156,9 @@ async fn tell(client: &Client, progress: &Progress, start: Instant, duration: Du
 
 fn show(client: &Client, progress: &Progress, elapsed: Duration, duration: Duration) {
     let metrics = client.metrics.show(Instant::now());
-    let message =
-        format!("{} requests, {} per second, p99 {} ms", metrics["requests"], metrics["rps"], metrics["p99"]);
+    let number = |name: &str| metrics[name].as_f64().unwrap_or_default();
+    let (rps, p99) = (number("rps"), number("p99"));
+    let message = format!("{} requests, {rps:.0} per second, p99 {p99:.1} ms", metrics["requests"]);
     let rest = duration.saturating_sub(elapsed);
     progress.update(|state| {
         state.progress = (elapsed.as_secs_f64() * 100.0 / duration.as_secs_f64()).min(100.0);
