@@ -8,7 +8,6 @@ pub mod reload;
 pub mod worker;
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,8 +22,9 @@ use crate::config::reload::Reload;
 use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
-use crate::listener::serve::PerConnection;
-use crate::listener::{ListenError, Listener};
+use crate::limits::address::Proxies;
+use crate::listener::door::Door;
+use crate::listener::{ListenError, Listener, serve};
 use crate::metrics;
 use crate::notify::Notifier;
 use crate::notify::receipts::Receipts;
@@ -131,7 +131,10 @@ impl App {
             backend::check_suites(&settings, &reload)?;
         }
         // Before the store: a taken port should leave no trace.
-        let listener = Listener::bind(settings.listen, settings.limits.write_deadline)?;
+        let proxies = reload.view(|settings| Proxies::new(settings.http.trusted_proxies.clone()));
+        let limits = reload.view(|settings| settings.limits.clone());
+        let door = Door::new(limits, proxies);
+        let listener = Listener::bind(settings.listen, door.clone())?;
         let address = listener.address().map_err(StartError::Address)?;
         let tasks = Tasks::new();
         let backend = Backend::open(&settings, &rules, &tasks).await?;
@@ -164,9 +167,8 @@ impl App {
             SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
         let service = socket::serve(socket_options(&settings, node), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
-        let stopped = stop_serving.clone().cancelled_owned();
-        let server = axum::serve(listener, PerConnection::new(service)).with_graceful_shutdown(stopped);
-        tasks.spawn("http", log_end(server.into_future()));
+        tasks.spawn("http", serve::serve(listener, service, stop_serving.clone()));
+        tasks.spawn("door", door.watch());
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let pool =
             settings.worker.then(|| Pool::start(queue.clone(), runners, pool_options(&settings), &tasks));
@@ -207,12 +209,6 @@ impl App {
     }
 }
 
-async fn log_end(server: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = server.await {
-        tracing::error!(%error, "the HTTP server ended");
-    }
-}
-
 fn pool_options(settings: &Settings) -> PoolOptions {
     PoolOptions {
         concurrency: settings.workers.concurrency,
@@ -229,6 +225,7 @@ fn socket_options(settings: &Settings, node: String) -> SocketOptions {
         connections: settings.limits.connections,
         rooms_per_connection: settings.limits.rooms_per_connection,
         message_bytes: settings.limits.message_bytes,
+        connect_timeout: settings.limits.connect_timeout,
         write_deadline: settings.limits.write_deadline,
         save_every: settings.sync.save_every,
     }

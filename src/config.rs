@@ -1,6 +1,6 @@
 //! Configuration: what an operator decides, read and checked before anything starts.
 //!
-//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it, [`redis_url`] one kind of value,
+//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it, [`redis_url`] and [`network`] kinds of values,
 //! [`channels`] is `channels.toml`, and [`report`] looks at all of it together. [`reload`] does so again while the process
 //! runs, and exchanges what is [`live`].
 
@@ -8,6 +8,7 @@ pub mod channels;
 mod duration;
 pub mod live;
 mod nearest;
+pub mod network;
 mod place;
 pub mod redis_url;
 pub mod reload;

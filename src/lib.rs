@@ -13,6 +13,7 @@ pub mod fanout;
 pub mod fault;
 pub mod http;
 pub mod inbox;
+pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod model;

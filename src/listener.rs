@@ -3,21 +3,28 @@
 //! - The backlog is wide: a thousand clients that come at once are not sent away to try again after a second.
 //! - `TCP_NODELAY` is set: a small answer does not wait for the acknowledgement of the one before.
 //! - Every connection has a write deadline and a kill switch, because a WebSocket writer that waits for a peer
-//!   which never reads cannot be ended in any other way.
+//!   which never reads cannot be ended in any other way. `TCP_USER_TIMEOUT` has the kernel give up a peer that
+//!   is gone at the same time.
+//! - Who is over a limit is turned away before anything is served ([`door`]).
 //! - A connection that became a WebSocket can be written to past the library that serves it ([`wire`]).
 
 mod connection;
+pub mod deadline;
+pub mod door;
 pub mod frames;
 pub mod serve;
+mod turned_away;
 pub mod wire;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub use connection::{Connection, KillSwitch, WeakKillSwitch};
+use door::Door;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -39,13 +46,12 @@ pub struct ListenError {
 #[derive(Debug)]
 pub struct Listener {
     inner: tokio::net::TcpListener,
-    write_deadline: Duration,
+    door: Arc<Door>,
 }
 
 impl Listener {
-    /// Listens on `address`; port 0 takes a free one. A connection whose peer takes nothing for
-    /// `write_deadline` while something is to be written ends.
-    pub fn bind(address: SocketAddr, write_deadline: Duration) -> Result<Self, ListenError> {
+    /// Listens on `address`; port 0 takes a free one. Whoever comes has to pass `door`.
+    pub fn bind(address: SocketAddr, door: Arc<Door>) -> Result<Self, ListenError> {
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Or a restart finds the address taken by connections that are still closing.
@@ -54,7 +60,7 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         let inner = listen().map_err(|source| ListenError { address, hint: hint(&source), source })?;
-        Ok(Self { inner, write_deadline })
+        Ok(Self { inner, door })
     }
 
     /// Where it listens.
@@ -78,18 +84,20 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+impl Listener {
+    /// The next connection that is let in.
+    pub async fn accept(&self) -> (Connection, SocketAddr) {
         loop {
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
+                    let Some((stream, admission)) = self.door.admit(peer, stream) else { continue };
+                    let write_deadline = self.door.limits().write_deadline;
+                    if let Err(error) = prepare(&stream, write_deadline) {
+                        tracing::debug!(%peer, %error, "the options of a connection could not be set");
                     }
-                    return (Connection::new(stream, self.write_deadline), peer);
+                    let connection = Connection::new(stream, write_deadline, Some(admission));
+                    self.door.entered(&connection.kill_switch());
+                    return (connection, peer);
                 }
                 // The peer went away while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -100,8 +108,10 @@ impl axum::serve::Listener for Listener {
             }
         }
     }
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.address()
-    }
+fn prepare(stream: &TcpStream, write_deadline: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let timeout_ms = u32::try_from(write_deadline.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, timeout_ms)?)
 }

@@ -64,6 +64,8 @@ pub struct SocketOptions {
     pub rooms_per_connection: usize,
     /// Bytes of a message's data.
     pub message_bytes: usize,
+    /// How long a session may be without its namespace.
+    pub connect_timeout: Duration,
     /// How long a peer may take nothing of what is written to it.
     pub write_deadline: Duration,
     /// How often the places of devices are saved.
@@ -121,7 +123,7 @@ pub fn serve<S: Clone>(
         .ws_read_buffer_size(512)
         .ws_max_message_size(frame_bytes)
         .ws_max_frame_size(frame_bytes)
-        .connect_timeout(Duration::from_secs(10))
+        .connect_timeout(options.connect_timeout)
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
     let carriers = Arc::<Carriers>::default();

@@ -111,15 +111,24 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         queue,
         inbox,
         limits,
+        http: _,
         heartbeat,
         sync,
     } = old;
     let Limits {
         message_bytes,
         connections,
+        connections_per_address: _,
+        connects_per_second: _,
+        handshakes: _,
         rooms_per_connection,
         publish_batch,
         body_bytes,
+        header_bytes: _,
+        headers: _,
+        connect_timeout,
+        body_timeout: _,
+        keep_alive: _,
         write_deadline,
     } = limits;
     let differs = [
@@ -137,6 +146,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("limits.rooms_per_connection", *rooms_per_connection != new.limits.rooms_per_connection),
         ("limits.publish_batch", *publish_batch != new.limits.publish_batch),
         ("limits.body_bytes", *body_bytes != new.limits.body_bytes),
+        ("limits.connect_timeout", *connect_timeout != new.limits.connect_timeout),
         ("limits.write_deadline", *write_deadline != new.limits.write_deadline),
         ("heartbeat", *heartbeat != new.heartbeat),
         ("sync", *sync != new.sync),

@@ -11,9 +11,13 @@
 //! Relative paths in the file are relative to the file, those of the other sources to the current directory.
 
 mod check;
+mod http;
 mod layers;
+mod limits;
 mod sources;
 
+pub use http::Http;
+pub use limits::Limits;
 pub use sources::{DEFAULT_FILE, Mistake, SettingsError, Sources};
 
 use std::collections::BTreeMap;
@@ -53,6 +57,8 @@ pub struct Settings {
     pub inbox: Inbox,
     /// `[limits]`
     pub limits: Limits,
+    /// `[http]`
+    pub http: Http,
     /// `[heartbeat]`
     pub heartbeat: Heartbeat,
     /// `[sync]`
@@ -159,25 +165,6 @@ pub struct Inbox {
     pub retention: Duration,
 }
 
-/// Bounds on what clients may ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The length of one message.
-    pub message_bytes: usize,
-    /// Open connections.
-    pub connections: usize,
-    /// Rooms that one connection may be in.
-    pub rooms_per_connection: usize,
-    /// Messages in one `POST /api/v1/events`.
-    pub publish_batch: usize,
-    /// The length of one request's body.
-    pub body_bytes: usize,
-    /// How long a peer may take nothing of what is written to it before its connection ends.
-    #[serde(deserialize_with = "super::duration::deserialize")]
-    pub write_deadline: Duration,
-}
-
 /// How dead connections are found.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -250,6 +237,7 @@ impl Default for Settings {
             queue: Queue::default(),
             inbox: Inbox::default(),
             limits: Limits::default(),
+            http: Http::default(),
             heartbeat: Heartbeat::default(),
             sync: Sync::default(),
             stress: Stress::default(),
@@ -289,19 +277,6 @@ impl Default for Queue {
 impl Default for Inbox {
     fn default() -> Self {
         Self { retention: Duration::from_hours(7 * 24) }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 64 * 1024,
-            connections: 10_000,
-            rooms_per_connection: 50,
-            publish_batch: 1000,
-            body_bytes: 4 * 1024 * 1024,
-            write_deadline: Duration::from_secs(30),
-        }
     }
 }
 

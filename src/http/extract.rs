@@ -1,5 +1,6 @@
 //! Extractors: the parts of a request, checked, or the problem that says what is wrong with them.
 
+use std::error::Error;
 use std::str::FromStr;
 
 use axum::Json;
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::listener::deadline::BodyTimeout;
 use crate::model::UserId;
 use crate::model::id::InvalidId;
 
@@ -72,8 +74,17 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
             "body_too_large",
             "the body has more bytes than this server takes at once (limits.body_bytes)",
         ),
-        rejection => Problem::bad_request("unreadable_body", rejection.body_text()),
+        rejection => match timeout(&rejection) {
+            Some(late) => Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", late.to_string()),
+            None => Problem::bad_request("unreadable_body", rejection.body_text()),
+        },
     })
+}
+
+/// The deadline that a body missed, if that is why it could not be read.
+fn timeout(rejection: &BytesRejection) -> Option<&BodyTimeout> {
+    let first: &(dyn Error + 'static) = rejection;
+    std::iter::successors(Some(first), |error| (*error).source()).find_map(|error| error.downcast_ref())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

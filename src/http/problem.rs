@@ -192,6 +192,7 @@ impl utoipa::IntoResponses for WriteErrors {
 impl utoipa::IntoResponses for BodyErrors {
     fn responses() -> Responses {
         [
+            describe(408, "`request_timeout`: the body did not come in time"),
             describe(413, "`body_too_large`: the body has more bytes than the server takes at once"),
             describe(415, "`unsupported_media_type`: the body is not sent as `application/json`"),
         ]

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::door::Admission;
 use super::wire::Wire;
 
 /// Ends a connection from outside, whatever it is doing.
@@ -127,6 +128,7 @@ pub struct Connection {
     write_deadline: Duration,
     // Runs only while a write waits, so that an idle connection has no timer.
     stuck: Option<Stuck>,
+    _admission: Option<Admission>,
 }
 
 /// A write that waits.
@@ -138,10 +140,10 @@ struct Stuck {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, write_deadline: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, write_deadline: Duration, admission: Option<Admission>) -> Self {
         let stream = Arc::new(stream);
         let switch = KillSwitch::new(Arc::downgrade(&stream));
-        Self { stream, switch, write_deadline, stuck: None }
+        Self { stream, switch, write_deadline, stuck: None, _admission: admission }
     }
 
     /// Its kill switch.
@@ -236,7 +238,7 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
-        (Connection::new(stream, DEADLINE), peer)
+        (Connection::new(stream, DEADLINE, None), peer)
     }
 
     #[tokio::test]

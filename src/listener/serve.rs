@@ -1,77 +1,156 @@
-//! Serving: gives every request of a connection that connection's kill switch and address.
+//! Serving: each connection's requests, with that connection's kill switch and the address that they come from.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::ConnectInfo;
 use axum::response::Response;
-use axum::serve::IncomingStream;
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use futures_util::future::Map;
 use http::Request;
-use tower::Service;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt as _};
 
-use super::{KillSwitch, Listener};
+use super::deadline;
+use super::door::Door;
+use super::{Connection, KillSwitch, Listener};
+use crate::config::settings::Limits;
+use crate::limits::Notice;
+use crate::limits::address::Address;
 
-/// Makes a service for each connection out of one for all.
-#[derive(Debug, Clone)]
-pub struct PerConnection<S>(S);
+/// What hyper has room for without being told; more or fewer cost an allocation for each request.
+const USUAL_HEADERS: usize = 100;
 
-impl<S> PerConnection<S> {
-    /// Requests go to `service`.
-    pub fn new(service: S) -> Self {
-        Self(service)
-    }
+/// From where a request comes: the client's address, as far as proxies can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Who it is.
+    pub address: Address,
+    /// Whether a proxy brought it, so that its connection is not the client's own.
+    pub is_proxied: bool,
 }
 
-impl<S: Clone> Service<IncomingStream<'_, Listener>> for PerConnection<S> {
-    type Response = OneConnection<S>;
-    type Error = Infallible;
-    type Future = Ready<Result<OneConnection<S>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+/// Serves `service` until `stop` is cancelled and the requests that were open then are answered.
+pub async fn serve<S, B>(listener: Listener, service: S, stop: CancellationToken)
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let connections = TaskTracker::new();
+    let notice = Arc::new(Notice::default());
+    loop {
+        let (connection, peer) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let service = OneConnection {
+            service: service.clone(),
+            kill: connection.kill_switch(),
+            peer,
+            door: listener.door.clone(),
+            notice: notice.clone(),
+        };
+        connections.spawn(serve_one(http(&listener.door.limits()), connection, service, stop.clone()));
     }
+    // Nobody is to wait for being accepted by a server that goes away.
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
 
-    fn call(&mut self, stream: IncomingStream<'_, Listener>) -> Self::Future {
-        let (kill, peer) = (stream.io().kill_switch(), *stream.remote_addr());
-        ready(Ok(OneConnection { service: self.0.clone(), kill, peer }))
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // The first request has a deadline of its own, at the door.
+    http.timer(TokioTimer::new()).header_read_timeout(limits.keep_alive.max(limits.connect_timeout));
+    http.max_header_size(limits.header_bytes);
+    if limits.headers != USUAL_HEADERS {
+        http.max_headers(limits.headers);
+    }
+    http
+}
+
+async fn serve_one<S, B>(
+    http: http1::Builder,
+    connection: Connection,
+    service: OneConnection<S>,
+    stop: CancellationToken,
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let peer = service.peer;
+    let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%peer, %error, "a connection ended");
     }
 }
 
 /// The service of one connection.
 #[derive(Debug, Clone)]
-pub struct OneConnection<S> {
+struct OneConnection<S> {
     service: S,
     kill: KillSwitch,
     peer: SocketAddr,
+    door: Arc<Door>,
+    notice: Arc<Notice>,
+}
+
+impl<S> OneConnection<S> {
+    fn origin<B>(&self, request: &Request<B>) -> Origin {
+        let (peer, proxies) = (self.peer.ip(), self.door.proxies());
+        if proxies.is_unheard(peer, request.headers())
+            && let Some(times) = self.notice.due()
+        {
+            tracing::warn!(
+                %peer,
+                times,
+                "requests came through a proxy that http.trusted_proxies does not name: its clients count as one"
+            );
+        }
+        let client = proxies.client(peer, request.headers());
+        Origin { address: client.into(), is_proxied: client != peer }
+    }
 }
 
 type Unify<B> = fn(Result<Response<B>, Infallible>) -> Result<Response, Infallible>;
 
-impl<S, B> Service<Request<Body>> for OneConnection<S>
+impl<S, B> hyper::service::Service<Request<Incoming>> for OneConnection<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Map<S::Future, Unify<B>>;
+    type Future = Map<Oneshot<S, Request<Body>>, Unify<B>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.kill.begin_request();
+        let origin = self.origin(&request);
+        let timeout = self.door.limits().body_timeout;
+        let mut request = request.map(|body| deadline::within(body, timeout));
         request.extensions_mut().insert(self.kill.clone());
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(origin);
         let unify: Unify<B> = |answer| answer.map(|response| response.map(Body::new));
-        self.service.call(request).map(unify)
+        self.service.clone().oneshot(request).map(unify)
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod devices;
 mod inbox;
 mod join_under_load;
+mod limits;
 mod never_reads;
 mod people;
 mod reconnect_storm;

@@ -30,7 +30,11 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     let pause = Duration::from_millis(100)..=Duration::from_hours(1);
     faults.lasts("heartbeat.interval", settings.heartbeat.interval, pause.clone());
     faults.lasts("heartbeat.timeout", settings.heartbeat.timeout, pause.clone());
-    faults.lasts("limits.write_deadline", settings.limits.write_deadline, pause.clone());
+    let limits = &settings.limits;
+    faults.lasts("limits.write_deadline", limits.write_deadline, pause.clone());
+    faults.lasts("limits.connect_timeout", limits.connect_timeout, pause.clone());
+    faults.lasts("limits.body_timeout", limits.body_timeout, pause.clone());
+    faults.lasts("limits.keep_alive", limits.keep_alive, pause.clone());
     faults.lasts("sync.save_every", settings.sync.save_every, pause);
     let kept = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
     faults.lasts("sync.retention", settings.sync.retention, kept);
@@ -105,6 +109,10 @@ impl Faults {
         let limits = &settings.limits;
         self.within("limits.message_bytes", limits.message_bytes, 1024..=64 * 1024 * 1024);
         self.within("limits.connections", limits.connections, 1..=10_000_000);
+        self.within("limits.handshakes", limits.handshakes, 1..=10_000_000);
+        // Below this a stock client's own headers do not fit; above it one head would be a message.
+        self.within("limits.header_bytes", limits.header_bytes, 1024..=1024 * 1024);
+        self.within("limits.headers", limits.headers, 16..=1000);
         self.within("limits.rooms_per_connection", limits.rooms_per_connection, 1..=1_000_000);
         // The contract promises no more.
         self.within("limits.publish_batch", limits.publish_batch, 1..=1000);

@@ -68,7 +68,9 @@ fn every_key_can_stand_in_the_file() {
          [queue]\nmax_attempts = 1\nlease = '1m'\nbackoff_base = '0s'\nbackoff_max = '1h'\nretention = '1d'\n\
          max_jobs_kept = 5\ndefault_timeout = '2h 30m'\n\
          [limits]\nmessage_bytes = 2048\nconnections = 1\nrooms_per_connection = 2\npublish_batch = 3\n\
-         body_bytes = 4096\n[suites.unit]\ncommand = ['true']\ncwd = 'sub'\n[suites.other]\ncommand = ['true']\n",
+         body_bytes = 4096\nconnections_per_address = 4\nconnects_per_second = 0\nhandshakes = 5\nheader_bytes = 2048\n\
+         headers = 20\nconnect_timeout = '1s'\nbody_timeout = '2s'\nkeep_alive = '3s'\nwrite_deadline = '4s'\n\
+         [http]\ntrusted_proxies = ['10.0.0.0/8', '::1']\n[suites.unit]\ncommand = ['true']\ncwd = 'sub'\n[suites.other]\ncommand = ['true']\n",
     );
     let settings = Settings::load(&dir.sources()).unwrap();
     assert_eq!(settings.listen.to_string(), "[::1]:9");
@@ -81,6 +83,8 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!(settings.store.synchronous, Synchronous::Full);
     assert_eq!(settings.queue.default_timeout, Duration::from_secs(9000));
     assert_eq!((settings.limits.publish_batch, settings.heartbeat.timeout), (3, Duration::from_secs(2)));
+    assert_eq!(settings.limits.connects_per_second, Some(0));
+    assert_eq!(settings.http.trusted_proxies.len(), 2);
     assert_eq!(settings.stress.allow, ["a.example"]);
     assert_eq!(settings.suites["unit"].cwd, Some(dir.path().join("sub")));
     assert_eq!(settings.suites["other"].cwd, None);
@@ -265,6 +269,11 @@ fn values_keep_within_their_bounds_and_fit_together() {
         "t.toml:1:21: `queue.backoff_base`: the first pause (1s) is longer than `queue.backoff_max`",
     );
     refused("workers.concurrency = 0", "t.toml:1:23: `workers.concurrency`: expected 1 to 1024, found 0");
+    refused("limits.keep_alive = '0s'", "t.toml:1:21: `limits.keep_alive`: expected 100ms to 1h");
+    refused(
+        "http.trusted_proxies = ['nginx']",
+        "t.toml:1:24: `http.trusted_proxies`: expected an address or a network such as",
+    );
     refused("limits.publish_batch = 1001", "t.toml:1:24: `limits.publish_batch`: expected 1 to 1000");
     refused(
         "limits.body_bytes = 2048",

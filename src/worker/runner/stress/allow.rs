@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::config::Target;
+use crate::config::network::Network;
 
 /// What is allowed where the operator says nothing.
 const DEFAULT_ALLOW: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
@@ -22,7 +23,7 @@ enum Host {
     Name(String),
     /// `example.org` stands for `*.example.org`.
     Below(String),
-    Network(IpAddr, u8),
+    Network(Network),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Allow {
             }
         };
         let named = |entry: &Entry| {
-            matches!(entry.host, Host::Network(network, bits) if contains(network, bits, address))
+            matches!(entry.host, Host::Network(network) if network.contains(address))
                 && entry.port.is_none_or(|allowed| allowed == port)
         };
         !is_special || self.0.iter().any(named)
@@ -88,9 +89,7 @@ impl Host {
         match self {
             Self::Name(name) => name == host,
             Self::Below(domain) => host.strip_suffix(domain.as_str()).is_some_and(|h| h.ends_with('.')),
-            Self::Network(network, bits) => {
-                host.parse().is_ok_and(|address: IpAddr| contains(*network, *bits, address))
-            }
+            Self::Network(network) => host.parse().is_ok_and(|address| network.contains(address)),
         }
     }
 }
@@ -116,27 +115,7 @@ fn entry(text: &str) -> Option<Entry> {
 }
 
 fn network(text: &str) -> Option<Host> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(width);
-    (bits <= width).then_some(Host::Network(address, bits))
-}
-
-fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
-    // A shift by the whole width is what `/0` means.
-    match (network, address.to_canonical()) {
-        (IpAddr::V4(n), IpAddr::V4(a)) => {
-            (n.to_bits() ^ a.to_bits()).checked_shr(32 - u32::from(bits)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(n), IpAddr::V6(a)) => {
-            (n.to_bits() ^ a.to_bits()).checked_shr(128 - u32::from(bits)).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
+    text.parse().ok().map(Host::Network)
 }
 
 #[cfg(test)]

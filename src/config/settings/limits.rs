@@ -1,0 +1,74 @@
+//! `[limits]`: bounds on what clients may have and do.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Bounds on what clients may have and do.
+///
+/// Those that may be left out hold for everybody where they are set, with 0 for no limit, and have a default for
+/// clients that come from other machines.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The length of one message.
+    pub message_bytes: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Connections of one address, if not [`Limits::CONNECTIONS_PER_ADDRESS`] for other machines.
+    pub connections_per_address: Option<u32>,
+    /// New connections of one address in a second, if not [`Limits::CONNECTS_PER_SECOND`] for other machines.
+    pub connects_per_second: Option<u32>,
+    /// Connections that have not finished their handshake.
+    pub handshakes: usize,
+    /// Rooms that one connection may be in.
+    pub rooms_per_connection: usize,
+    /// Messages in one `POST /api/v1/events`.
+    pub publish_batch: usize,
+    /// The length of one request's body.
+    pub body_bytes: usize,
+    /// The length of one request's head.
+    pub header_bytes: usize,
+    /// The headers of one request.
+    pub headers: usize,
+    /// How long a connection may take to its first request, and a session from then to its namespace.
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// How long a request's body may take.
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    pub body_timeout: Duration,
+    /// How long a connection may be open without a request, between two of them.
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    pub keep_alive: Duration,
+    /// How long a peer may take nothing of what is written to it before its connection ends.
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    pub write_deadline: Duration,
+}
+
+impl Limits {
+    /// Connections of one address of another machine, unless set.
+    pub const CONNECTIONS_PER_ADDRESS: u32 = 1000;
+    /// New connections of one address of another machine in a second, unless set.
+    pub const CONNECTS_PER_SECOND: u32 = 100;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 64 * 1024,
+            connections: 10_000,
+            connections_per_address: None,
+            connects_per_second: None,
+            handshakes: 4096,
+            rooms_per_connection: 50,
+            publish_batch: 1000,
+            body_bytes: 4 * 1024 * 1024,
+            header_bytes: 32 * 1024,
+            headers: 100,
+            connect_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            write_deadline: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Limits: how much of something one party may have or do, counted in bounded memory.
+//!
+//! [`address`] names who comes over the network, [`rate`] measures how often, [`table`] counts for each party. What the
+//! limits are is a setting (`limits.*`); what becomes of whoever is over one is decided where it is met, by its
+//! [`Reason`].
+
+pub mod address;
+pub mod rate;
+pub mod table;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::metrics;
+
+/// Which limit was met: the label of `tidings_rejected_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Connections in all.
+    Connections,
+    /// Connections of one address.
+    ConnectionsOfAddress,
+    /// New connections of one address in a second.
+    ConnectRate,
+    /// Connections that have not finished their handshake.
+    Handshakes,
+    /// A head, a body or a handshake that took too long.
+    Timeout,
+}
+
+impl Reason {
+    /// The label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "address_connections",
+            Self::ConnectRate => "connect_rate",
+            Self::Handshakes => "handshakes",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Counts something that was refused or ended because of a limit.
+pub fn met(reason: Reason) {
+    metrics::rejected(reason.label());
+}
+
+/// What holds for a party: what is configured for everybody, with 0 for no limit; else what is usual for those
+/// who come from other machines.
+#[must_use]
+pub fn cap(configured: Option<u32>, usual: u32, is_loopback: bool) -> Option<u32> {
+    let cap = configured.unwrap_or(if is_loopback { 0 } else { usual });
+    Some(cap).filter(|cap| *cap > 0)
+}
+
+/// Says now and then that something happens often, because a line for each would be a flood of its own.
+#[derive(Debug, Default)]
+pub struct Notice {
+    next_ns: AtomicU64,
+    unsaid: AtomicU64,
+}
+
+impl Notice {
+    /// The pause between two lines.
+    const PAUSE_NS: u64 = 10_000_000_000;
+
+    /// It happened once more: how often since it was last said, if it is time to say it again.
+    pub fn due(&self) -> Option<u64> {
+        self.due_at(rate::now_ns())
+    }
+
+    fn due_at(&self, now: u64) -> Option<u64> {
+        self.unsaid.fetch_add(1, Ordering::Relaxed);
+        let next = self.next_ns.load(Ordering::Relaxed);
+        let later = now + Self::PAUSE_NS;
+        let said = now >= next
+            && self.next_ns.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        said.then(|| self.unsaid.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_configured_holds_only_for_other_machines() {
+        assert_eq!((cap(None, 7, false), cap(None, 7, true)), (Some(7), None));
+        assert_eq!((cap(Some(3), 7, false), cap(Some(3), 7, true)), (Some(3), Some(3)));
+        assert_eq!((cap(Some(0), 7, false), cap(Some(0), 7, true)), (None, None));
+    }
+
+    #[test]
+    fn what_happens_often_is_said_now_and_then_with_its_number() {
+        let notice = Notice::default();
+        let second = 1_000_000_000;
+        let said: Vec<_> = (0..25).map(|n| notice.due_at(n * second)).collect();
+        assert_eq!(said.iter().flatten().collect::<Vec<_>>(), [&1, &10, &10]);
+    }
+}

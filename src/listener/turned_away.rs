@@ -1,0 +1,73 @@
+//! Those who are turned away at the door: told why as cheaply as possible, and by nobody who serves others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::limits::Reason;
+
+/// So many at once are given time to read why; others only hear that the connection was closed.
+const TOLD_AT_ONCE: usize = 64;
+/// How long they are given.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How much of what they had to say is listened to.
+const LISTEN_BYTES: usize = 16 * 1024;
+
+/// Tells why.
+#[derive(Debug)]
+pub(super) struct TurnedAway(Arc<Semaphore>);
+
+impl Default for TurnedAway {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TOLD_AT_ONCE)))
+    }
+}
+
+impl TurnedAway {
+    /// Answers whatever was going to be asked, and closes.
+    pub(super) fn answer(&self, stream: TcpStream, reason: Reason, retry: Duration) {
+        let Ok(permit) = self.0.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = tokio::time::timeout(PATIENCE, tell(stream, &answer(reason, retry))).await;
+        });
+    }
+}
+
+async fn tell(mut stream: TcpStream, answer: &str) {
+    use tokio::io::AsyncWriteExt as _;
+    if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    // What is not read when a socket closes resets it, and takes the answer with it.
+    let (mut heard, mut some) = (0, [0; 1024]);
+    while heard < LISTEN_BYTES {
+        match stream.read(&mut some).await {
+            Ok(n) if n > 0 => heard += n,
+            _ => return,
+        }
+    }
+}
+
+fn answer(reason: Reason, retry: Duration) -> String {
+    let (code, detail) = match reason {
+        Reason::ConnectRate => ("too_many_connects", "this address connects more often than it may"),
+        Reason::ConnectionsOfAddress => {
+            ("too_many_connections", "this address has as many connections as it may")
+        }
+        _ => ("too_many_connections", "the server has as many connections as it may"),
+    };
+    let title = "Too Many Requests";
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":429,"detail":"{detail}","code":"{code}"}}"#
+    );
+    format!(
+        "HTTP/1.1 429 {title}\r\ncontent-type: application/problem+json\r\nretry-after: {}\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        retry.as_secs() + 1,
+        body.len()
+    )
+}

@@ -1,0 +1,105 @@
+//! Limits: each has its server, whose limit is small, and somebody who goes beyond it.
+
+mod connections;
+mod requests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{DEADLINE, Server, Site};
+
+/// An address of this machine that is not the one that the tests themselves ask from.
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// What every server answers to.
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: tidings\r\n\r\n";
+
+/// A server without a worker whose limits are these lines.
+fn start(limits: &str) -> (Site, Server) {
+    let site = Site::new(&format!("worker = false\n[log]\nlevel = \"error\"\n[limits]\n{limits}\n"));
+    let server = site.start();
+    (site, server)
+}
+
+/// A connection from `address`.
+async fn connect(server: &Server, address: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((address, 0))).expect("an address of this machine");
+    socket.connect(server.address().parse().expect("an address")).await.expect("connected")
+}
+
+/// An answer of HTTP.
+#[derive(Debug)]
+struct Answer {
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        let status = self.head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.unwrap_or_else(|| panic!("no status: {self:?}"))
+    }
+
+    /// Asserts that it is a refusal of this kind, with the time after which to come again.
+    fn assert_limited(&self, code: &str) {
+        self.assert_problem(429, code);
+        let after = self.header("retry-after").and_then(|text| text.parse::<u64>().ok());
+        assert!(after.is_some_and(|after| (1..=60).contains(&after)), "{self:?}");
+    }
+
+    fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status(), status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem: Value = serde_json::from_str(&self.body).expect("a problem is JSON");
+        assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &status.into()), "{self:?}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{self:?}");
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+/// Sends `request` and reads one answer.
+async fn ask(stream: &mut TcpStream, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    answer(stream).await
+}
+
+/// Reads one answer.
+async fn answer(stream: &mut TcpStream) -> Answer {
+    let reading = async {
+        let mut text = Vec::new();
+        loop {
+            let known = String::from_utf8_lossy(&text);
+            if let Some((head, body)) = known.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+                if body.len() >= length {
+                    return Answer { head: head.to_ascii_lowercase(), body: body.to_owned() };
+                }
+            }
+            let n = stream.read_buf(&mut text).await.expect("an answer");
+            assert!(n > 0, "the connection ended after {:?}", String::from_utf8_lossy(&text));
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("an answer in time")
+}
+
+/// Waits for the server to end the connection: how long that took, and what it said.
+async fn ended(stream: &mut TcpStream) -> (Duration, String) {
+    let (began, mut said) = (Instant::now(), Vec::new());
+    // A reset is an end, too.
+    let reading = async { while stream.read_buf(&mut said).await.is_ok_and(|n| n > 0) {} };
+    tokio::time::timeout(DEADLINE, reading).await.expect("the server ends it");
+    (began.elapsed(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// How often something was refused for this reason.
+async fn rejected(server: &Server, reason: &str) -> f64 {
+    server.metric(&format!("tidings_rejected_total{{reason=\"{reason}\"}}")).await
+}
