@@ -23,6 +23,8 @@ use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
 use crate::limits::address::Proxies;
+use crate::limits::crowd::Crowd;
+use crate::limits::pace::Pace;
 use crate::listener::door::Door;
 use crate::listener::{ListenError, Listener, serve};
 use crate::metrics;
@@ -131,18 +133,14 @@ impl App {
             backend::check_suites(&settings, &reload)?;
         }
         // Before the store: a taken port should leave no trace.
-        let proxies = reload.view(|settings| Proxies::new(settings.http.trusted_proxies.clone()));
-        let limits = reload.view(|settings| settings.limits.clone());
-        let door = Door::new(limits, proxies);
-        let listener = Listener::bind(settings.listen, door.clone())?;
-        let address = listener.address().map_err(StartError::Address)?;
+        let Entrance { listener, address, door, crowd, pace } = Entrance::open(&settings, &reload)?;
         let tasks = Tasks::new();
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
-        let People { presence, inbox, sync, node } = backend.people(&settings, &rules, &tasks);
+        let People { presence, inbox, sync, quota, node } = backend.people(&settings, &rules, &tasks);
         let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
@@ -153,18 +151,27 @@ impl App {
             publisher: publisher.clone(),
             notifier: notifier.clone(),
             presence: presence.clone(),
+            crowd: crowd.clone(),
+            pace: pace.clone(),
+            quota: quota.clone(),
             rules: rules.clone(),
             runners: runners.clone(),
             metrics,
             ready: readiness.clone(),
-            limits: HttpLimits {
-                body_bytes: settings.limits.body_bytes,
-                publish_batch: settings.limits.publish_batch,
-                streams: settings.limits.connections,
-            },
+            limits: http_limits(&settings),
         };
-        let parts =
-            SocketParts { fanout, publisher, rules, sync: sync.clone(), presence, notifier, receipts };
+        let parts = SocketParts {
+            fanout,
+            publisher,
+            rules,
+            sync: sync.clone(),
+            presence,
+            notifier,
+            receipts,
+            crowd,
+            pace,
+            quota,
+        };
         let service = socket::serve(socket_options(&settings, node), parts, http::router(state), &tasks);
         let stop_serving = CancellationToken::new();
         tasks.spawn("http", serve::serve(listener, service, stop_serving.clone()));
@@ -209,6 +216,35 @@ impl App {
     }
 }
 
+/// Where clients come in, and what counts them.
+struct Entrance {
+    listener: Listener,
+    address: SocketAddr,
+    door: Arc<Door>,
+    crowd: Arc<Crowd>,
+    pace: Arc<Pace>,
+}
+
+impl Entrance {
+    fn open(settings: &Settings, reload: &Reload) -> Result<Self, StartError> {
+        let proxies = reload.view(|settings| Proxies::new(settings.http.trusted_proxies.clone()));
+        let limits = reload.view(|settings| settings.limits.clone());
+        let door = Door::new(limits.clone(), proxies);
+        let listener = Listener::bind(settings.listen, door.clone())?;
+        let address = listener.address().map_err(StartError::Address)?;
+        let (crowd, pace) = (Crowd::new(limits.clone()), Arc::new(Pace::new(limits)));
+        Ok(Self { listener, address, door, crowd, pace })
+    }
+}
+
+fn http_limits(settings: &Settings) -> HttpLimits {
+    HttpLimits {
+        body_bytes: settings.limits.body_bytes,
+        publish_batch: settings.limits.publish_batch,
+        streams: settings.limits.connections,
+    }
+}
+
 fn pool_options(settings: &Settings) -> PoolOptions {
     PoolOptions {
         concurrency: settings.workers.concurrency,
@@ -222,7 +258,6 @@ fn socket_options(settings: &Settings, node: String) -> SocketOptions {
         node,
         heartbeat_interval: settings.heartbeat.interval,
         heartbeat_timeout: settings.heartbeat.timeout,
-        connections: settings.limits.connections,
         rooms_per_connection: settings.limits.rooms_per_connection,
         message_bytes: settings.limits.message_bytes,
         connect_timeout: settings.limits.connect_timeout,

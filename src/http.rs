@@ -40,10 +40,13 @@ use utoipa_axum::routes;
 use crate::broker::Broker;
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::limits::crowd::Crowd;
+use crate::limits::pace::Pace;
 use crate::notify::Notifier;
 use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::queue::Queue;
+use crate::quota::Quota;
 use crate::worker::runner::RunnerSet;
 
 pub use problem::Problem;
@@ -66,6 +69,12 @@ pub struct HttpState {
     pub notifier: Notifier,
     /// Who is connected.
     pub presence: Arc<dyn Presence>,
+    /// Counts streams by address, and knows the limits.
+    pub crowd: Arc<Crowd>,
+    /// Measures what is published.
+    pub pace: Arc<Pace>,
+    /// Counts what users have.
+    pub quota: Arc<Quota>,
     /// Which channels exist.
     pub rules: Arc<Rules>,
     /// The test types whose configuration this server can check when a job is submitted.

@@ -21,6 +21,7 @@ pub mod notify;
 pub mod presence;
 pub mod publish;
 pub mod queue;
+pub mod quota;
 pub mod redis;
 pub mod socket;
 pub mod store;

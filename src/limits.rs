@@ -1,14 +1,17 @@
 //! Limits: how much of something one party may have or do, counted in bounded memory.
 //!
-//! [`address`] names who comes over the network, [`rate`] measures how often, [`table`] counts for each party. What the
-//! limits are is a setting (`limits.*`); what becomes of whoever is over one is decided where it is met, by its
+//! [`address`] names who comes over the network, [`rate`] measures how often, [`table`] counts for each party, and with
+//! it [`crowd`] sessions and [`pace`] messages. What the limits are is a setting (`limits.*`); what becomes of whoever is over one is decided where it is met, by its
 //! [`Reason`].
 
 pub mod address;
+pub mod crowd;
+pub mod pace;
 pub mod rate;
 pub mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::metrics;
 
@@ -23,6 +26,18 @@ pub enum Reason {
     ConnectRate,
     /// Connections that have not finished their handshake.
     Handshakes,
+    /// Connections of one user.
+    ConnectionsOfUser,
+    /// Rooms of one connection, or of one user.
+    Rooms,
+    /// Events of one connection in a second.
+    EventRate,
+    /// Events or packets that go on coming far beyond that.
+    Flood,
+    /// Messages that one party publishes in a second.
+    PublishRate,
+    /// In no room, and silent.
+    Idle,
     /// A head, a body or a handshake that took too long.
     Timeout,
 }
@@ -36,9 +51,75 @@ impl Reason {
             Self::ConnectionsOfAddress => "address_connections",
             Self::ConnectRate => "connect_rate",
             Self::Handshakes => "handshakes",
+            Self::ConnectionsOfUser => "user_connections",
+            Self::Rooms => "rooms",
+            Self::EventRate => "event_rate",
+            Self::Flood => "flood",
+            Self::PublishRate => "publish_rate",
+            Self::Idle => "idle",
             Self::Timeout => "timeout",
         }
     }
+
+    /// For programs: what they are told. It stays the same over versions.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Connections | Self::ConnectionsOfAddress | Self::ConnectionsOfUser => {
+                "too_many_connections"
+            }
+            Self::ConnectRate => "too_many_connects",
+            Self::Handshakes => "too_many_handshakes",
+            Self::Rooms => "too_many_rooms",
+            Self::EventRate | Self::Flood | Self::PublishRate => "rate_limited",
+            Self::Idle => "idle",
+            Self::Timeout => "request_timeout",
+        }
+    }
+
+    /// For people: what it is about.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Connections => "the server has as many connections as it may (limits.connections)",
+            Self::ConnectionsOfAddress => {
+                "this address has as many connections as it may (limits.connections_per_address)"
+            }
+            Self::ConnectionsOfUser => {
+                "this user has as many connections as it may, over all servers (limits.connections_per_user)"
+            }
+            Self::ConnectRate => "this address connects more often than it may (limits.connects_per_second)",
+            Self::Handshakes => "too many connections have not finished their handshake (limits.handshakes)",
+            Self::Rooms => {
+                "this user is in as many rooms as it may, over all servers (limits.rooms_per_user)"
+            }
+            Self::EventRate | Self::Flood => {
+                "this connection sends more events in a second than it may (limits.events_per_second)"
+            }
+            Self::PublishRate => {
+                "more messages in a second than this party may publish (limits.publishes_per_second)"
+            }
+            Self::Idle => {
+                "this connection was in no room and sent nothing for too long (limits.idle_timeout)"
+            }
+            Self::Timeout => "the request did not come in time",
+        }
+    }
+
+    /// The refusal as it stands in an answer of HTTP with status 429 (RFC 9457).
+    #[must_use]
+    pub fn problem(self) -> String {
+        let (detail, code) = (self.detail(), self.code());
+        format!(
+            r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"{detail}","code":"{code}"}}"#
+        )
+    }
+}
+
+/// In how many seconds to come again, where `wait` is how long it takes until something is left.
+#[must_use]
+pub fn retry_after_s(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0).max(u64::from(wait.is_zero()))
 }
 
 /// Counts something that was refused or ended because of a limit.
@@ -64,6 +145,12 @@ pub struct Notice {
 impl Notice {
     /// The pause between two lines.
     const PAUSE_NS: u64 = 10_000_000_000;
+
+    /// Nothing has happened.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { next_ns: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
+    }
 
     /// It happened once more: how often since it was last said, if it is time to say it again.
     pub fn due(&self) -> Option<u64> {

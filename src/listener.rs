@@ -12,6 +12,7 @@ mod connection;
 pub mod deadline;
 pub mod door;
 pub mod frames;
+mod inbound;
 pub mod serve;
 mod turned_away;
 pub mod wire;
@@ -25,6 +26,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 pub use connection::{Connection, KillSwitch, WeakKillSwitch};
 use door::Door;
+use inbound::Inbound;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -95,7 +97,8 @@ impl Listener {
                     if let Err(error) = prepare(&stream, write_deadline) {
                         tracing::debug!(%peer, %error, "the options of a connection could not be set");
                     }
-                    let connection = Connection::new(stream, write_deadline, Some(admission));
+                    let inbound = self.door.frames(peer.ip()).map(Inbound::new);
+                    let connection = Connection::new(stream, write_deadline, inbound, Some(admission));
                     self.door.entered(&connection.kill_switch());
                     return (connection, peer);
                 }

@@ -25,7 +25,7 @@ const JOB_SECONDS: &[f64] =
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 /// The reasons why something is refused; the label of `tidings_rejected_total`.
-pub const REJECTED_REASONS: [&str; 13] = [
+pub const REJECTED_REASONS: [&str; 19] = [
     "unknown_channel",
     "forbidden",
     "unknown_event",
@@ -38,6 +38,12 @@ pub const REJECTED_REASONS: [&str; 13] = [
     "address_connections",
     "connect_rate",
     "handshakes",
+    "user_connections",
+    "rooms",
+    "event_rate",
+    "flood",
+    "publish_rate",
+    "idle",
     "timeout",
 ];
 /// How an attempt or a job can end; the label of the job metrics.

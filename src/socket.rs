@@ -4,6 +4,7 @@
 //! user's devices got, `slim` keeps idle connections small, `carriers` knows how to end a session.
 
 mod acks;
+mod admission;
 mod carriers;
 mod greeting;
 mod inbox;
@@ -29,15 +30,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
+use crate::limits::crowd::Crowd;
+use crate::limits::pace::Pace;
+use crate::limits::{Reason, met};
 use crate::notify::Notifier;
 use crate::notify::receipts::Receipts;
 use crate::presence::Presence;
 use crate::publish::Publisher;
+use crate::quota::Quota;
 use crate::sync::{Device, Saved, SyncState};
 use crate::tasks::Tasks;
 use carriers::Carriers;
 use intake::Intake;
-use protocol::{Handshake, Refusal};
+use protocol::Handshake;
 use session::Session;
 
 pub use greeting::Greeting;
@@ -48,6 +53,8 @@ pub use slim::SlimService;
 const SOCKET_QUEUE: usize = 256;
 /// What a frame may have beside a message's data.
 const ENVELOPE_BYTES: usize = 8 * 1024;
+/// How often those are looked for that have nothing to do here.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How the edge behaves.
 #[derive(Debug, Clone)]
@@ -58,8 +65,6 @@ pub struct SocketOptions {
     pub heartbeat_interval: Duration,
     /// How long it waits for the answer.
     pub heartbeat_timeout: Duration,
-    /// Connections in all.
-    pub connections: usize,
     /// Rooms of one connection.
     pub rooms_per_connection: usize,
     /// Bytes of a message's data.
@@ -88,6 +93,12 @@ pub struct SocketParts {
     pub notifier: Notifier,
     /// Takes note of what users' devices got.
     pub receipts: Receipts,
+    /// Counts sessions, and knows the limits.
+    pub crowd: Arc<Crowd>,
+    /// Measures what is published.
+    pub pace: Arc<Pace>,
+    /// Counts what users have.
+    pub quota: Arc<Quota>,
 }
 
 impl std::fmt::Debug for SocketParts {
@@ -126,8 +137,9 @@ pub fn serve<S: Clone>(
         .connect_timeout(options.connect_timeout)
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
-    let carriers = Arc::<Carriers>::default();
+    let (carriers, crowd) = (Arc::<Carriers>::default(), parts.crowd.clone());
     let edge = Arc::new(Edge { options, parts, sessions: Mutex::default(), carriers: carriers.clone() });
+    tasks.spawn("sessions", edge.clone().watch());
     tasks.spawn_draining("sync-state", edge.clone().save_places(tasks.stopping().clone()));
     let (admit, connect) = (edge.clone(), edge);
     let handler = move |socket: SocketRef, TryData(auth): TryData<Value>| {
@@ -135,32 +147,18 @@ pub fn serve<S: Clone>(
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        let admitted = admit.admit(&socket, auth.ok());
-        if admitted.is_ok() {
-            Intake::register(&socket);
+        let handshake = Handshake::parse(auth.ok());
+        if handshake.is_ok() {
+            Intake::register(&socket, &admit);
         }
-        async move { admitted }
+        let edge = admit.clone();
+        async move { edge.seat(&socket, handshake?.user_id).await }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service, carriers)
+    SlimService::new(service, carriers, crowd)
 }
 
 impl Edge {
-    /// Decides about a handshake; a refusal reaches the client as `connect_error`.
-    fn admit(&self, socket: &SocketRef, auth: Option<Value>) -> Result<(), Refusal> {
-        Handshake::parse(auth)?;
-        if self.sessions().len() >= self.options.connections {
-            crate::metrics::rejected("limit");
-            let limit = self.options.connections;
-            tracing::warn!(limit, sid = %socket.id, "a connection was refused: the server has as many as it may");
-            return Err(Refusal::new(
-                "too_many_connections",
-                format!("the server has its {limit} connections"),
-            ));
-        }
-        Ok(())
-    }
-
     fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
         // Admitted before, so it can be read.
         let handshake = Handshake::parse(auth).unwrap_or_default();
@@ -174,7 +172,12 @@ impl Edge {
                 // Only who says goodbye has read what was written before.
                 let parted = [DisconnectReason::ClientNSDisconnect, DisconnectReason::TransportClose]
                     .contains(&reason);
-                edge.disconnected(socket.id, !parted);
+                if reason == DisconnectReason::ClientNSDisconnect {
+                    edge.forget(socket.id, false);
+                    edge.carriers.part(socket.id);
+                } else {
+                    edge.disconnected(socket.id, !parted);
+                }
             }
             async {}
         });
@@ -192,6 +195,28 @@ impl Edge {
     fn disconnected(&self, sid: Sid, broke: bool) {
         self.carriers.forget(sid);
         self.forget(sid, broke);
+    }
+
+    /// Ends those that have nothing to do here, for ever: sessions that are in no room and silent, and those that left
+    /// their namespace and did not come back, which the library would keep for as long as their clients like.
+    async fn watch(self: Arc<Self>) {
+        let SocketOptions { heartbeat_interval, heartbeat_timeout, connect_timeout, .. } = self.options;
+        let mut told: Vec<Arc<Session>> = Vec::new();
+        loop {
+            let timeout = self.parts.crowd.limits().idle_timeout;
+            tokio::time::sleep((timeout / 4).min(connect_timeout / 4).min(LOOK)).await;
+            for session in told.drain(..).filter(|session| session.is_idle(timeout)) {
+                met(Reason::Idle);
+                self.end(session.id());
+            }
+            let sessions = self.sessions();
+            told.extend(sessions.values().filter(|session| session.is_idle(timeout)).cloned());
+            drop(sessions);
+            told.iter().for_each(|session| session.tell_idle());
+            for _ in 0..self.carriers.end_parted(connect_timeout, heartbeat_interval + heartbeat_timeout) {
+                met(Reason::Timeout);
+            }
+        }
     }
 
     /// Ends a client that may or may not know of it: what carries it, and its session.

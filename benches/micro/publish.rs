@@ -11,9 +11,12 @@ use divan::{Bencher, black_box};
 use tempfile::TempDir;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::config::channels::Rules;
+use tidings::config::live::Live as Setting;
 use tidings::fanout::Fanout;
 use tidings::http::{HttpLimits, HttpState, Readiness, router};
 use tidings::inbox::embedded::EmbeddedInbox;
+use tidings::limits::crowd::Crowd;
+use tidings::limits::pace::Pace;
 use tidings::metrics;
 use tidings::model::Incoming;
 use tidings::notify::Notifier;
@@ -21,6 +24,7 @@ use tidings::presence::embedded::EmbeddedPresence;
 use tidings::publish::Publisher;
 use tidings::queue::QueueOptions;
 use tidings::queue::embedded::EmbeddedQueue;
+use tidings::quota::Quota;
 use tidings::store::{Store, Synchronous};
 use tidings::tasks::Tasks;
 use tidings::worker::runner::RunnerSet;
@@ -132,6 +136,9 @@ async fn state(dir: &TempDir) -> HttpState {
         presence: EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks),
         broker,
         publisher,
+        crowd: Crowd::new(Setting::default()),
+        pace: Arc::new(Pace::new(Setting::default())),
+        quota: Quota::alone(),
         rules,
         runners: Arc::new(RunnerSet::default()),
         metrics: metrics::install().expect("a recorder"),

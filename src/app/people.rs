@@ -12,6 +12,8 @@ use crate::model::id::is_id_char;
 use crate::presence::Presence;
 use crate::presence::embedded::EmbeddedPresence;
 use crate::presence::redis::{PresenceOptions, RedisPresence};
+use crate::quota::Quota;
+use crate::quota::redis::RedisLedger;
 use crate::redis::Redis;
 use crate::store::Store;
 use crate::sync::SyncState;
@@ -24,6 +26,7 @@ pub(super) struct People {
     pub(super) presence: Arc<dyn Presence>,
     pub(super) inbox: Arc<dyn Inbox>,
     pub(super) sync: Arc<dyn SyncState>,
+    pub(super) quota: Arc<Quota>,
     /// The name of this process.
     pub(super) node: String,
 }
@@ -41,6 +44,7 @@ impl People {
             presence: EmbeddedPresence::start(backend.broker.clone(), rules.clone(), tasks),
             inbox: Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention)),
             sync: Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention)),
+            quota: Quota::alone(),
             node: format!("node-{}", std::process::id()),
         }
     }
@@ -59,6 +63,7 @@ impl People {
             presence: RedisPresence::start(redis.clone(), broker, rules.clone(), options, tasks),
             inbox: Arc::new(RedisInbox::new(redis.clone(), rules.clone(), settings.inbox.retention)),
             sync: Arc::new(RedisSync::new(redis.clone(), settings.sync.retention)),
+            quota: Quota::shared(Arc::new(RedisLedger::new(redis.clone(), &node)), tasks),
             node,
         }
     }

@@ -118,10 +118,14 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let Limits {
         message_bytes,
         connections,
+        connections_per_user: _,
         connections_per_address: _,
         connects_per_second: _,
         handshakes: _,
         rooms_per_connection,
+        rooms_per_user: _,
+        events_per_second: _,
+        publishes_per_second: _,
         publish_batch,
         body_bytes,
         header_bytes: _,
@@ -129,6 +133,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         connect_timeout,
         body_timeout: _,
         keep_alive: _,
+        idle_timeout: _,
         write_deadline,
     } = limits;
     let differs = [

@@ -26,8 +26,11 @@ use tower::ServiceExt;
 use super::{HttpLimits, HttpState, Readiness, router};
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::config::channels::Rules;
+use crate::config::live::Live as Setting;
 use crate::fanout::Fanout;
 use crate::inbox::embedded::EmbeddedInbox;
+use crate::limits::crowd::Crowd;
+use crate::limits::pace::Pace;
 use crate::metrics;
 use crate::model::WorkerId;
 use crate::notify::Notifier;
@@ -35,6 +38,7 @@ use crate::presence::embedded::EmbeddedPresence;
 use crate::publish::Publisher;
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{Claim, Queue, QueueOptions};
+use crate::quota::Quota;
 use crate::store::{Store, Synchronous};
 use crate::tasks::Tasks;
 use crate::worker::runner::{Attempt, Outcome, Runner, RunnerSet};
@@ -96,6 +100,9 @@ impl Server {
             publisher,
             notifier,
             presence: presence.clone(),
+            crowd: Crowd::new(Setting::default()),
+            pace: Arc::new(Pace::new(Setting::default())),
+            quota: Quota::alone(),
             broker,
             fanout,
             rules,

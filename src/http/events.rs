@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::HttpState;
 use super::extract::{Caller, JsonBytes, first, parse};
-use super::problem::{BodyErrors, Problem, WriteErrors};
+use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
 use crate::broker::Appended;
+use crate::limits::Reason;
+use crate::listener::serve::Origin;
 use crate::metrics;
 use crate::model::{ChannelName, Epoch, EventName, Incoming, MessageId, Priority, UserId};
 use crate::publish::PublishError;
@@ -132,17 +134,25 @@ impl Outcome {
         BodyErrors,
         (status = 413, description = "`body_too_large`, `too_large` (one message), `batch_too_large` (too many \
             messages)", body = Problem, content_type = "application/problem+json"),
+        LimitErrors,
         WriteErrors,
     )
 )]
 pub(super) async fn publish(
     State(state): State<Arc<HttpState>>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
+    let paced = |n| {
+        let Some(Extension(origin)) = origin else { return Ok(()) };
+        let paced = state.pace.publish(caller.user.as_ref(), origin.address, n);
+        paced.map_err(|wait| Problem::limited(Reason::PublishRate, wait))
+    };
     if first(&body) == Some(b'[') {
-        Ok(Json(publish_many(&state, &caller, &body).await?).into_response())
+        Ok(Json(publish_many(&state, &caller, &body, paced).await?).into_response())
     } else {
+        paced(1)?;
         let (status, placed) = publish_one(&state, &caller, &body).await?;
         Ok((status, Json(placed)).into_response())
     }
@@ -176,9 +186,15 @@ async fn publish_one(
     }
 }
 
-async fn publish_many(state: &HttpState, caller: &Caller, body: &[u8]) -> Result<PublishResults, Problem> {
+async fn publish_many(
+    state: &HttpState,
+    caller: &Caller,
+    body: &[u8],
+    paced: impl Fn(usize) -> Result<(), Problem>,
+) -> Result<PublishResults, Problem> {
     let max = state.limits.publish_batch;
     let elements = elements(body, max)?;
+    paced(elements.len())?;
     let mut messages = Vec::with_capacity(elements.len());
     // Per element: its refusal, or that it is the next of `messages`.
     let mut refused = Vec::with_capacity(elements.len());

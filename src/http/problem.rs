@@ -4,6 +4,8 @@
 //! `code` is what programs act on and never changes; `detail` is for people. Answers of 500 and above carry a
 //! [`Cause`], which the metrics layer logs, so that each is logged once and with its route.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use utoipa::openapi::{Content, RefOr, Response as Described, ResponseBuilder};
 
 use crate::broker::BrokerError;
+use crate::limits::{Reason, retry_after_s};
 use crate::model::Epoch;
 use crate::publish::PublishError;
 use crate::queue::QueueError;
@@ -46,6 +49,9 @@ pub struct Problem {
     /// The offset of the channel's newest message now (`epoch_changed`, `ahead_of_top`).
     #[serde(skip_serializing_if = "Option::is_none")]
     top: Option<u64>,
+    /// When to come back: a header, not a part of the body.
+    #[serde(skip)]
+    retry_after_s: u32,
 }
 
 /// What stands in the log about an answer of 500 and above.
@@ -67,7 +73,14 @@ impl Problem {
             code,
             epoch: None,
             top: None,
+            retry_after_s: 0,
         }
+    }
+
+    /// Somebody is beyond a limit, and may come again after `wait`.
+    pub(super) fn limited(reason: Reason, wait: Duration) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, reason.code(), reason.detail());
+        Self { retry_after_s: u32::try_from(retry_after_s(wait)).unwrap_or(u32::MAX), ..problem }
     }
 
     /// What happened here, for people.
@@ -97,10 +110,14 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let cause = status.is_server_error().then(|| Cause { code: self.code, detail: self.detail.clone() });
+        let retry_after = Some(self.retry_after_s).filter(|after| *after > 0).map(HeaderValue::from);
         let mut response = (status, Json(self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);
+        }
+        if let Some(retry_after) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         if let Some(cause) = cause {
             response.extensions_mut().insert(cause);
@@ -166,6 +183,9 @@ pub(super) enum WriteErrors {}
 /// The errors of every route that takes a JSON body, for the document.
 pub(super) enum BodyErrors {}
 
+/// The errors of every route that is limited by how often it is asked, for the document.
+pub(super) enum LimitErrors {}
+
 type Responses = std::collections::BTreeMap<String, RefOr<Described>>;
 
 impl utoipa::IntoResponses for ReadErrors {
@@ -186,6 +206,13 @@ impl utoipa::IntoResponses for WriteErrors {
             describe(507, "`storage_full`: there is no room for more; reading goes on"),
         ]
         .into()
+    }
+}
+
+impl utoipa::IntoResponses for LimitErrors {
+    fn responses() -> Responses {
+        let text = "`rate_limited`, `too_many_connections`: a limit is reached; come back after `Retry-After` seconds";
+        [describe(429, text)].into()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use super::HttpState;
 use super::problem::{Problem, ReadErrors};
@@ -28,6 +29,8 @@ pub(super) struct Stats {
     publications: u64,
     /// Messages that were handed to sockets since the processes began.
     deliveries: u64,
+    /// Tasks that are alive in the process that answers.
+    tasks: usize,
     /// What each node has of this, where several share a Redis.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nodes: Vec<NodeStats>,
@@ -78,5 +81,6 @@ pub(super) async fn stats(State(state): State<Arc<HttpState>>) -> Result<Json<St
     let nodes = nodes.into_iter().filter_map(NodeStats::of).collect();
     let jobs = jobs.into_iter().collect();
     let inbox = InboxStats { unread };
-    Ok(Json(Stats { connections, users, rooms, jobs, inbox, publications, deliveries, nodes }))
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    Ok(Json(Stats { connections, users, rooms, jobs, inbox, publications, deliveries, tasks, nodes }))
 }

@@ -6,6 +6,7 @@
 mod frames;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -16,15 +17,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::HttpState;
-use super::extract::{Asked, Named};
-use super::problem::{Problem, ReadErrors};
+use super::extract::{Asked, Caller, Named};
+use super::problem::{LimitErrors, Problem, ReadErrors};
 use super::query::given;
 use crate::fanout::outbox::Limits;
 use crate::fanout::{Fanout, JoinAck, JoinError, JoinRequest, Since};
+use crate::limits::crowd::Member;
+use crate::limits::{Reason, met};
 use crate::listener::KillSwitch;
+use crate::listener::serve::Origin;
 use crate::metrics;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::publish::PublishError;
+use crate::quota::Seat;
 use frames::{QUEUE, StreamTransport, body, opening};
 
 /// The header with which an `EventSource` says what it had last.
@@ -86,13 +91,15 @@ pub(super) struct StreamQuery {
             body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`unknown_channel`: no rule of this server has such a channel", body = Problem,
             content_type = "application/problem+json"),
+        LimitErrors,
         ReadErrors,
     )
 )]
 pub(super) async fn stream(
     State(state): State<Arc<HttpState>>,
     Extension(slots): Extension<Slots>,
-    kill: Option<Extension<KillSwitch>>,
+    (kill, origin): (Option<Extension<KillSwitch>>, Option<Extension<Origin>>),
+    caller: Caller,
     Named(channel): Named<ChannelName>,
     Asked(query): Asked<StreamQuery>,
     headers: HeaderMap,
@@ -103,11 +110,19 @@ pub(super) async fn stream(
         return Err(PublishError::UnknownChannel(channel.to_string()).into());
     }
     let slot = slots.take()?;
+    let counted = count(&state, origin.map(|Extension(origin)| origin), &caller).await?;
     let (events, queue) = mpsc::channel(QUEUE);
     // The end of the server is the end of its streams, or it would wait for them.
     let ended = state.ready.drained().child_token();
     let kill = kill.map(|Extension(switch)| switch);
-    let stream = Stream { fanout: state.fanout.clone(), events, ended: ended.clone(), kill, _slot: slot };
+    let stream = Stream {
+        fanout: state.fanout.clone(),
+        events,
+        ended: ended.clone(),
+        kill,
+        _slot: slot,
+        _counted: counted,
+    };
     let (tell, joined) = oneshot::channel();
     let request = JoinRequest { channel, since, batch: false, snapshot: false };
     // A task of its own: should the client go away while this waits, somebody still has to leave the room.
@@ -138,12 +153,31 @@ struct Stream {
     ended: CancellationToken,
     kill: Option<KillSwitch>,
     _slot: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// What a stream counts as: one of its address and, where it has one, of its user.
+type Counted = (Option<Member>, Option<Seat>);
+
+async fn count(state: &HttpState, origin: Option<Origin>, caller: &Caller) -> Result<Counted, Problem> {
+    let refused = |reason| {
+        met(reason);
+        Problem::limited(reason, Duration::from_secs(1))
+    };
+    let member = match origin {
+        Some(origin) => Some(state.crowd.stream(origin.address).map_err(refused)?),
+        None => None,
+    };
+    let Some(user) = &caller.user else { return Ok((member, None)) };
+    let most = Some(state.crowd.limits().connections_per_user).filter(|most| *most > 0);
+    let seat = state.quota.connect(user, most).await;
+    Ok((member, Some(seat.ok_or_else(|| refused(Reason::ConnectionsOfUser))?)))
 }
 
 impl Stream {
     /// Joins, and leaves again once the client or the stream has gone.
     async fn run(self, request: JoinRequest, tell: oneshot::Sender<Result<(), JoinError>>) {
-        let Self { fanout, events, ended, kill, _slot } = self;
+        let Self { fanout, events, ended, kill, _slot, _counted } = self;
         let transport = StreamTransport { events: events.clone(), ended: ended.clone(), kill };
         let connection = fanout.connect(Box::new(transport), Limits::default());
         let (channel, since) = (request.channel.clone(), request.since.clone());

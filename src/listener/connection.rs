@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::door::Admission;
+use super::inbound::Inbound;
 use super::wire::Wire;
+use crate::limits::{Reason, met};
 
 /// Ends a connection from outside, whatever it is doing.
 #[derive(Debug, Clone)]
@@ -128,6 +130,8 @@ pub struct Connection {
     write_deadline: Duration,
     // Runs only while a write waits, so that an idle connection has no timer.
     stuck: Option<Stuck>,
+    // Only where there is a limit.
+    inbound: Option<Box<Inbound>>,
     _admission: Option<Admission>,
 }
 
@@ -140,16 +144,40 @@ struct Stuck {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, write_deadline: Duration, admission: Option<Admission>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        write_deadline: Duration,
+        inbound: Option<Inbound>,
+        admission: Option<Admission>,
+    ) -> Self {
         let stream = Arc::new(stream);
         let switch = KillSwitch::new(Arc::downgrade(&stream));
-        Self { stream, switch, write_deadline, stuck: None, _admission: admission }
+        Self {
+            stream,
+            switch,
+            write_deadline,
+            stuck: None,
+            inbound: inbound.map(Box::new),
+            _admission: admission,
+        }
     }
 
     /// Its kill switch.
     #[must_use]
     pub fn kill_switch(&self) -> KillSwitch {
         self.switch.clone()
+    }
+
+    /// Counts what came over a WebSocket, and ends the connection if that is a flood.
+    fn count(&mut self, came: &[u8]) -> io::Result<()> {
+        let Some(inbound) = self.inbound.as_mut().filter(|_| self.switch.wire().is_upgraded()) else {
+            return Ok(());
+        };
+        if !inbound.take(came) {
+            met(Reason::Flood);
+            self.switch.press();
+        }
+        self.switch.check()
     }
 
     /// Lets a write wait no longer than the deadline. Every byte that is taken starts it anew.
@@ -176,14 +204,19 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Registered before the check, or a press between the two would wake nobody.
         self.switch.0.reader.register(cx.waker());
         self.switch.check()?;
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
+            let before = buf.filled().len();
             match self.stream.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
+                Ok(_) => return Poll::Ready(self.count(&buf.filled()[before..])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -238,7 +271,7 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
-        (Connection::new(stream, DEADLINE, None), peer)
+        (Connection::new(stream, DEADLINE, None, None), peer)
     }
 
     #[tokio::test]

@@ -17,12 +17,15 @@ use super::turned_away::TurnedAway;
 use crate::config::live::Live;
 use crate::config::settings::Limits;
 use crate::limits::address::{Address, Proxies};
+use crate::limits::crowd::of_address;
 use crate::limits::rate::Rate;
 use crate::limits::table::{Over, Table};
 use crate::limits::{Notice, Reason, cap, met};
 
 /// TCP connections beside those that are sockets or streams: requests, probes, and those that have not asked yet.
 const OTHERS: usize = 1024;
+/// How many frames may come for one event.
+const FRAMES_PER_EVENT: u32 = 10;
 /// How often those are looked for that stand in the line for too long.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -129,6 +132,15 @@ impl Door {
         Ok(admission)
     }
 
+    /// How many frames of a WebSocket `peer` may send in a second: far more than events, because clients answer, too.
+    pub(super) fn frames(&self, peer: IpAddr) -> Option<Rate> {
+        let configured = self.limits.read().events_per_second;
+        // What a proxy passes on is not from this machine.
+        let is_loopback = Address::from(peer).is_loopback() && !self.proxies.read().trusts(peer);
+        let events = cap(configured, Limits::EVENTS_PER_SECOND, is_loopback)?;
+        Some(Rate::per_second(events.saturating_mul(FRAMES_PER_EVENT)))
+    }
+
     /// A connection was made: it stands in the line until it has asked for something.
     pub(super) fn entered(&self, switch: &KillSwitch) {
         let (now, handshakes) = (Instant::now(), self.limits.read().handshakes);
@@ -169,15 +181,6 @@ impl Door {
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What an address may have, and how often it may come.
-#[must_use]
-pub fn of_address(limits: &Limits, address: Address) -> (Option<u32>, Option<Rate>) {
-    let is_loopback = address.is_loopback();
-    let most = cap(limits.connections_per_address, Limits::CONNECTIONS_PER_ADDRESS, is_loopback);
-    let rate = cap(limits.connects_per_second, Limits::CONNECTS_PER_SECOND, is_loopback);
-    (most, rate.map(Rate::per_second))
 }
 
 /// The switch of a connection that has not asked for anything yet.

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::limits::Reason;
+use crate::limits::{Reason, retry_after_s};
 
 /// So many at once are given time to read why; others only hear that the connection was closed.
 const TOLD_AT_ONCE: usize = 64;
@@ -53,21 +53,10 @@ async fn tell(mut stream: TcpStream, answer: &str) {
 }
 
 fn answer(reason: Reason, retry: Duration) -> String {
-    let (code, detail) = match reason {
-        Reason::ConnectRate => ("too_many_connects", "this address connects more often than it may"),
-        Reason::ConnectionsOfAddress => {
-            ("too_many_connections", "this address has as many connections as it may")
-        }
-        _ => ("too_many_connections", "the server has as many connections as it may"),
-    };
-    let title = "Too Many Requests";
-    let body = format!(
-        r#"{{"type":"about:blank","title":"{title}","status":429,"detail":"{detail}","code":"{code}"}}"#
-    );
+    let (body, retry) = (reason.problem(), retry_after_s(retry));
     format!(
-        "HTTP/1.1 429 {title}\r\ncontent-type: application/problem+json\r\nretry-after: {}\r\n\
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: {retry}\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n{body}",
-        retry.as_secs() + 1,
         body.len()
     )
 }

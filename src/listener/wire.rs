@@ -76,6 +76,11 @@ impl Wire {
         self.upgrading.store(true, Ordering::Release);
     }
 
+    /// Whether it became a WebSocket, or is about to.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgrading.load(Ordering::Acquire)
+    }
+
     /// The number of the last fence that came by.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Acquire)

@@ -50,6 +50,12 @@ pub struct PresenceOptions {
     pub lease: Duration,
 }
 
+/// The key that is there for as long as `node` lives.
+#[must_use]
+pub fn lease_key(redis: &Redis, node: &str) -> String {
+    format!("{}l", own(redis, node))
+}
+
 impl PresenceOptions {
     /// The usual lease.
     #[must_use]

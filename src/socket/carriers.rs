@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, header};
 use socketioxide::TransportType;
@@ -34,6 +35,8 @@ struct State {
     // takes its connection with it, so there are no more live ones than connections.
     websockets: HashMap<Sid, WeakKillSwitch>,
     look_at: usize,
+    // Those that left their namespace, and when; the library has them still.
+    parted: HashMap<Sid, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +51,10 @@ struct Carried {
 impl Carriers {
     /// A session begins, with a request of these parts.
     pub(super) fn open(&self, sid: Sid, headers: &HeaderMap, extensions: &Extensions) {
-        self.state().sessions.insert(sid, Carried::default());
+        let mut state = self.state();
+        state.parted.remove(&sid);
+        state.sessions.insert(sid, Carried::default());
+        drop(state);
         if let Some(switch) = extensions.get().filter(|_| is_websocket(headers)) {
             self.upgraded(sid, switch);
         }
@@ -61,17 +67,46 @@ impl Carriers {
         state.websockets.remove(&sid);
     }
 
-    /// Ends the session `sid`, if there is one.
-    pub(super) fn end(&self, sid: Sid) {
+    /// The session `sid` has left its namespace.
+    pub(super) fn part(&self, sid: Sid) {
+        self.state().parted.insert(sid, Instant::now());
+    }
+
+    /// Ends those that left `patience` ago and did not come back; how many. They are forgotten once the library has
+    /// missed their answers, for which it needs less than `heartbeat`.
+    pub(super) fn end_parted(&self, patience: Duration, heartbeat: Duration) -> usize {
+        let now = Instant::now();
+        let mut late: Vec<(Sid, bool)> = Vec::new();
+        self.state().parted.retain(|sid, since| {
+            let away = now.duration_since(*since);
+            let is_forgotten = away >= patience + 2 * heartbeat;
+            if away >= patience {
+                late.push((*sid, is_forgotten));
+            }
+            !is_forgotten
+        });
+        let mut ended = 0;
+        for (sid, is_forgotten) in late {
+            ended += usize::from(self.end(sid));
+            if is_forgotten {
+                self.forget(sid);
+            }
+        }
+        ended
+    }
+
+    /// Ends the session `sid`, if there is one that has not been ended.
+    pub(super) fn end(&self, sid: Sid) -> bool {
         let mut state = self.state();
-        let Some(session) = state.sessions.get_mut(&sid) else { return };
-        session.ended = true;
+        let Some(session) = state.sessions.get_mut(&sid) else { return false };
+        let is_new = !std::mem::replace(&mut session.ended, true);
         if let Some((switch, request)) = session.poll.take() {
             switch.press_during(request);
         }
         if let Some(switch) = state.websockets.remove(&sid) {
             switch.press();
         }
+        is_new
     }
 
     /// Notes what carries the session of `request`. One of an ended session becomes one of nobody's.
@@ -130,7 +165,7 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// The session that a request names.
-fn sid(uri: &Uri) -> Option<Sid> {
+pub(super) fn sid(uri: &Uri) -> Option<Sid> {
     uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))?.parse().ok()
 }
 
@@ -223,6 +258,21 @@ mod tests {
         carriers.end(sid(B));
         assert!(first.check().is_ok());
         assert!(second.check().is_err());
+    }
+
+    #[test]
+    fn a_session_that_left_its_namespace_ends_unless_it_comes_back() {
+        let carriers = opened(&[A, B]);
+        let heartbeat = Duration::from_secs(60);
+        carriers.part(sid(A));
+        carriers.part(sid(B));
+        carriers.open(sid(B), &HeaderMap::new(), &Extensions::new());
+        assert_eq!(carriers.end_parted(heartbeat, heartbeat), 0);
+        assert_eq!(carriers.end_parted(Duration::ZERO, heartbeat), 1);
+        assert_eq!(carriers.end_parted(Duration::ZERO, heartbeat), 0);
+        assert!(carriers.is_ended(sid(A)) && !carriers.is_ended(sid(B)));
+        carriers.end_parted(Duration::ZERO, Duration::ZERO);
+        assert!(!carriers.is_ended(sid(A)) && carriers.state().parted.is_empty());
     }
 
     #[test]

@@ -14,13 +14,28 @@ use socketioxide::extract::{Event, SocketRef, TryData};
 use super::protocol::{Refusal, Request};
 use super::reply::{Reply, WeakReply};
 use super::session::Session;
+use super::{Edge, admission};
+use crate::config::settings::Limits;
+use crate::limits::rate::{Meter, Rate, now_ns};
+use crate::limits::{Reason, cap, met};
 
 /// How many events may wait; a client that has not been greeted has no reason to send more.
 const EARLY: usize = 64;
 
 /// Where the events of one socket go.
+pub(super) struct Intake {
+    edge: Weak<Edge>,
+    is_loopback: bool,
+    state: Mutex<State>,
+    tempo: Mutex<Tempo>,
+}
+
+/// How often events come, and how often they were refused for that.
 #[derive(Default)]
-pub(super) struct Intake(Mutex<State>);
+struct Tempo {
+    events: Meter,
+    refused: Meter,
+}
 
 enum State {
     /// There is no session yet. The replies are weak: the socket leads to this queue, and would keep itself if
@@ -38,13 +53,19 @@ impl Default for State {
 
 impl Intake {
     /// Registers the handler of `socket`: one for all events, because each idle connection pays for each of them.
-    pub(super) fn register(socket: &SocketRef) {
-        let intake = Arc::new(Self::default());
+    pub(super) fn register(socket: &SocketRef, edge: &Arc<Edge>) {
+        let intake = Arc::new(Self {
+            edge: Arc::downgrade(edge),
+            is_loopback: admission::address(socket).is_loopback(),
+            state: Mutex::default(),
+            tempo: Mutex::default(),
+        });
         socket.extensions.insert(intake.clone());
         // The closure's body runs while the packet is read, so events are queued in their order.
         socket.on_fallback(move |Event(event): Event, reply: Reply, TryData(data): TryData<Value>| {
             let known = Request::EVENTS.into_iter().find(|known| *known == event);
             let unknown = match known {
+                _ if !intake.is_in_time(&event, &reply) => None,
                 Some(known) => {
                     intake.take(known, data.ok(), reply);
                     None
@@ -78,6 +99,29 @@ impl Intake {
         }
     }
 
+    /// Whether an event does not come too soon after the ones before. Who goes on regardless is ended: each refusal
+    /// costs as much as what was asked for.
+    fn is_in_time(&self, event: &str, reply: &Reply) -> bool {
+        let Some(edge) = self.edge.upgrade() else { return false };
+        let configured = edge.parts.crowd.limits().events_per_second;
+        let Some(most) = cap(configured, Limits::EVENTS_PER_SECOND, self.is_loopback) else { return true };
+        let (rate, now) = (Rate::per_second(most), now_ns());
+        let mut tempo = self.tempo.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(wait) = tempo.events.take(rate, 1, now) else { return true };
+        let is_flood = tempo.refused.take(rate, 1, now).is_err();
+        drop(tempo);
+        if is_flood {
+            met(Reason::Flood);
+            edge.end(reply.sid());
+        } else {
+            met(Reason::EventRate);
+            let detail = Reason::EventRate.detail();
+            let text = format!("{detail}: {most}; the next one may come in {} ms", wait.as_millis() + 1);
+            reply.refuse_now(event, &Refusal::new(Reason::EventRate.code(), text));
+        }
+        false
+    }
+
     fn take(&self, event: &'static str, data: Option<Value>, reply: Reply) {
         match &mut *self.state() {
             State::Open(session) => {
@@ -91,7 +135,7 @@ impl Intake {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,7 +10,7 @@ use socketioxide::SendError as SocketSendError;
 use socketioxide::adapter::{Adapter, LocalAdapter};
 use socketioxide::extract::AckSender;
 use socketioxide::handler::FromMessageParts;
-use socketioxide::socket::Socket;
+use socketioxide::socket::{Sid, Socket};
 use socketioxide_core::Value;
 
 use super::packet;
@@ -65,6 +65,11 @@ impl<A: Adapter> Reply<A> {
     /// The same, for places that the socket itself leads to.
     pub(super) fn downgrade(&self) -> WeakReply<A> {
         WeakReply { socket: Arc::downgrade(&self.socket), ack_id: self.ack_id }
+    }
+
+    /// Whose it is.
+    pub(super) fn sid(&self) -> Sid {
+        self.socket.id
     }
 
     /// Answers the callback, if there is one; after everything that `voice` said before.

@@ -7,12 +7,16 @@ mod device;
 mod rooms;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
+use socketioxide::socket::Sid;
 
 use super::acks::Acks;
+use super::admission::Admitted;
 use super::carriers::SessionLine;
 use super::inbox::Tap;
 use super::protocol::{Acknowledge, Handshake, Refusal, Request};
@@ -22,6 +26,8 @@ use super::voice::Voice;
 use super::{Edge, Greeting};
 use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
+use crate::limits::Reason;
+use crate::limits::rate::now_ns;
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
 use crate::presence::Arrival;
@@ -46,6 +52,11 @@ pub(super) struct Session {
     inbox: bool,
     connection: Arc<Connection>,
     voice: Arc<Voice>,
+    // None only where the library admitted without asking.
+    admitted: Option<Arc<Admitted>>,
+    id: Sid,
+    // When it last said something, in seconds of `rate::now_ns`.
+    heard_s: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -104,6 +115,9 @@ impl Session {
             batch: handshake.batch,
             tap,
             voice,
+            admitted: Admitted::of(socket),
+            id: socket.id,
+            heard_s: AtomicU32::new(now_s()),
             inbox: handshake.inbox,
             connection: edge.parts.fanout.connect(Box::new(transport), limits),
             state: Mutex::default(),
@@ -130,6 +144,7 @@ impl Session {
 
     /// Takes an event in its order.
     pub(super) fn enqueue(self: &Arc<Self>, event: &'static str, data: Option<Value>, reply: Reply) {
+        self.heard_s.store(now_s(), Ordering::Relaxed);
         let request = Request::parse(event, data);
         match &request {
             Ok(Request::Ping(t)) => return pong(&reply, t.clone()),
@@ -158,6 +173,30 @@ impl Session {
         state.pending.extend(channels.map(Work::Inbox));
         if !state.pending.is_empty() {
             self.wake(state);
+        }
+    }
+
+    /// What the library calls it.
+    pub(super) fn id(&self) -> Sid {
+        self.id
+    }
+
+    /// Whether it is in no room and has said nothing for so long.
+    pub(super) fn is_idle(&self, timeout: Duration) -> bool {
+        let silent_s = now_s().saturating_sub(self.heard_s.load(Ordering::Relaxed));
+        if u64::from(silent_s) < timeout.as_secs().max(1) {
+            return false;
+        }
+        let state = self.state();
+        state.rooms.is_empty() && !state.working && !state.ended
+    }
+
+    /// Tells the client that it is about to be ended for that.
+    pub(super) fn tell_idle(&self) {
+        let notice = json!({ "code": Reason::Idle.code(), "message": Reason::Idle.detail(), "event": null });
+        let told = self.voice.say_indirectly(|socket| socket.emit("error", &notice));
+        if let Err(error) = told.and_then(|()| self.voice.flush()) {
+            tracing::debug!(sid = &*self.sid, ?error, "an idle client could not be told that it is");
         }
     }
 
@@ -213,6 +252,7 @@ impl Session {
         edge.save(std::slice::from_ref(&self)).await;
         let rooms = std::mem::take(&mut self.state().rooms);
         for room in rooms {
+            self.give_back(&room);
             edge.parts.fanout.leave(&room, self.connection.id()).await;
         }
         if let Some(tap) = self.tap.as_ref().filter(|_| self.state().broke) {
@@ -247,6 +287,15 @@ impl Session {
         if let Some(user) = &self.user_id {
             message.user_id.get_or_insert_with(|| user.clone());
         }
+        if let Some(admitted) = &self.admitted {
+            let paced = edge.parts.pace.publish(self.user_id.as_ref(), admitted.address, 1);
+            paced.map_err(|wait| {
+                let reason = Reason::PublishRate;
+                let text =
+                    format!("{}; the next one may come in {} ms", reason.detail(), wait.as_millis() + 1);
+                Refusal::new(reason.code(), text)
+            })?;
+        }
         let results = edge.parts.publisher.publish(vec![message]).await;
         let Some(result) = results.into_iter().next() else { return Ok(()) };
         let appended = result?;
@@ -260,6 +309,10 @@ impl Session {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now_s() -> u32 {
+    u32::try_from(now_ns() / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
 fn pong(reply: &Reply, t: Option<Value>) {

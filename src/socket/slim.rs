@@ -6,55 +6,97 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{self, Map, Ready};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
+use http_body_util::{Either, Full};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
-use super::carriers::Carriers;
+use super::carriers::{self, Carriers};
+use crate::limits::crowd::{Begun, Crowd};
+use crate::limits::{Notice, Reason, met, retry_after_s};
 use crate::listener::KillSwitch;
+use crate::listener::serve::Origin;
 
 /// The headers that the library and `carriers` read. A socket's own request has one of them at most.
 const KEPT: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::SEC_WEBSOCKET_KEY];
 /// How clients that begin with a WebSocket ask for it: a text that need not be kept for each of them.
 const USUAL: &str = "/socket.io/?EIO=4&transport=websocket";
 
-/// Gives `inner` slim requests for `/socket.io/` and everything else as it is.
+static NOTICE: Notice = Notice::new();
+
+/// Gives `inner` slim requests for `/socket.io/` and everything else as it is. A request that would begin a session too
+/// many is answered here.
 #[derive(Debug, Clone)]
 pub struct SlimService<S> {
     inner: S,
     carriers: Arc<Carriers>,
+    crowd: Arc<Crowd>,
 }
 
 impl<S> SlimService<S> {
-    pub(super) fn new(inner: S, carriers: Arc<Carriers>) -> Self {
-        Self { inner, carriers }
+    pub(super) fn new(inner: S, carriers: Arc<Carriers>, crowd: Arc<Crowd>) -> Self {
+        Self { inner, carriers, crowd }
+    }
+
+    /// Counts the session that a request begins.
+    fn begin<B>(&self, request: &Request<B>) -> Result<Option<Arc<Begun>>, (Reason, Duration)> {
+        let origin = request.extensions().get::<Origin>();
+        let Some(origin) = origin.filter(|_| carriers::sid(request.uri()).is_none()) else { return Ok(None) };
+        self.crowd.begin(origin.address).map(|begun| Some(Arc::new(begun)))
     }
 }
 
-impl<S, B> Service<Request<B>> for SlimService<S>
+/// What the library answers, or a refusal.
+type Answer<B> = Response<Either<B, Full<Bytes>>>;
+type Unify<B, E> = fn(Result<Response<B>, E>) -> Result<Answer<B>, E>;
+
+impl<S, B, R> Service<Request<B>> for SlimService<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<R>>,
 {
-    type Response = S::Response;
+    type Response = Answer<R>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = future::Either<Map<S::Future, Unify<R, S::Error>>, Ready<Result<Answer<R>, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let unify: Unify<R, S::Error> = |answer| answer.map(|response| response.map(Either::Left));
         if !request.uri().path().starts_with("/socket.io/") {
-            return self.inner.call(request);
+            return future::Either::Left(self.inner.call(request).map(unify));
         }
+        let begun = match self.begin(&request) {
+            Ok(begun) => begun,
+            Err((reason, wait)) => return future::Either::Right(future::ready(Ok(refusal(reason, wait)))),
+        };
         self.carriers.note(&mut request);
         let (parts, body) = request.into_parts();
-        self.inner.call(Request::from_parts(slim(parts), body))
+        let slim = slim(parts, begun);
+        future::Either::Left(self.inner.call(Request::from_parts(slim, body)).map(unify))
     }
 }
 
-fn slim(mut parts: Parts) -> Parts {
+fn refusal<B>(reason: Reason, wait: Duration) -> Answer<B> {
+    met(reason);
+    if let Some(times) = NOTICE.due() {
+        tracing::warn!(reason = reason.label(), times, "a session was refused: a limit is reached");
+    }
+    let mut response = Response::new(Either::Right(Full::from(reason.problem())));
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s(wait)));
+    response
+}
+
+fn slim(mut parts: Parts, begun: Option<Arc<Begun>>) -> Parts {
     let count = KEPT.iter().map(|name| parts.headers.get_all(name).iter().count()).sum();
     // Exactly: a map that grows by itself begins with room for six.
     let mut headers = HeaderMap::with_capacity(count);
@@ -72,6 +114,9 @@ fn slim(mut parts: Parts) -> Parts {
     }
     if let Some(switch) = parts.extensions.remove::<KillSwitch>() {
         extensions.insert(switch);
+    }
+    if let Some(begun) = begun {
+        extensions.insert(begun);
     }
     // The text of a URI is a slice of the same buffer.
     if parts.uri == USUAL {
@@ -98,7 +143,7 @@ mod tests {
             .extension(7_u8)
             .body(())
             .expect("a request");
-        let slim = slim(request.into_parts().0);
+        let slim = slim(request.into_parts().0, None);
         assert_eq!(slim.uri, USUAL);
         assert_eq!(slim.headers.len(), 1);
         assert_eq!(slim.headers[header::SEC_WEBSOCKET_KEY], "abc");
@@ -109,7 +154,7 @@ mod tests {
     fn a_slim_request_is_for_what_the_client_asked_for() {
         for uri in [USUAL, "/socket.io/?EIO=4&transport=polling&sid=a", "/socket.io/"] {
             let request = Request::builder().uri(uri).body(()).expect("a request");
-            assert_eq!(slim(request.into_parts().0).uri, uri);
+            assert_eq!(slim(request.into_parts().0, None).uri, uri);
         }
     }
 }

@@ -521,6 +521,8 @@ export interface Stats {
   publications: number;
   /** Rooms with somebody in them. */
   rooms: number;
+  /** Tasks that are alive in the process that answers. */
+  tasks: number;
   /** Users that are online. */
   users: number;
 }

@@ -34,6 +34,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.lasts("limits.write_deadline", limits.write_deadline, pause.clone());
     faults.lasts("limits.connect_timeout", limits.connect_timeout, pause.clone());
     faults.lasts("limits.body_timeout", limits.body_timeout, pause.clone());
+    faults.lasts("limits.idle_timeout", limits.idle_timeout, Duration::from_millis(100)..=day * 30);
     faults.lasts("limits.keep_alive", limits.keep_alive, pause.clone());
     faults.lasts("sync.save_every", settings.sync.save_every, pause);
     let kept = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);

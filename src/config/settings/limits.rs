@@ -17,12 +17,21 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one address, if not [`Limits::CONNECTIONS_PER_ADDRESS`] for other machines.
     pub connections_per_address: Option<u32>,
+    /// Connections of one user, over all nodes; 0 for no limit.
+    pub connections_per_user: u32,
     /// New connections of one address in a second, if not [`Limits::CONNECTS_PER_SECOND`] for other machines.
     pub connects_per_second: Option<u32>,
     /// Connections that have not finished their handshake.
     pub handshakes: usize,
     /// Rooms that one connection may be in.
     pub rooms_per_connection: usize,
+    /// Rooms that all connections of one user are in, each counted once, over all nodes; 0 for no limit.
+    pub rooms_per_user: u32,
+    /// Events that one connection sends in a second, if not [`Limits::EVENTS_PER_SECOND`] for other machines.
+    pub events_per_second: Option<u32>,
+    /// Messages that one user, or one address, publishes in a second, if not [`Limits::PUBLISHES_PER_SECOND`] for
+    /// other machines.
+    pub publishes_per_second: Option<u32>,
     /// Messages in one `POST /api/v1/events`.
     pub publish_batch: usize,
     /// The length of one request's body.
@@ -40,6 +49,9 @@ pub struct Limits {
     /// How long a connection may be open without a request, between two of them.
     #[serde(deserialize_with = "crate::config::duration::deserialize")]
     pub keep_alive: Duration,
+    /// How long a session may be in no room and send nothing.
+    #[serde(deserialize_with = "crate::config::duration::deserialize")]
+    pub idle_timeout: Duration,
     /// How long a peer may take nothing of what is written to it before its connection ends.
     #[serde(deserialize_with = "crate::config::duration::deserialize")]
     pub write_deadline: Duration,
@@ -50,6 +62,10 @@ impl Limits {
     pub const CONNECTIONS_PER_ADDRESS: u32 = 1000;
     /// New connections of one address of another machine in a second, unless set.
     pub const CONNECTS_PER_SECOND: u32 = 100;
+    /// Events of one connection from another machine in a second, unless set.
+    pub const EVENTS_PER_SECOND: u32 = 100;
+    /// Messages that a party of another machine publishes in a second, unless set.
+    pub const PUBLISHES_PER_SECOND: u32 = 1000;
 }
 
 impl Default for Limits {
@@ -57,10 +73,14 @@ impl Default for Limits {
         Self {
             message_bytes: 64 * 1024,
             connections: 10_000,
+            connections_per_user: 10,
             connections_per_address: None,
             connects_per_second: None,
             handshakes: 4096,
             rooms_per_connection: 50,
+            rooms_per_user: 50,
+            events_per_second: None,
+            publishes_per_second: None,
             publish_batch: 1000,
             body_bytes: 4 * 1024 * 1024,
             header_bytes: 32 * 1024,
@@ -68,6 +88,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
+            idle_timeout: Duration::from_mins(5),
             write_deadline: Duration::from_secs(30),
         }
     }

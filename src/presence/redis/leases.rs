@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use ::redis::cmd;
 
-use super::Shared;
 use super::scripts::{CLEAR, Names, own};
+use super::{Shared, lease_key};
 use crate::redis::RedisFault;
 
 /// How many rooms one script removes at most.
@@ -66,7 +66,7 @@ async fn look(
     seen.remove(&shared.node);
     absent.retain(|node, _| seen.contains_key(node));
     for (node, mut incarnations) in seen {
-        let alive: bool = redis.query(cmd("EXISTS").arg(format!("{}l", own(redis, &node)))).await?;
+        let alive: bool = redis.query(cmd("EXISTS").arg(lease_key(redis, &node))).await?;
         if alive {
             absent.remove(&node);
             continue;

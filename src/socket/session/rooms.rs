@@ -5,8 +5,10 @@ use super::super::protocol::{Join, Refusal};
 use super::super::reply::Reply;
 use super::Session;
 use crate::fanout::{JoinAck, JoinRequest, Since};
+use crate::limits::{Reason, met};
 use crate::metrics;
 use crate::model::{ChannelName, Position};
+use crate::quota::Seat;
 
 impl Session {
     pub(super) async fn join(&self, edge: &Edge, join: Join, reply: &Reply) -> Result<(), Refusal> {
@@ -18,7 +20,7 @@ impl Session {
                 format!("no channel of this server is called `{room}`"),
             ));
         }
-        self.count_room(edge, &room)?;
+        self.count_room(edge, &room).await?;
         let (since, stored) = match since {
             Some(since) => (since, None),
             None => match self.stored_place(edge, &room).await {
@@ -78,10 +80,15 @@ impl Session {
     }
 
     pub(super) async fn leave(&self, edge: &Edge, room: &ChannelName) {
-        {
+        let was_there = {
             let mut state = self.state();
+            let before = state.rooms.len();
             state.rooms.retain(|other| other != room);
             state.places.forget(room);
+            state.rooms.len() < before
+        };
+        if was_there {
+            self.give_back(room);
         }
         edge.parts.presence.leave(&self.sid, room);
         edge.parts.fanout.leave(room, self.connection.id()).await;
@@ -92,17 +99,45 @@ impl Session {
         self.tap.as_ref().is_some_and(|tap| tap.channels().contains(room))
     }
 
-    fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {
-        let limit = edge.options.rooms_per_connection;
-        let mut state = self.state();
-        // The inbox is there without being asked for, and takes nobody's room.
-        let counted = state.rooms.iter().filter(|room| !self.is_inbox(room)).count();
-        if !state.rooms.contains(room) && !self.is_inbox(room) && counted >= limit {
-            metrics::rejected("limit");
-            let text = format!("a connection may be in {limit} rooms; leave one first");
-            return Err(Refusal::new("too_many_rooms", text));
+    /// Counts a room, of this connection and of its user. The inbox is there without being asked for, and takes
+    /// nobody's room.
+    async fn count_room(&self, edge: &Edge, room: &ChannelName) -> Result<(), Refusal> {
+        if self.is_inbox(room) {
+            self.state().enter(room);
+            return Ok(());
         }
-        state.enter(room);
+        let limit = edge.options.rooms_per_connection;
+        {
+            let state = self.state();
+            if state.rooms.contains(room) {
+                return Ok(());
+            }
+            let counted = state.rooms.iter().filter(|room| !self.is_inbox(room)).count();
+            if counted >= limit {
+                met(Reason::Rooms);
+                let text = format!("a connection may be in {limit} rooms; leave one first");
+                return Err(Refusal::new(Reason::Rooms.code(), text));
+            }
+        }
+        if let Some(seat) = self.seat() {
+            let most = Some(edge.parts.crowd.limits().rooms_per_user).filter(|most| *most > 0);
+            if !seat.enter(room, most).await {
+                met(Reason::Rooms);
+                return Err(Refusal::new(Reason::Rooms.code(), Reason::Rooms.detail()));
+            }
+        }
+        self.state().enter(room);
         Ok(())
+    }
+
+    /// The room counts no more for the user.
+    pub(super) fn give_back(&self, room: &ChannelName) {
+        if let Some(seat) = self.seat().filter(|_| !self.is_inbox(room)) {
+            seat.leave(room);
+        }
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        self.admitted.as_ref()?.seat.as_ref()
     }
 }

@@ -1,7 +1,10 @@
 //! Limits: each has its server, whose limit is small, and somebody who goes beyond it.
 
 mod connections;
+mod flood;
 mod requests;
+mod sessions;
+mod users;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -102,4 +105,31 @@ async fn ended(stream: &mut TcpStream) -> (Duration, String) {
 /// How often something was refused for this reason.
 async fn rejected(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("tidings_rejected_total{{reason=\"{reason}\"}}")).await
+}
+
+/// A WebSocket of Engine.IO from `address`, and what was read of it: the packet that opens it. `None` if it was refused.
+async fn upgrade(server: &Server, address: Ipv4Addr) -> Option<(TcpStream, String)> {
+    let mut stream = connect(server, address).await;
+    let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: tidings\r\nconnection: Upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&text).contains("maxPayload") {
+            if !stream.read_buf(&mut text).await.is_ok_and(|n| n > 0) {
+                return false;
+            }
+        }
+        true
+    };
+    let is_open = tokio::time::timeout(DEADLINE, reading).await.expect("it is answered in time");
+    is_open.then(|| (stream, String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// A masked text frame of less than 126 bytes.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short text");
+    assert!(length < 126);
+    // A mask of zeros is a mask.
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
 }
