@@ -9,10 +9,18 @@
 //! then starts with new epochs, so that nobody mistakes the gap for a whole past. With `full` every commit is
 //! on the disk before it is acknowledged, and the epochs stay.
 
+mod bytes;
+mod channels;
 mod checkpoint;
+mod convert;
 mod merge;
 mod open;
+mod pack;
+mod packs;
 mod places;
+mod run;
+mod runs;
+mod waste;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -23,11 +31,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use crate::config::settings::Synchronous;
 use crate::fault::{Cause, Fault};
+pub(crate) use channels::ChannelRow;
 pub use open::OpenError;
+pub(crate) use pack::Stored;
+pub use packs::StoredMessage;
 use places::Recent;
 pub use places::{Place, ReadTx};
-pub(crate) use writer::Version;
 pub use writer::WriteTx;
+pub(crate) use writer::{MERGE_STEP, Version};
 use writer::{Operation, WriteOp};
 
 /// How many operations may wait for the writer; beyond it, callers wait (back-pressure).
@@ -174,14 +185,19 @@ impl Store {
         task.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// The same for who reads messages by their place: `read` also sees the places that are not stored yet.
+    /// The same for who reads channels and their messages: `read` also sees what the tables do not know yet.
     pub async fn read_places<T, F>(&self, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&ReadTx<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         let recent = self.shared.recent.clone();
-        self.read_with(move || recent.tail(), move |conn, tail| read(&ReadTx::new(conn, tail)?)).await
+        let before = move || {
+            let tails = recent.tails();
+            let upto = tails.open.upto();
+            (tails, upto)
+        };
+        self.read_with(before, move |conn, (tails, upto)| read(&ReadTx::new(conn, tails, *upto)?)).await
     }
 
     /// The database file.

@@ -3,7 +3,6 @@
 mod append;
 mod read;
 mod retain;
-mod rows;
 mod snapshot;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,8 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use async_trait::async_trait;
 
 pub(crate) use append::Appender;
-pub(crate) use rows::ensure_channel;
-pub(crate) use snapshot::{load_snapshot, save_snapshot};
+pub(crate) use snapshot::save_snapshot;
 
 use append::KnownRows;
 
@@ -128,7 +126,7 @@ impl Broker for EmbeddedBroker {
             for group in &groups {
                 answers.push(appender.append(group, &mut told)?);
             }
-            *known = appender.finish_knowing()?;
+            *known = appender.finish();
             live.tell_after_commit(tx, told);
             Ok(answers)
         });
@@ -136,9 +134,8 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError> {
-        let begun = self
-            .store
-            .write(move |tx| tests.iter().try_for_each(|test| snapshot::begin(tx.conn(), test, now_ms())));
+        let begun =
+            self.store.write(move |tx| tests.iter().try_for_each(|test| snapshot::begin(tx, test, now_ms())));
         Ok(begun.await?)
     }
 
@@ -156,16 +153,15 @@ impl Broker for EmbeddedBroker {
 
     async fn top(&self, channel: &ChannelName) -> Result<Top, BrokerError> {
         let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
-        let found = self.store.read(move |conn| read::top(conn, &name, test.as_ref())).await?;
+        let found = self.store.read_places(move |tx| read::top(tx, &name, test.as_ref())).await?;
         if let Some(top) = found {
             return Ok(top);
         }
+        let name = channel.clone();
+        self.store.write(move |tx| tx.ensure_channel(&name, now_ms()).map(drop)).await?;
         let (name, test) = (channel.clone(), read::test_of(&self.rules, channel));
-        let made = self.store.write(move |tx| {
-            ensure_channel(tx.conn(), &name, now_ms())?;
-            read::top(tx.conn(), &name, test.as_ref())
-        });
-        made.await?.ok_or_else(|| StoreError::Closed.into())
+        let made = self.store.read_places(move |tx| read::top(tx, &name, test.as_ref())).await?;
+        made.ok_or_else(|| StoreError::Closed.into())
     }
 
     async fn history(
@@ -196,7 +192,7 @@ impl Broker for EmbeddedBroker {
 
     async fn snapshot(&self, test: &TestId) -> Result<Option<Snapshot>, BrokerError> {
         let test = test.clone();
-        Ok(self.store.read(move |conn| load_snapshot(conn, &test)).await?)
+        Ok(self.store.read_places(move |tx| snapshot::load_snapshot(tx, &test)).await?)
     }
 
     async fn tests(
@@ -205,7 +201,7 @@ impl Broker for EmbeddedBroker {
         cursor: Option<i64>,
         limit: usize,
     ) -> Result<TestPage, BrokerError> {
-        Ok(self.store.read(move |conn| read::tests(conn, state, cursor, limit)).await?)
+        Ok(self.store.read_places(move |tx| read::tests(tx, state, cursor, limit)).await?)
     }
 
     async fn retain(&self) -> Result<bool, BrokerError> {

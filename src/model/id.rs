@@ -203,11 +203,24 @@ impl TestId {
     }
 }
 
+/// What generated message ids begin with.
+const GENERATED: &str = "msg_";
+
 impl MessageId {
     /// A new id for a message whose sender named none.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Arc::from(format!("msg_{}", ulid::Ulid::generate())))
+        Self(Arc::from(format!("{GENERATED}{}", ulid::Ulid::generate())))
+    }
+
+    /// When `id` was generated, in ms since the Unix epoch, if it ends like one that was: a prefix of another's may
+    /// stand before it. Whoever chose an id may have it say any time.
+    #[must_use]
+    pub fn time_in(id: &str) -> Option<i64> {
+        let start = id.len().checked_sub(ulid::ULID_LEN)?;
+        let generated = id.get(..start)?.ends_with(GENERATED);
+        let ulid = generated.then(|| ulid::Ulid::from_string(id.get(start..)?).ok()).flatten()?;
+        i64::try_from(ulid.timestamp_ms()).ok()
     }
 }
 
@@ -231,6 +244,19 @@ mod tests {
         assert!(matches!(TestId::parse("é"), Err(InvalidId::Character { found: 'é', .. })));
         assert!(TestId::parse(&"x".repeat(128)).is_ok());
         assert!(matches!(TestId::parse(&"x".repeat(129)), Err(InvalidId::TooLong { len: 129, .. })));
+    }
+
+    #[test]
+    fn a_generated_message_id_tells_its_time() {
+        let before = crate::model::now_ms();
+        let id = MessageId::generate();
+        let told = MessageId::time_in(id.as_str()).expect("a time");
+        assert!((before..=crate::model::now_ms()).contains(&told));
+        assert_eq!(MessageId::time_in(&format!("a-test:{id}")), Some(told), "as those of mirrors");
+        for other in ["", "msg_", "m1", &id.as_str()[4..], &format!("{id}x"), "üüüüüüüüüüüüüüüüü"]
+        {
+            assert_eq!(MessageId::time_in(other), None, "{other}");
+        }
     }
 
     #[test]

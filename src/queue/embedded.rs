@@ -103,7 +103,6 @@ impl Inner {
                 tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
             }
         }
-        appender.finish()?;
         self.live.tell_after_commit(tx, told);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::convert::convert;
 use super::merge::merge_left;
 use crate::config::settings::Synchronous;
 
@@ -19,7 +20,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
+    include_str!("schema_6.sql"),
 ];
+/// The step after which rows are brought into another format, which SQL cannot.
+const PACKS: usize = 6;
 
 /// Why the store cannot be opened: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +83,7 @@ pub(super) struct Opened {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
     pub(super) lock: File,
-    /// The `seq` of the last message; all places are in the stored index.
+    /// The `seq` of the last message; the tables know of all of them.
     pub(super) mark: i64,
 }
 
@@ -168,6 +172,9 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     for (version, step) in pending {
         let tx = conn.transaction().map_err(sqlite)?;
         tx.execute_batch(step).map_err(sqlite)?;
+        if version + 1 == PACKS {
+            convert(&tx).map_err(sqlite)?;
+        }
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
         tx.pragma_update(None, "user_version", i64::try_from(version + 1).unwrap_or(known))
             .map_err(sqlite)?;

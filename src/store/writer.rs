@@ -5,22 +5,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{mpsc, oneshot};
 
+use super::channels::{self, ChannelRow};
 use super::checkpoint::Checkpoints;
 use super::merge::Added;
 use super::open::{Opened, mark_clean};
-use super::places::{Place, Recent};
-use super::{OpenError, StoreError, classify};
+use super::pack::Stored;
+use super::places::{Recent, Tails};
+use super::waste::{self, Gone};
+use super::{OpenError, StoreError, classify, runs};
 use crate::metrics;
+use crate::model::ChannelName;
 
 /// How many operations share a commit at most. A larger group would only make its first operation wait longer:
 /// at this size the commit is a small part of the cost already.
 const GROUP_MAX: usize = 512;
-/// How many bytes of places are in memory before they are merged: those of some 30,000 messages. More would make the
-/// writer wait longer at a time, and save little.
-const MERGE_BYTES: usize = 2 << 20;
+/// How many bytes of places are in memory before they are merged: those of some 60,000 messages. While they are merged
+/// as many may come.
+const MERGE_BYTES: usize = 4 << 20;
+
+/// How many messages are merged before others have their turn, a few milliseconds later.
+pub(crate) const MERGE_STEP: usize = 2048;
 
 /// What an operation works with: the open transaction, and the news that wait for its commit.
 #[derive(Debug)]
@@ -37,6 +44,7 @@ pub struct WriteTx<'a> {
 pub(crate) struct Version {
     changes: u64,
     rollbacks: u64,
+    next_seq: i64,
 }
 
 #[derive(Default)]
@@ -55,20 +63,101 @@ impl<'a> WriteTx<'a> {
         self.conn
     }
 
-    /// What the tables are like now.
+    /// What the store is like now.
     pub(crate) fn version(&self) -> Version {
-        Version { changes: self.conn.total_changes(), rollbacks: self.rollbacks }
+        // When appended messages come to their table is no change of anything.
+        let changes = self.conn.total_changes() - self.added.changes();
+        Version { changes, rollbacks: self.rollbacks, next_seq: self.added.next_seq() }
     }
 
-    /// Gives the next message of the table `message` its `seq`, and notes where it stands; the caller inserts its row.
-    pub(crate) fn place(&mut self, channel: i64, offset: u64, conflation_key: Option<Arc<str>>) -> i64 {
-        self.added.add(channel, |seq| Place { offset, seq, conflation_key })
+    /// How far the channel is.
+    pub(crate) fn channel(&self, name: &ChannelName) -> rusqlite::Result<Option<ChannelRow>> {
+        let Some(mut row) = channels::find(self.conn, name)? else { return Ok(None) };
+        if let Some(end) = self.added.end(row.id, self.recent) {
+            end.add_to(&mut row);
+        }
+        Ok(Some(row))
     }
 
-    /// Merges the recent places into the table `place`, in this transaction: until the next append it has all of
-    /// them. Messages before the oldest one of their channel are removed with it.
+    /// The same; a channel that is new is made, with an epoch of its own.
+    pub(crate) fn ensure_channel(&self, name: &ChannelName, now_ms: i64) -> rusqlite::Result<ChannelRow> {
+        match self.channel(name)? {
+            Some(row) => Ok(row),
+            None => channels::make(self.conn, name, now_ms),
+        }
+    }
+
+    /// Stores a message in the channel with this number, which keeps `keep` of them. Its offset is the next one.
+    pub(crate) fn append(
+        &mut self,
+        channel: i64,
+        keep: u64,
+        message: &Stored<'_>,
+        conflation_key: Option<Arc<str>>,
+    ) -> rusqlite::Result<()> {
+        self.added.append(self.conn, channel, keep, message, conflation_key)
+    }
+
+    /// Where the channel's message with this id stands, or stood before it was gone.
+    pub(crate) fn find_id(
+        &mut self,
+        channel: i64,
+        id: &str,
+        made_at_ms: Option<i64>,
+    ) -> rusqlite::Result<Option<u64>> {
+        self.added.find(self.conn, channel, id, made_at_ms)
+    }
+
+    /// Brings what is recent into the tables, in this transaction: until the next append they have all of it. Messages
+    /// that their channel has no room for are gone with it.
     pub fn merge_places(&mut self) -> rusqlite::Result<()> {
-        self.added.merge(self.conn, self.recent)
+        self.added.merge_all(self.conn, self.recent)
+    }
+
+    /// The same with some of the channels that had something recent when the first of these steps was made, `work`
+    /// messages or so; whether there are more.
+    pub fn merge_some(&mut self, work: usize) -> rusqlite::Result<bool> {
+        self.added.merge_some(self.conn, self.recent, work)
+    }
+
+    /// Forgets channels that have no messages and got none since `before_ms`, `max` at most; how many there were.
+    pub(crate) fn forget_channels(&self, before_ms: i64, max: usize) -> rusqlite::Result<usize> {
+        let mut unused = self
+            .conn
+            .prepare_cached("SELECT id FROM channel WHERE oldest > top AND touched_at < ?1 LIMIT ?2")?;
+        let unused = unused.query_map((before_ms, max), |row| row.get(0))?;
+        let mut forgotten = 0;
+        for id in unused.collect::<rusqlite::Result<Vec<i64>>>()? {
+            // Its row does not know of what is recent.
+            if self.added.end(id, self.recent).is_none() {
+                forgotten += self.conn.prepare_cached("DELETE FROM channel WHERE id = ?1")?.execute([id])?;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Has a channel begin at `offset`, as far as the tables know of it; what stands before is gone. `max` messages at
+    /// most; how many there were.
+    pub(crate) fn trim(&self, channel: i64, offset: u64, max: u64) -> rusqlite::Result<u64> {
+        let row = self
+            .conn
+            .prepare_cached("SELECT top, oldest FROM channel WHERE id = ?1")?
+            .query_row([channel], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((top, oldest)): Option<(u64, u64)> = row else { return Ok(0) };
+        let offset = offset.min(top + 1).min(oldest + max);
+        let mut gone = Gone::default();
+        runs::remove_before(self.conn, channel, oldest, offset, &mut gone)?;
+        self.conn
+            .prepare_cached("UPDATE channel SET oldest = ?2 WHERE id = ?1 AND oldest < ?2")?
+            .execute((channel, offset))?;
+        gone.count(self.conn)?;
+        Ok(offset.saturating_sub(oldest))
+    }
+
+    /// Has back the room of messages that are gone, in `max` packs at most; how many there were.
+    pub(crate) fn tidy(&self, max: usize) -> rusqlite::Result<usize> {
+        waste::tidy(self.conn, max)
     }
 
     /// Has `effect` run once the changes are committed: in commit order, on the writer's thread, before the
@@ -123,9 +212,9 @@ where
     }
 }
 
-/// The operation that merges recent places, which nobody waits for.
-fn merging() -> Operation {
-    Box::new(WriteOp { apply: |tx: &mut WriteTx<'_>| tx.merge_places(), out: None, reply: None })
+/// An operation that merges recent places, which nobody waits for.
+fn merging(apply: impl FnMut(&mut WriteTx<'_>) -> rusqlite::Result<()> + Send + 'static) -> Operation {
+    Box::new(WriteOp { apply, out: None, reply: None })
 }
 
 /// Starts the writer's thread; it ends when every sender of `queue` is gone.
@@ -136,8 +225,16 @@ pub(super) fn start(
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
     let Opened { mut conn, path, lock, mark } = opened;
     let checkpoints = Checkpoints::start(&path, &mut conn)?;
-    let writer =
-        Writer { conn, path, recent, next_seq: mark + 1, rollbacks: 0, merge_at: MERGE_BYTES, _lock: lock };
+    let writer = Writer {
+        conn,
+        path,
+        recent,
+        next_seq: mark + 1,
+        appends: 0,
+        rollbacks: 0,
+        failed_at: None,
+        _lock: lock,
+    };
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || writer.run(queue, checkpoints))
@@ -149,9 +246,11 @@ struct Writer {
     path: PathBuf,
     recent: Recent,
     next_seq: i64,
+    /// How many changes of rows were appends.
+    appends: u64,
     rollbacks: u64,
-    /// How many bytes of recent places call for the next merge.
-    merge_at: usize,
+    /// How many bytes of recent places there were when they could not be merged.
+    failed_at: Option<usize>,
     // Held for as long as the process may write; the operating system lets go of it even after kill -9.
     _lock: File,
 }
@@ -170,7 +269,7 @@ impl Writer {
             checkpoints.after_commit(&self.conn);
         }
         checkpoints.end();
-        if let Err(error) = self.transaction(&mut [merging()]) {
+        if let Err(error) = self.transaction(&mut [merging(|tx: &mut WriteTx<'_>| tx.merge_places())]) {
             tracing::warn!(%error, "recent places could not be merged; the next start does it");
         }
         if let Err(error) = mark_clean(&self.conn) {
@@ -226,7 +325,7 @@ impl Writer {
         // Dropped without a commit, it rolls back; so does a panic in an operation.
         let tx = rusqlite::Transaction::new_unchecked(&self.conn, rusqlite::TransactionBehavior::Immediate)?;
         let (recent, rollbacks) = (&self.recent, self.rollbacks);
-        let mut added = Added::from(self.next_seq);
+        let mut added = Added::from(self.next_seq, self.appends);
         for op in group {
             op.apply(&mut WriteTx {
                 conn: &tx,
@@ -236,28 +335,42 @@ impl Writer {
                 rollbacks,
             })?;
         }
+        added.store(&tx)?;
         tx.commit()?;
+        self.appends = added.changes();
         self.next_seq = added.committed(recent);
         Ok(())
     }
 
-    /// Merges recent places before they take too much memory, by itself: if it fails, no append fails with it.
+    /// Merges recent places before they take too much memory: step by step, between the groups, so that nobody waits for
+    /// all of them; and by itself, so that no append fails with it.
     fn merge_in_time(&mut self) {
-        let bytes = self.recent.tail().bytes();
-        if bytes < MERGE_BYTES {
-            // Somebody else may have merged what could not be merged here.
-            self.merge_at = MERGE_BYTES;
-        }
-        if bytes < self.merge_at {
-            return;
-        }
-        self.merge_at = match self.transaction(&mut [merging()]) {
-            Ok(()) => MERGE_BYTES,
-            Err(error) => {
-                tracing::error!(%error, bytes, "recent places could not be merged and stay in memory");
-                bytes + MERGE_BYTES
+        loop {
+            let Tails { sealed, open } = self.recent.tails();
+            let (is_sealed, behind) = (sealed.is_some(), open.bytes());
+            let bytes = behind + sealed.map_or(0, |tail| tail.bytes());
+            let due = match self.failed_at {
+                None => is_sealed || bytes >= MERGE_BYTES,
+                // Or somebody else has merged them.
+                Some(failed_at) => bytes >= failed_at + MERGE_BYTES || bytes < failed_at,
+            };
+            if !due {
+                return;
             }
-        };
+            match self.transaction(&mut [merging(|tx: &mut WriteTx<'_>| tx.merge_some(MERGE_STEP).map(drop))])
+            {
+                Ok(()) => self.failed_at = None,
+                Err(error) => {
+                    tracing::error!(%error, bytes, "recent places could not be merged and stay in memory");
+                    self.failed_at = Some(bytes);
+                    return;
+                }
+            }
+            // As much came as is being merged: now it is the others who wait.
+            if behind < MERGE_BYTES {
+                return;
+            }
+        }
     }
 
     fn refuse(&self, group: &mut Vec<Operation>, error: &rusqlite::Error) {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Basis, Device, Place, Saved, SyncState};
 use crate::fault::Fault;
 use crate::model::{ChannelName, Epoch, Position, UserId, now_ms};
-use crate::store::Store;
+use crate::store::{Store, WriteTx};
 
 /// How many places one call of retention forgets at most.
 const RETAIN_MAX: usize = 500;
@@ -41,7 +41,7 @@ impl SyncState for EmbeddedSync {
         }
         let saving = self.store.write(move |tx| {
             let now = now_ms();
-            places.iter().try_for_each(|saved| save(tx.conn(), saved, now))
+            places.iter().try_for_each(|saved| save(tx, saved, now))
         });
         Ok(saving.await?)
     }
@@ -77,24 +77,27 @@ fn load(conn: &Connection, device: &Device, channel: &ChannelName) -> rusqlite::
 
 /// Moves a place forward, in the channel's own epoch only. What was acknowledged and what was written are two
 /// places, and neither ever moves the other.
-fn save(conn: &Connection, saved: &Saved, now: i64) -> rusqlite::Result<()> {
+fn save(tx: &WriteTx<'_>, saved: &Saved, now: i64) -> rusqlite::Result<()> {
     let Saved { device, channel, place } = saved;
-    conn.prepare_cached(
-        "INSERT INTO sync_state (user_id, client_id, channel, acknowledged, epoch, offset, saved_at)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-           WHERE EXISTS (SELECT 1 FROM channel WHERE name = ?3 AND epoch = ?5 AND top >= ?6)
+    let Position { epoch, offset } = &place.position;
+    if !tx.channel(channel)?.is_some_and(|row| row.epoch == *epoch && row.top >= *offset) {
+        return Ok(());
+    }
+    let insert = "INSERT INTO sync_state (user_id, client_id, channel, acknowledged, epoch, offset, saved_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (user_id, client_id, channel, acknowledged) DO UPDATE SET
            epoch = excluded.epoch, offset = excluded.offset, saved_at = excluded.saved_at
-         WHERE excluded.epoch <> epoch OR excluded.offset >= offset",
-    )?
-    .execute(params![
-        user(device),
+         WHERE excluded.epoch <> epoch OR excluded.offset >= offset";
+    let acknowledged = place.basis == Basis::Acknowledged;
+    let user = user(device);
+    tx.conn().prepare_cached(insert)?.execute(params![
+        user,
         device.client_id,
         channel.as_str(),
-        place.basis == Basis::Acknowledged,
-        place.position.epoch.as_str(),
-        place.position.offset,
-        now,
+        acknowledged,
+        epoch.as_str(),
+        offset,
+        now
     ])?;
     Ok(())
 }

@@ -5,7 +5,9 @@ mod damage;
 mod epochs;
 mod full;
 mod group;
+mod migrate;
 mod open;
+mod packs;
 mod places;
 mod read;
 

@@ -3,6 +3,7 @@
 pub(crate) mod follows_all;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod stored;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -181,7 +182,7 @@ pub(crate) async fn stored(broker: &dyn Broker, name: &str) -> Vec<(u64, String)
 /// What retention does to a channel of which nothing is left for a month.
 pub(crate) fn forget(tx: &mut WriteTx<'_>, channel: &str) -> rusqlite::Result<()> {
     tx.merge_places()?;
-    for of in ["message", "place"] {
+    for of in ["place_run", "given_id"] {
         let remove = format!("DELETE FROM {of} WHERE channel = (SELECT id FROM channel WHERE name = ?1)");
         tx.conn().execute(&remove, [channel])?;
     }

@@ -3,15 +3,14 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
-use super::rows::{ChannelRow, find_channel};
 use super::snapshot::{load_snapshot, parse_snapshot, place};
 use crate::broker::{Page, PageLimit, Survey, TestPage, Top};
 use crate::config::channels::{History, Rules};
 use crate::model::message::OpenEnvelope;
 use crate::model::{ChannelName, EventName, Position, Priority, Published, TestId, TestState, now_ms};
-use crate::store::ReadTx;
+use crate::store::{ChannelRow, Place, ReadTx, StoredMessage};
 
 /// The test whose snapshot `channel` has, if its namespace has snapshots.
 pub(super) fn test_of(rules: &Rules, channel: &ChannelName) -> Option<TestId> {
@@ -23,13 +22,13 @@ pub(super) fn test_of(rules: &Rules, channel: &ChannelName) -> Option<TestId> {
 }
 
 pub(super) fn top(
-    conn: &Connection,
+    tx: &ReadTx<'_>,
     channel: &ChannelName,
     test: Option<&TestId>,
 ) -> rusqlite::Result<Option<Top>> {
-    let Some(row) = find_channel(conn, channel)? else { return Ok(None) };
+    let Some(row) = tx.channel(channel)? else { return Ok(None) };
     let snapshot = match test {
-        Some(test) => load_snapshot(conn, test)?,
+        Some(test) => load_snapshot(tx, test)?,
         None => None,
     };
     Ok(Some(Top { position: Position { epoch: row.epoch, offset: row.top }, snapshot }))
@@ -42,43 +41,22 @@ pub(super) fn history(
     after: u64,
     limit: PageLimit,
 ) -> rusqlite::Result<Option<Page>> {
-    let Some(row) = find_channel(tx.conn(), channel)? else { return Ok(None) };
+    let Some(row) = tx.channel(channel)? else { return Ok(None) };
     let oldest = oldest_readable(tx, &row, history)?;
     let from = next(after).max(oldest);
     // Offsets have no holes, so this is no more than what is asked for.
     let upto = row.top.min(from.saturating_add(limit.messages.max(1) as u64 - 1));
     let mut messages: Vec<Arc<Published>> = Vec::new();
     let mut room = limit.bytes;
-    // Whether there is room for more.
-    let mut take = |stored: &rusqlite::Row<'_>| {
-        let message = published(channel, &row, stored)?;
+    tx.messages(row.id, &tx.places(row.id, &(from..=upto))?, |place, stored| {
+        let message = published(channel, &row, place, stored)?;
         let fits = message.size() <= room || messages.is_empty();
         if fits {
             room = room.saturating_sub(message.size());
             messages.push(Arc::new(message));
         }
-        Ok::<_, rusqlite::Error>(fits)
-    };
-    let mut indexed = tx.conn().prepare_cached(
-        "SELECT message.offset, event, priority, timestamp, message.conflation_key, body
-         FROM place JOIN message ON message.seq = place.seq
-         WHERE place.channel = ?1 AND place.offset BETWEEN ?2 AND ?3 ORDER BY place.offset",
-    )?;
-    let mut rows = indexed.query(params![row.id, from, upto])?;
-    let mut fits = true;
-    while fits && let Some(stored) = rows.next()? {
-        fits = take(stored)?;
-    }
-    let mut by_seq = tx.conn().prepare_cached(
-        "SELECT offset, event, priority, timestamp, conflation_key, body FROM message WHERE seq = ?1",
-    )?;
-    let mut recent = tx.recent(row.id, &(from..=upto)).into_iter();
-    while fits && let Some(place) = recent.next() {
-        let mut rows = by_seq.query([place.seq])?;
-        if let Some(stored) = rows.next()? {
-            fits = take(stored)?;
-        }
-    }
+        Ok(fits)
+    })?;
     Ok(Some(Page { messages, epoch: row.epoch, top: row.top, oldest }))
 }
 
@@ -88,23 +66,10 @@ pub(super) fn survey(
     after: u64,
     upto: u64,
 ) -> rusqlite::Result<Survey> {
-    let Some(row) = find_channel(tx.conn(), channel)? else { return Ok(Survey::default()) };
+    let Some(row) = tx.channel(channel)? else { return Ok(Survey::default()) };
     let (from, upto) = (next(after).max(row.oldest), upto.min(row.top));
-    let mut statement = tx.conn().prepare_cached(
-        "SELECT conflation_key, max(offset), count(*) FROM place
-         WHERE channel = ?1 AND offset BETWEEN ?2 AND ?3 GROUP BY conflation_key",
-    )?;
-    let mut rows = statement.query(params![row.id, from, upto])?;
     let mut survey = Survey::default();
-    while let Some(group) = rows.next()? {
-        match group.get::<_, Option<String>>(0)? {
-            Some(key) => {
-                survey.newest.insert(Arc::from(key), group.get(1)?);
-            }
-            None => survey.plain = group.get(2)?,
-        }
-    }
-    for place in tx.recent(row.id, &(from..=upto)) {
+    for place in tx.places(row.id, &(from..=upto))? {
         match place.conflation_key {
             Some(key) => {
                 survey.newest.insert(key, place.offset);
@@ -136,20 +101,16 @@ pub(super) fn first_since(
     offsets: RangeInclusive<u64>,
     cutoff_ms: i64,
 ) -> rusqlite::Result<Option<u64>> {
-    let mut indexed = tx.conn().prepare_cached(
-        "SELECT place.offset FROM place JOIN message ON message.seq = place.seq
-         WHERE place.channel = ?1 AND place.offset >= ?2 AND timestamp >= ?3 ORDER BY place.offset LIMIT 1",
-    )?;
-    let found =
-        indexed.query_row(params![channel, offsets.start(), cutoff_ms], |row| row.get(0)).optional()?;
-    if found.is_some() {
-        return Ok(found);
-    }
-    let mut by_seq = tx.conn().prepare_cached("SELECT 1 FROM message WHERE seq = ?1 AND timestamp >= ?2")?;
-    for place in tx.recent(channel, &offsets) {
-        if by_seq.exists(params![place.seq, cutoff_ms])? {
+    let (mut from, upto) = offsets.into_inner();
+    // Mostly it is the very first one.
+    let mut stretch = 1;
+    while from <= upto {
+        let last = upto.min(from.saturating_add(stretch - 1));
+        let places = tx.places(channel, &(from..=last))?;
+        if let Some(place) = places.iter().find(|place| place.timestamp_ms >= cutoff_ms) {
             return Ok(Some(place.offset));
         }
+        (from, stretch) = (last + 1, stretch * 8);
     }
     Ok(None)
 }
@@ -157,29 +118,28 @@ pub(super) fn first_since(
 fn published(
     channel: &ChannelName,
     row: &ChannelRow,
-    stored: &rusqlite::Row<'_>,
+    place: &Place,
+    stored: StoredMessage<'_>,
 ) -> rusqlite::Result<Published> {
-    let event: String = stored.get(1)?;
-    let event = EventName::parse(&event).map_err(|e| unreadable(1, Box::new(e)))?;
-    let priority = Priority::from_number(stored.get(2)?).map_err(|e| unreadable(2, Box::new(e)))?;
-    let key: Option<String> = stored.get(4)?;
+    let event = EventName::parse(stored.event).map_err(|e| unreadable(Box::new(e)))?;
+    let priority = Priority::from_number(stored.priority.into()).map_err(|e| unreadable(Box::new(e)))?;
     Ok(Published::new(
         channel.clone(),
-        Position { epoch: row.epoch.clone(), offset: stored.get(0)? },
+        Position { epoch: row.epoch.clone(), offset: place.offset },
         event,
         priority,
-        stored.get(3)?,
-        key.map(Arc::from),
-        OpenEnvelope::from_stored(stored.get(5)?),
+        place.timestamp_ms,
+        place.conflation_key.clone(),
+        OpenEnvelope::from_stored(stored.body.into()),
     ))
 }
 
-fn unreadable(column: usize, error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
+fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, error)
 }
 
 pub(super) fn tests(
-    conn: &Connection,
+    tx: &ReadTx<'_>,
     state: Option<TestState>,
     cursor: Option<i64>,
     limit: usize,
@@ -188,7 +148,7 @@ pub(super) fn tests(
         Some(_) => "SELECT seq, snapshot FROM test WHERE state = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
         None => "SELECT seq, snapshot FROM test WHERE ?1 IS NULL AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
     };
-    let mut statement = conn.prepare_cached(sql)?;
+    let mut statement = tx.conn().prepare_cached(sql)?;
     let before = cursor.unwrap_or(i64::MAX);
     let rows = statement
         .query_map(params![state.map(TestState::name), before, limit + 1], |row| {
@@ -199,7 +159,7 @@ pub(super) fn tests(
     let mut tests = Vec::with_capacity(rows.len().min(limit));
     for (_, text) in rows.into_iter().take(limit) {
         let mut snapshot = parse_snapshot(&text)?;
-        place(conn, &mut snapshot)?;
+        place(tx, &mut snapshot)?;
         tests.push(snapshot);
     }
     Ok(TestPage { tests, next })

@@ -2,26 +2,27 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{ensure_channel, find_channel};
 use crate::model::event::test_progress_channel;
 use crate::model::{ChannelName, Snapshot, TestId};
+use crate::store::{ReadTx, WriteTx};
 
 /// Begins a test anew, unless what is stored of it is as new.
-pub(super) fn begin(conn: &Connection, test: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
+pub(super) fn begin(tx: &WriteTx<'_>, test: &Snapshot, now_ms: i64) -> rusqlite::Result<()> {
+    let conn = tx.conn();
     let Ok(channel) = ChannelName::parse(&test_progress_channel(&test.test_id)) else { return Ok(()) };
     if stored_snapshot(conn, &test.test_id)?.is_some_and(|stored| !test.replaces(&stored)) {
         return Ok(());
     }
-    let epoch = ensure_channel(conn, &channel, now_ms)?.epoch;
+    let epoch = tx.ensure_channel(&channel, now_ms)?.epoch;
     // Newest first is how tests are listed, and this one is new again.
     conn.prepare_cached("DELETE FROM test WHERE id = ?1")?.execute([test.test_id.as_str()])?;
     save_snapshot(conn, &Snapshot { epoch, ..test.clone() }, now_ms)
 }
 
 /// The state of a test, at the top of its channel: both are written by the same transactions.
-pub(crate) fn load_snapshot(conn: &Connection, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {
-    let Some(mut snapshot) = stored_snapshot(conn, test)? else { return Ok(None) };
-    place(conn, &mut snapshot)?;
+pub(super) fn load_snapshot(tx: &ReadTx<'_>, test: &TestId) -> rusqlite::Result<Option<Snapshot>> {
+    let Some(mut snapshot) = stored_snapshot(tx.conn(), test)? else { return Ok(None) };
+    place(tx, &mut snapshot)?;
     Ok(Some(snapshot))
 }
 
@@ -41,10 +42,10 @@ pub(super) fn parse_snapshot(text: &str) -> rusqlite::Result<Snapshot> {
 }
 
 /// Gives a stored snapshot the position of its channel's top.
-pub(super) fn place(conn: &Connection, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
+pub(super) fn place(tx: &ReadTx<'_>, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
     let channel = test_progress_channel(&snapshot.test_id);
     if let Ok(name) = ChannelName::parse(&channel)
-        && let Some(row) = find_channel(conn, &name)?
+        && let Some(row) = tx.channel(&name)?
     {
         snapshot.epoch = row.epoch;
         snapshot.offset = row.top;

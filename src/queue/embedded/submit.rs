@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::rows::{self, JobRow};
-use crate::broker::embedded::{ensure_channel, save_snapshot};
+use crate::broker::embedded::save_snapshot;
 use crate::model::event::{JobEvent, test_progress_channel};
 use crate::model::{ChannelName, Job, JobId, JobState, Snapshot, TestId, now_ms};
 use crate::queue::events::Teller;
@@ -69,7 +69,7 @@ fn job_of(new: &NewJob, test_id: TestId, max_attempts: u32, now: i64) -> Job {
 /// The test begins anew: what it was before stays in its channel, but not in its state.
 pub(super) fn restart_test(tx: &WriteTx<'_>, job: &Job, now: i64) -> rusqlite::Result<()> {
     let Ok(channel) = ChannelName::parse(&test_progress_channel(&job.test_id)) else { return Ok(()) };
-    let epoch = ensure_channel(tx.conn(), &channel, now)?.epoch;
+    let epoch = tx.ensure_channel(&channel, now)?.epoch;
     let mut snapshot = Snapshot::new(job.test_id.clone(), &job.test_type, job.state, epoch);
     snapshot.job_id = Some(job.job_id.clone());
     snapshot.attempt = job.attempt;

@@ -1,5 +1,6 @@
 //! Files as earlier versions left them, and as a host that went down did.
 
+use super::super::{packs, runs};
 use super::*;
 
 /// A store as the first version left it: two channels and no inboxes.
@@ -57,6 +58,19 @@ fn epochs(conn: &Connection, table: &str) -> Vec<String> {
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
+/// The offsets, keys and bodies of a channel, all of which is merged.
+fn messages(conn: &Connection, channel: i64) -> Vec<(u64, Option<String>, String)> {
+    let places = runs::read(conn, channel, &(0..=u64::MAX >> 1)).unwrap();
+    let mut messages = Vec::new();
+    let read = packs::messages(conn, channel, &places, |place, message| {
+        let key = place.conflation_key.as_ref().map(ToString::to_string);
+        messages.push((place.offset, key, message.body.to_owned()));
+        Ok(true)
+    });
+    read.unwrap();
+    messages
+}
+
 #[test]
 fn a_store_of_the_first_version_gets_inboxes_and_keeps_its_channels_and_messages() {
     let dir = tempfile::tempdir().unwrap();
@@ -64,9 +78,11 @@ fn a_store_of_the_first_version_gets_inboxes_and_keeps_its_channels_and_messages
     let opened = open(dir.path(), Synchronous::Normal).unwrap();
     assert_eq!(epochs(&opened.conn, "channel"), ["first", "first"]);
     assert_eq!(epochs(&opened.conn, "inbox"), Vec::<String>::new());
-    let bodies = "SELECT group_concat(id || body) FROM message WHERE channel = 2 ORDER BY offset";
-    let bodies: String = opened.conn.query_row(bodies, [], |row| row.get(0)).unwrap();
-    assert_eq!(bodies, "m1{\"n\":1,m2{\"n\":2,m3{\"n\":3");
+    let bodies: Vec<_> = messages(&opened.conn, 2).into_iter().map(|(_, _, body)| body).collect();
+    assert_eq!(bodies, ["{\"n\":1", "{\"n\":2", "{\"n\":3"]);
+    let ids = "SELECT group_concat(id || offset) FROM given_id WHERE channel = 2 ORDER BY offset";
+    let ids: String = opened.conn.query_row(ids, [], |row| row.get(0)).unwrap();
+    assert_eq!(ids, "m11,m22,m33");
     let version: i64 = opened.conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, i64::try_from(MIGRATIONS.len()).unwrap());
 }
@@ -93,22 +109,11 @@ fn a_store_of_the_fourth_version_gets_the_places_of_all_its_messages() {
     fourth_version(dir.path());
     let opened = open(dir.path(), Synchronous::Normal).unwrap();
     assert_eq!(opened.mark, 10);
-    let mut places = opened
-        .conn
-        .prepare(
-            "SELECT place.channel, place.offset, place.conflation_key, message.id
-             FROM place JOIN message USING (seq, channel, offset) ORDER BY place.channel, place.offset",
-        )
-        .unwrap();
-    let places: Vec<(u64, u64, Option<String>, String)> = places
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    let key = |offset| (offset == 4).then(|| "key".to_owned());
-    let expected =
-        [1, 2].map(|channel| [3, 4, 5].map(|offset| (channel, offset, key(offset), format!("m{offset}"))));
-    assert_eq!(places, expected.concat());
-    let old = "SELECT count(*) FROM sqlite_schema WHERE name = 'message_place'";
+    for channel in [1, 2] {
+        let key = |offset| (offset == 4).then(|| "key".to_owned());
+        let expected = [3, 4, 5].map(|offset| (offset, key(offset), "{".to_owned()));
+        assert_eq!(messages(&opened.conn, channel), expected);
+    }
+    let old = "SELECT count(*) FROM sqlite_schema WHERE name IN ('message_place', 'message', 'place')";
     assert_eq!(opened.conn.query_row(old, [], |row| row.get::<_, u64>(0)).unwrap(), 0);
 }

@@ -20,6 +20,7 @@ use tidings::tasks::Tasks;
 
 use super::ops::{End, Room};
 use super::past::{News, Sent};
+use crate::support::stored::lose;
 use crate::support::{channel, raw};
 
 /// Short windows, so that nobody waits long for the end of one.
@@ -132,23 +133,10 @@ pub(super) fn leave_behind(dir: &Path, end: End) {
     };
     let conn = Connection::open(dir.join("tidings.db")).expect("the database opens");
     assert_eq!(conn.execute(&format!("UPDATE run SET {set}"), []).expect("a note"), 1);
-    // Half of the places were still in memory.
-    let unmerge = "UPDATE place_mark SET seq = (SELECT coalesce(max(seq), 0) / 2 FROM message);
-                   DELETE FROM place WHERE seq > (SELECT seq FROM place_mark)";
-    conn.execute_batch(unmerge).expect("a loss of places");
     let End::HostDown { lost } = end else { return };
     // The state of a test cannot be rolled back from outside.
     for room in Room::ALL.into_iter().filter(|room| *room != Room::Test) {
-        let lose = "UPDATE channel SET oldest = min(oldest, max(top - ?2, 0) + 1), top = max(top - ?2, 0)
-                    WHERE name = ?1";
-        conn.execute(lose, (room.name(), lost)).expect("a loss");
-        for of in ["message", "place"] {
-            let remove = format!(
-                "DELETE FROM {of} WHERE offset > (SELECT top FROM channel WHERE name = ?1)
-                 AND channel = (SELECT id FROM channel WHERE name = ?1)"
-            );
-            conn.execute(&remove, [room.name()]).expect("a loss");
-        }
+        lose(&conn, room.name(), lost.into()).expect("a loss");
     }
 }
 

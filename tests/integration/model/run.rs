@@ -20,6 +20,7 @@ use super::past::{News, Past, Sent, Span};
 use super::session::{Session, Sessions, Work};
 use super::view::View;
 use super::world::{Checked, World};
+use crate::support::stored::age;
 use crate::support::{channel, forget, in_time};
 
 /// A device and what its client knows.
@@ -266,12 +267,11 @@ impl Run {
     async fn age(&mut self, room: Room, keep: u8) {
         let begin = self.world.tick();
         let aged = self.node.store.write(move |tx| {
+            tx.merge_places()?;
             let find = "SELECT top FROM channel WHERE name = ?1";
             let top: u64 = tx.conn().query_row(find, [room.name()], |row| row.get(0))?;
             let upto = top.saturating_sub(keep.into());
-            let age = "UPDATE message SET timestamp = 0 WHERE offset <= ?2
-                       AND channel = (SELECT id FROM channel WHERE name = ?1)";
-            tx.conn().execute(age, (room.name(), upto)).map(|_| upto)
+            age(tx.conn(), room.name(), upto).map(|()| upto)
         });
         let upto = in_time("messages age", aged).await.expect("the store is open");
         let span = Span { begin, end: self.world.tick() };

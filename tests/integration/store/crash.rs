@@ -34,6 +34,7 @@ async fn the_process_that_is_killed_appends_until_then() {
                 let id = format!("{}.{task}.{n}", std::process::id());
                 if n % 50 == 49 {
                     store.write(|tx| tx.merge_places()).await.expect("places can be merged");
+                    broker.retain().await.expect("retention works");
                 }
                 let answers = broker.append(vec![message(&rules(), name, &id)]).await.expect("an append");
                 let place = &answers[0].as_ref().expect("accepted").position;

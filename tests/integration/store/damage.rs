@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
-use tidings::broker::{AppendGroup, Broker, BrokerError};
+use tidings::broker::{AppendGroup, Broker, BrokerError, PageLimit};
 use tidings::model::now_ms;
 use tidings::store::{Store, StoreError, Synchronous};
 
@@ -64,7 +64,7 @@ async fn a_damaged_page_costs_what_it_held_and_says_so() {
     let dir = TempDir::new().unwrap();
     fill(dir.path()).await;
     // Channel b was written after channel a; what is added comes behind the last page.
-    let pages = pages_of(dir.path(), "message");
+    let pages = pages_of(dir.path(), "pack");
     let of_b = pages[pages.len() - 2];
     damage(dir.path(), std::iter::once(of_b), &mut fastrand::Rng::with_seed(1));
     let store = open(dir.path());
@@ -77,6 +77,34 @@ async fn a_damaged_page_costs_what_it_held_and_says_so() {
     let added =
         AppendGroup { first: append(&rules(), "plain-a", "new", &json!(1), now_ms()), mirrors: Vec::new() };
     broker.append(vec![added]).await.expect("the other channel goes on");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_page_in_the_middle_of_a_pack_is_noticed_and_costs_the_messages_on_it() {
+    let dir = TempDir::new().unwrap();
+    fill(dir.path()).await;
+    // What SQLite has no structure of its own in: a page full of bodies, behind the first of its pack.
+    let bytes = std::fs::read(dir.path().join("tidings.db")).unwrap();
+    let of_a = |page: &[u8]| page.windows(19).any(|text| text == br#""channel":"plain-a""#);
+    let page = bytes.chunks(4096).rposition(|page| page[0] == 0 && of_a(page)).expect("there is one") + 1;
+    let file = OpenOptions::new().write(true).open(dir.path().join("tidings.db")).unwrap();
+    file.write_all_at(b"z", (page as u64 - 1) * 4096 + 2_000).unwrap();
+    let store = open(dir.path());
+    let broker = broker(&store);
+    let mut unreadable = Vec::new();
+    for after in 0..400 {
+        let one = PageLimit { messages: 1, ..ALL };
+        match broker.history(&channel("plain-a"), after, one).await {
+            Ok(page) => assert_eq!(page.messages[0].position.offset, after + 1),
+            Err(error) => {
+                assert!(matches!(cause(&error), Some(StoreError::Corrupt { .. })), "{error}");
+                unreadable.push(after + 1);
+            }
+        }
+    }
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    assert_eq!(stored(&*broker, "plain-b").await.len(), 400, "the other channel is whole");
     store.close().await;
 }
 
