@@ -29,7 +29,7 @@ use door::Door;
 use inbound::Inbound;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 4096;
+pub const BACKLOG: u32 = 4096;
 /// How long accepting rests when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

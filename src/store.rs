@@ -13,6 +13,7 @@ mod bytes;
 mod channels;
 mod checkpoint;
 mod convert;
+pub mod examine;
 mod merge;
 mod open;
 mod pack;

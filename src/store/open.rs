@@ -12,9 +12,9 @@ use super::merge::merge_left;
 use crate::config::settings::Synchronous;
 
 /// Marks the file as ours: "tdng" in ASCII.
-const APPLICATION_ID: i32 = 0x7464_6e67;
+pub(super) const APPLICATION_ID: i32 = 0x7464_6e67;
 /// Each entry brings the schema from its index to the next version. Entries are only ever added.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),

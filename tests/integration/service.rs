@@ -5,6 +5,7 @@ mod chaos;
 mod control;
 mod demo;
 mod devices;
+mod doctor;
 mod inbox;
 mod join_under_load;
 mod limits;

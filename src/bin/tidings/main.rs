@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod follow;
 mod serve;
 mod signals;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Args),
     /// Check tidings.toml and channels.toml, and report every mistake at once.
     Check(check::Args),
+    /// Look at this machine, the store and Redis, and say what to change.
+    Doctor(doctor::Args),
     /// Submit a job.
     Submit(client::SubmitArgs),
     /// Cancel a job, queued or running.
@@ -114,6 +117,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Serve(args) => serve::run(args).await,
             Command::Worker(args) => worker::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Submit(args) => client::submit(args).await,
             Command::Cancel(args) => client::cancel(args).await,
             Command::Publish(args) => client::publish(args).await,
