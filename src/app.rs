@@ -5,6 +5,7 @@
 mod backend;
 mod people;
 pub mod reload;
+mod scrape;
 pub mod worker;
 
 use std::fmt;
@@ -60,6 +61,14 @@ pub enum StartError {
     /// The queue.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The listener of metrics.
+    #[error("metrics cannot be answered at {address} (metrics.listen): {error}")]
+    Scrape {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The metrics.
     #[error("metrics cannot be recorded: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -126,6 +135,7 @@ impl App {
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
         let AppOptions { settings, rules, guard, runners } = options;
         let metrics = metrics::install()?;
+        metrics::connections_limit(settings.limits.connections);
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
         let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
@@ -144,6 +154,7 @@ impl App {
         let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
+        scrape::start(settings.metrics.listen, &queue, &broker, &metrics, &tasks).await?;
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),

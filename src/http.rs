@@ -20,6 +20,7 @@ mod page;
 mod presence;
 mod problem;
 mod query;
+mod request_id;
 mod stats;
 mod stream;
 mod submit;
@@ -42,6 +43,7 @@ use crate::config::channels::Rules;
 use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
 use crate::limits::pace::Pace;
+use crate::metrics;
 use crate::notify::Notifier;
 use crate::presence::Presence;
 use crate::publish::Publisher;
@@ -151,6 +153,9 @@ impl Readiness {
 pub fn router(state: HttpState) -> Router {
     let HttpLimits { body_bytes, streams, .. } = state.limits;
     let (routes, document) = described().split_for_parts();
+    metrics::register_routes(
+        document.paths.paths.keys().map(String::as_str).chain([metrics_layer::UNMATCHED]),
+    );
     routes
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
@@ -161,6 +166,33 @@ pub fn router(state: HttpState) -> Router {
         // Outermost, so that it sees the answers of everything below it.
         .layer(middleware::from_fn(metrics_layer::observe))
         .with_state(Arc::new(state))
+}
+
+/// What a listener of metrics needs.
+#[derive(Clone)]
+pub struct MetricsState {
+    /// Whose jobs are counted.
+    pub queue: Arc<dyn Queue>,
+    /// Whether it can be used is told.
+    pub broker: Arc<dyn Broker>,
+    /// What the process has measured.
+    pub metrics: PrometheusHandle,
+}
+
+impl std::fmt::Debug for MetricsState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MetricsState")
+    }
+}
+
+/// `/metrics` and `/healthz`, for a listener that only Prometheus and whoever restarts processes should reach.
+pub fn metrics_router(state: MetricsState) -> Router {
+    Router::new()
+        .route("/metrics", get(health::metrics_alone))
+        .route("/healthz", get(health::healthz))
+        .fallback(problem::unknown_path)
+        .layer(middleware::from_fn(metrics_layer::observe))
+        .with_state(state)
 }
 
 /// gzip for those who accept it. Streams stay as they are: an event must not wait in a compressor.

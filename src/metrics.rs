@@ -3,9 +3,13 @@
 //! Labels are namespaces, priorities, outcomes, reasons and states, never a channel, user, test or job id, so
 //! the number of series is bounded by the configuration. All are registered at start, so that they exist at 0.
 
+mod counters;
 mod distribution;
+#[cfg(test)]
+mod tests;
+mod totals;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +17,19 @@ use ::metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::model::{Priority, TestState};
+use counters::{ByNamespace, Counters, head};
 use distribution::Distribution;
+pub use totals::Totals;
 
-/// Delivery and append latencies, in seconds: from a tenth of a millisecond to ten seconds.
-const LATENCY_SECONDS: &[f64] =
+/// From the acceptance of a message to its hand-over, in seconds: timestamps are whole milliseconds, and the batch
+/// window of 100 ms is where most of what waits ends.
+const DELIVERY_SECONDS: &[f64] =
+    &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.12, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// Commits and scripts, in seconds: from a tenth of a millisecond to ten seconds.
+const APPEND_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Answers of the HTTP edge, in seconds.
+const HTTP_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Waiting and running times of jobs, in seconds: from a millisecond to a day.
 const JOB_SECONDS: &[f64] =
     &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
@@ -49,7 +61,7 @@ pub const REJECTED_REASONS: [&str; 19] = [
 /// How an attempt or a job can end; the label of the job metrics.
 pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];
 /// How a join with a position can end; the label of `tidings_recoveries_total`.
-pub const RECOVERIES: [&str; 2] = ["recovered", "reset"];
+const RECOVERIES: [&str; 2] = ["recovered", "reset"];
 
 /// What becomes of a reload of the configuration; the label of `tidings_reloads_total`.
 pub const RELOADS: [&str; 2] = ["applied", "refused"];
@@ -63,7 +75,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("append_seconds".to_owned()), LATENCY_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("tidings_broker_append_seconds".to_owned()), APPEND_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("tidings_http_request_seconds".to_owned()), HTTP_SECONDS)?
         .set_buckets_for_metric(Matcher::Prefix("tidings_job".to_owned()), JOB_SECONDS)?
         .install_recorder()?;
     describe();
@@ -86,27 +99,32 @@ pub fn sum_up() {
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     let mut text = handle.render();
-    text.push_str(LATENCY_HEAD);
+    PUBLICATIONS.render(&mut text);
+    DELIVERIES.render(&mut text);
+    head(&mut text, "tidings_delivery_latency_seconds", LATENCY_HELP, "histogram");
     for (priority, latency) in Priority::ALL.iter().zip(&LATENCY) {
         let labels = format!("priority=\"{}\"", priority.name());
         latency.render(&mut text, "tidings_delivery_latency_seconds", &labels);
     }
-    text.push_str(BATCH_HEAD);
+    head(&mut text, "tidings_batch_messages", BATCH_HELP, "histogram");
     BATCH.render(&mut text, "tidings_batch_messages", "");
+    for one in [&CONFLATED, &SLOW, &REPLAYED] {
+        one.render(&mut text);
+    }
+    RECOVERED.render(&mut text);
     text
 }
 
 /// Makes the series of these namespaces exist before their first message.
 pub fn register_namespaces<'a>(names: impl IntoIterator<Item = &'a str>) {
-    for name in names {
-        for priority in Priority::ALL {
-            publications(name, priority).absolute(0);
-        }
-    }
+    names.into_iter().for_each(|name| PUBLICATIONS.add(name, 0, 0));
 }
 
-fn publications(namespace: &str, priority: Priority) -> Counter {
-    counter!("tidings_publications_total", "namespace" => namespace.to_owned(), "priority" => priority.name())
+/// Makes the series of these routes exist before their first request.
+pub fn register_routes<'a>(routes: impl IntoIterator<Item = &'a str>) {
+    for route in routes {
+        let _ = histogram!("tidings_http_request_seconds", "route" => route.to_owned());
+    }
 }
 
 fn describe() {
@@ -114,21 +132,16 @@ fn describe() {
     describe_gauge!("tidings_connections", "Open connections: Socket.IO and streams");
     describe_gauge!("tidings_subscriptions", "Rooms joined, over all connections");
     describe_gauge!("tidings_channels", "Channels with at least one subscriber on this node");
-    describe_counter!("tidings_publications_total", "Messages appended, by namespace and priority");
-    describe_counter!("tidings_deliveries_total", "Messages handed to sockets, by priority");
-    describe_counter!(
-        "tidings_conflated_total",
-        "Messages that a newer one with the same key made superfluous"
-    );
-    describe_counter!("tidings_slow_consumers_total", "Connections that fell behind their bound");
-    describe_counter!("tidings_recoveries_total", "Joins with a position, by outcome");
-    describe_counter!("tidings_replayed_total", "Messages replayed from history");
     describe_counter!("tidings_rejected_total", "Requests and messages refused, by reason");
     describe_gauge!("tidings_jobs", "Jobs, by state");
     describe_histogram!("tidings_job_wait_seconds", Unit::Seconds, "From a job's due time to its start");
     describe_histogram!("tidings_job_duration_seconds", Unit::Seconds, "How long attempts ran, by outcome");
     describe_counter!("tidings_job_attempts_total", "Attempts that ended, by outcome");
     describe_gauge!("tidings_workers", "Workers that take jobs");
+    describe_counter!(
+        "tidings_jobs_stalled_total",
+        "Attempts that were ended because their worker went silent"
+    );
     describe_gauge!("tidings_broker_up", "Whether the message store can be used");
     describe_counter!(
         "tidings_broker_reconnects_total",
@@ -137,10 +150,17 @@ fn describe() {
     describe_histogram!(
         "tidings_broker_append_seconds",
         Unit::Seconds,
-        "How long a group of changes took to commit"
+        "How long a group of changes took to be stored"
     );
     describe_gauge!("tidings_inbox_unread", "Notifications that nobody has read yet");
     describe_counter!("tidings_reloads_total", "Reloads of the configuration, by outcome");
+    describe_gauge!("tidings_connections_limit", "Connections that this node takes at most");
+    describe_gauge!("tidings_build_info", "Always 1; its label is the version that runs");
+    describe_histogram!(
+        "tidings_http_request_seconds",
+        Unit::Seconds,
+        "From an HTTP request to the head of its answer, by route"
+    );
     describe_counter!("tidings_http_requests_total", "HTTP requests, by route, method and status");
     metrics_process::Collector::default().describe();
 }
@@ -148,9 +168,6 @@ fn describe() {
 fn register() {
     for reason in REJECTED_REASONS {
         counter!("tidings_rejected_total", "reason" => reason).absolute(0);
-    }
-    for outcome in RECOVERIES {
-        counter!("tidings_recoveries_total", "outcome" => outcome).absolute(0);
     }
     for outcome in RELOADS {
         counter!("tidings_reloads_total", "outcome" => outcome).absolute(0);
@@ -162,19 +179,21 @@ fn register() {
     for state in TestState::ALL {
         gauge!("tidings_jobs", "state" => state.name()).set(0.0);
     }
-    for name in ["tidings_connections", "tidings_subscriptions", "tidings_channels", "tidings_workers"] {
+    for name in [
+        "tidings_connections",
+        "tidings_connections_limit",
+        "tidings_subscriptions",
+        "tidings_channels",
+        "tidings_workers",
+    ] {
         gauge!(name).set(0.0);
     }
     gauge!("tidings_inbox_unread").set(0.0);
     gauge!("tidings_broker_up").set(1.0);
-    for name in [
-        "tidings_conflated_total",
-        "tidings_slow_consumers_total",
-        "tidings_replayed_total",
-        "tidings_broker_reconnects_total",
-    ] {
+    for name in ["tidings_broker_reconnects_total", "tidings_jobs_stalled_total"] {
         counter!(name).absolute(0);
     }
+    gauge!("tidings_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let _ = histogram!("tidings_job_wait_seconds");
     // Of the requests at least the one that reads this.
     requests("/metrics", "GET", 200).absolute(0);
@@ -182,7 +201,6 @@ fn register() {
 
 /// Handles that the hot paths use without looking them up.
 struct Hot {
-    deliveries: [Counter; 4],
     append: Histogram,
     connections: Gauge,
     subscriptions: Gauge,
@@ -190,55 +208,70 @@ struct Hot {
 }
 
 static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
-    deliveries: Priority::ALL.map(|p| counter!("tidings_deliveries_total", "priority" => p.name())),
     append: histogram!("tidings_broker_append_seconds"),
     connections: gauge!("tidings_connections"),
     subscriptions: gauge!("tidings_subscriptions"),
     channels: gauge!("tidings_channels"),
 });
 
-// What is measured with each delivery is counted here, and not kept for the recorder.
-static LATENCY: [Distribution; 4] = [const { Distribution::new(LATENCY_SECONDS, 1000.0) }; 4];
+// What is measured with each message is counted here, and not kept for the recorder.
+const PRIORITIES: [&str; 4] = ["low", "normal", "high", "critical"];
+static PUBLICATIONS: ByNamespace<4> = ByNamespace::new(
+    "priority",
+    PRIORITIES,
+    "tidings_publications_total",
+    "Messages appended, by namespace and priority",
+);
+static DELIVERIES: Counters<4> = Counters::by(
+    "priority",
+    PRIORITIES,
+    "tidings_deliveries_total",
+    "Messages handed to sockets, by priority",
+);
+static LATENCY: [Distribution; 4] = [const { Distribution::new(DELIVERY_SECONDS, 1000.0) }; 4];
+const LATENCY_HELP: &str = "From the acceptance of a live message to its hand-over to a socket, by priority";
 static BATCH: Distribution = Distribution::new(BATCH_MESSAGES, 1.0);
-const LATENCY_HEAD: &str = "\
-# HELP tidings_delivery_latency_seconds From the acceptance of a message to its hand-over to a socket, by priority
-# TYPE tidings_delivery_latency_seconds histogram
-";
-const BATCH_HEAD: &str = "\
-# HELP tidings_batch_messages Messages that left a connection's outbox at once
-# TYPE tidings_batch_messages histogram
-";
-
-// The recorder's own counters cannot be read back but as text.
-static PUBLISHED: AtomicU64 = AtomicU64::new(0);
-static DELIVERED: AtomicU64 = AtomicU64::new(0);
+const BATCH_HELP: &str = "Messages that left a connection's outbox at once";
+static CONFLATED: Counters<1> = Counters::single(
+    "tidings_conflated_total",
+    "Messages that receivers were spared because a newer one with the same key stands for them",
+);
+static SLOW: Counters<1> =
+    Counters::single("tidings_slow_consumers_total", "Times that a receiver fell behind its bound");
+static REPLAYED: Counters<1> =
+    Counters::single("tidings_replayed_total", "Messages replayed from history for those who came back");
+static RECOVERED: Counters<2> =
+    Counters::by("outcome", RECOVERIES, "tidings_recoveries_total", "Joins with a position, by outcome");
 
 fn slot(priority: Priority) -> usize {
     usize::from(priority.number()) - 1
 }
 
-/// A group of changes was committed.
+// What was told last of the workers: the recorder's gauges can be read only as text.
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many workers take jobs, as was told last.
+#[must_use]
+pub fn workers_told() -> usize {
+    WORKERS.load(Ordering::Relaxed)
+}
+
+/// A group of changes was stored.
 pub fn append_seconds(took: Duration) {
     HOT.append.record(took);
 }
 
-/// How many messages were appended, and how many handed to sockets, since the start of the process.
-#[must_use]
-pub fn totals() -> (u64, u64) {
-    (PUBLISHED.load(Ordering::Relaxed), DELIVERED.load(Ordering::Relaxed))
-}
-
 /// `n` messages were appended to channels of `namespace`.
 pub fn published(namespace: &str, priority: Priority, n: u64) {
-    PUBLISHED.fetch_add(n, Ordering::Relaxed);
-    publications(namespace, priority).increment(n);
+    PUBLICATIONS.add(namespace, slot(priority), n);
 }
 
-/// `n` messages were handed to a socket, `latency_ms` after they were accepted.
-pub fn delivered(priority: Priority, latency_ms: i64, n: usize) {
-    DELIVERED.fetch_add(n as u64, Ordering::Relaxed);
-    HOT.deliveries[slot(priority)].increment(n as u64);
-    LATENCY[slot(priority)].record(u64::try_from(latency_ms).unwrap_or(0), n as u64);
+/// `n` messages were handed to sockets; live ones `latency_ms` after they were accepted, others from history.
+pub fn delivered(priority: Priority, latency_ms: Option<i64>, n: usize) {
+    DELIVERIES.add(slot(priority), n as u64);
+    if let Some(latency_ms) = latency_ms {
+        LATENCY[slot(priority)].record(u64::try_from(latency_ms).unwrap_or(0), n as u64);
+    }
 }
 
 /// `messages` left an outbox at once, and as many another, `n` in all.
@@ -246,14 +279,14 @@ pub fn flushed(messages: usize, n: usize) {
     BATCH.record(messages as u64, n as u64);
 }
 
-/// A newer message took the place of `n` pending ones.
+/// Receivers were spared `n` messages, and told so.
 pub fn conflated(n: u64) {
-    counter!("tidings_conflated_total").increment(n);
+    CONFLATED.add(0, n);
 }
 
-/// A connection fell behind its bound.
+/// A receiver fell behind its bound.
 pub fn slow_consumer() {
-    counter!("tidings_slow_consumers_total").increment(1);
+    SLOW.add(0, 1);
 }
 
 /// Connections came (`+1`) or went (`-1`).
@@ -276,10 +309,21 @@ pub fn rejected(reason: &'static str) {
     counter!("tidings_rejected_total", "reason" => reason).increment(1);
 }
 
-/// A join with a position ended as `outcome`, one of [`RECOVERIES`], and replayed `messages`.
-pub fn recovery(outcome: &'static str, messages: u64) {
-    counter!("tidings_recoveries_total", "outcome" => outcome).increment(1);
-    counter!("tidings_replayed_total").increment(messages);
+/// A join with a position was recovered, or told to start over, and is replayed `messages`.
+pub fn recovery(recovered: bool, messages: u64) {
+    RECOVERED.add(usize::from(!recovered), 1);
+    REPLAYED.add(0, messages);
+}
+
+/// `n` attempts were ended because their worker went silent.
+pub fn stalled(n: usize) {
+    counter!("tidings_jobs_stalled_total").increment(n as u64);
+}
+
+/// How many connections this node takes at most.
+pub fn connections_limit(n: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("tidings_connections_limit").set(n as f64);
 }
 
 /// How many jobs are in `state`.
@@ -306,6 +350,7 @@ pub fn reloaded(outcome: &'static str) {
 
 /// How many workers take jobs.
 pub fn workers(n: usize) {
+    WORKERS.store(n, Ordering::Relaxed);
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     gauge!("tidings_workers").set(n as f64);
 }
@@ -326,9 +371,10 @@ pub fn inbox_unread(n: u64) {
     gauge!("tidings_inbox_unread").set(n as f64);
 }
 
-/// An HTTP request was answered.
-pub fn http_request(route: &str, method: &'static str, status: u16) {
+/// The head of an answer to an HTTP request was made, `took` after the request came.
+pub fn http_request(route: &str, method: &'static str, status: u16, took: Duration) {
     requests(route, method, status).increment(1);
+    histogram!("tidings_http_request_seconds", "route" => route.to_owned()).record(took);
 }
 
 fn requests(route: &str, method: &'static str, status: u16) -> Counter {
@@ -347,28 +393,4 @@ fn seconds(ms: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a latency has no 53 bits of milliseconds")]
     let seconds = ms.max(0) as f64 / 1000.0;
     seconds
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_counted_here_is_rendered_once_beside_what_the_recorder_knows() {
-        let handle = install().unwrap();
-        delivered(Priority::Critical, 3, 7);
-        flushed(7, 1);
-        let text = render(&handle);
-        for name in ["tidings_delivery_latency_seconds", "tidings_batch_messages", "tidings_job_wait_seconds"]
-        {
-            assert_eq!(text.matches(&format!("# TYPE {name} histogram\n")).count(), 1, "{name}");
-            assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
-        }
-        let counted = text.lines().find_map(|line| {
-            line.strip_prefix("tidings_delivery_latency_seconds_count{priority=\"critical\"} ")?.parse().ok()
-        });
-        // Other tests of this process may deliver, too.
-        assert!(counted.is_some_and(|n: u64| n >= 7), "{counted:?}");
-        assert!(text.contains("tidings_batch_messages_bucket{le=\"+Inf\"} "));
-    }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::fault::Fault;
+use crate::metrics::Totals;
 use crate::model::{ChannelName, UserId};
 
 /// The way to a connection, for whoever has to look at it or to end it.
@@ -110,10 +111,8 @@ pub struct NodeCounts {
     pub node: Option<String>,
     /// Its connections.
     pub connections: usize,
-    /// Messages that were appended by it.
-    pub publications: u64,
-    /// Messages that it handed to sockets.
-    pub deliveries: u64,
+    /// What it did.
+    pub totals: Totals,
 }
 
 /// Who is there.

@@ -33,7 +33,17 @@ pub fn start(
 ) {
     start_sweeping(queue, tasks);
     tasks.spawn("retention", retain(queue.clone(), broker.clone(), sync.clone(), inbox.clone()));
-    tasks.spawn("observation", observe(queue.clone(), broker.clone(), inbox.clone()));
+    start_observing(queue, broker, Some(inbox), tasks);
+}
+
+/// Starts what keeps gauges up to date.
+pub fn start_observing(
+    queue: &Arc<dyn Queue>,
+    broker: &Arc<dyn Broker>,
+    inbox: Option<&Arc<dyn Inbox>>,
+    tasks: &Tasks,
+) {
+    tasks.spawn("observation", observe(queue.clone(), broker.clone(), inbox.cloned()));
 }
 
 /// Starts what `queue` alone needs: it goes on without a server.
@@ -44,8 +54,11 @@ pub fn start_sweeping(queue: &Arc<dyn Queue>, tasks: &Tasks) {
 async fn sweep(queue: Arc<dyn Queue>) {
     loop {
         let pause = match queue.sweep().await {
-            Ok(swept) if swept.more => Duration::ZERO,
-            Ok(swept) => swept.next_due.map_or(SWEEP_EVERY, until).min(SWEEP_EVERY),
+            Ok(swept) => {
+                metrics::stalled(swept.reaped);
+                let next = swept.next_due.map_or(SWEEP_EVERY, until).min(SWEEP_EVERY);
+                if swept.more { Duration::ZERO } else { next }
+            }
             Err(error) => {
                 tracing::warn!(%error, "due jobs could not be looked for; trying again");
                 SWEEP_EVERY
@@ -86,7 +99,7 @@ async fn retain(
     }
 }
 
-async fn observe(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Arc<dyn Inbox>) {
+async fn observe(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Option<Arc<dyn Inbox>>) {
     loop {
         let (counts, ready) = (queue.counts().await, broker.ready().await);
         metrics::broker_up(counts.is_ok() && ready.is_ok());
@@ -98,7 +111,9 @@ async fn observe(queue: Arc<dyn Queue>, broker: Arc<dyn Broker>, inbox: Arc<dyn 
             tracing::warn!(%error, "messages cannot be appended, or are not heard");
         }
         // A fault of the store was told of above.
-        if let Ok(unread) = inbox.unread_in_all().await {
+        if let Some(inbox) = &inbox
+            && let Ok(unread) = inbox.unread_in_all().await
+        {
             metrics::inbox_unread(unread);
         }
         metrics::sum_up();

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::backend::{self, Backend};
+use super::scrape;
 use super::{STOP_PATIENCE, StartError, pool_options};
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
 use crate::config::settings::Settings;
+use crate::metrics;
 use crate::model::WorkerId;
 use crate::queue::Queue;
 use crate::tasks::Tasks;
@@ -44,9 +46,13 @@ impl WorkerApp {
         backend::check_suites(&settings, &reload)?;
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
-        let queue = backend.queue;
+        let Backend { queue, broker, .. } = backend;
+        let metrics = metrics::install()?;
+        metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
+        scrape::start(settings.metrics.listen, &queue, &broker, &metrics, &tasks).await?;
         // It may be the last process that is left: then it is the one to find dead leases and due jobs.
         upkeep::start_sweeping(&queue, &tasks);
+        upkeep::start_observing(&queue, &broker, None, &tasks);
         let pool = Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
         Ok(Self { queue, pool, reload, tasks })
     }

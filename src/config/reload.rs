@@ -106,6 +106,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         worker,
         workers,
         log: Log { level: _, format },
+        metrics,
         store,
         redis,
         queue,
@@ -115,6 +116,26 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         heartbeat,
         sync,
     } = old;
+    let differs = [
+        ("listen", *listen != new.listen),
+        ("data_dir", *data_dir != new.data_dir),
+        ("worker", *worker != new.worker),
+        ("workers", *workers != new.workers),
+        ("log.format", *format != new.log.format),
+        ("metrics", *metrics != new.metrics),
+        ("store", *store != new.store),
+        ("redis", *redis != new.redis),
+        ("queue", *queue != new.queue),
+        ("inbox", *inbox != new.inbox),
+        ("heartbeat", *heartbeat != new.heartbeat),
+        ("sync", *sync != new.sync),
+    ];
+    let differs = differs.into_iter().chain(limits_read_at_start(limits, &new.limits));
+    differs.filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+/// The same of the limits: each key, and whether it differs.
+fn limits_read_at_start(old: &Limits, new: &Limits) -> [(&'static str, bool); 7] {
     let Limits {
         message_bytes,
         connections,
@@ -135,28 +156,16 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         keep_alive: _,
         idle_timeout: _,
         write_deadline,
-    } = limits;
-    let differs = [
-        ("listen", *listen != new.listen),
-        ("data_dir", *data_dir != new.data_dir),
-        ("worker", *worker != new.worker),
-        ("workers", *workers != new.workers),
-        ("log.format", *format != new.log.format),
-        ("store", *store != new.store),
-        ("redis", *redis != new.redis),
-        ("queue", *queue != new.queue),
-        ("inbox", *inbox != new.inbox),
-        ("limits.message_bytes", *message_bytes != new.limits.message_bytes),
-        ("limits.connections", *connections != new.limits.connections),
-        ("limits.rooms_per_connection", *rooms_per_connection != new.limits.rooms_per_connection),
-        ("limits.publish_batch", *publish_batch != new.limits.publish_batch),
-        ("limits.body_bytes", *body_bytes != new.limits.body_bytes),
-        ("limits.connect_timeout", *connect_timeout != new.limits.connect_timeout),
-        ("limits.write_deadline", *write_deadline != new.limits.write_deadline),
-        ("heartbeat", *heartbeat != new.heartbeat),
-        ("sync", *sync != new.sync),
-    ];
-    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    } = old;
+    [
+        ("limits.message_bytes", *message_bytes != new.message_bytes),
+        ("limits.connections", *connections != new.connections),
+        ("limits.rooms_per_connection", *rooms_per_connection != new.rooms_per_connection),
+        ("limits.publish_batch", *publish_batch != new.publish_batch),
+        ("limits.body_bytes", *body_bytes != new.body_bytes),
+        ("limits.connect_timeout", *connect_timeout != new.connect_timeout),
+        ("limits.write_deadline", *write_deadline != new.write_deadline),
+    ]
 }
 
 /// A view of the settings.

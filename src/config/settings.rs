@@ -47,6 +47,8 @@ pub struct Settings {
     pub workers: Workers,
     /// `[log]`
     pub log: Log,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[store]`
     pub store: Store,
     /// `[redis]`
@@ -98,6 +100,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
+}
+
+/// Where metrics are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A listener of their own; the only one of a worker process.
+    #[serde(deserialize_with = "some_address")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// The embedded store.
@@ -223,6 +234,10 @@ fn address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
     })
 }
 
+fn some_address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(d).map(Some)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -232,6 +247,7 @@ impl Default for Settings {
             worker: true,
             workers: Workers::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
             store: Store::default(),
             redis: Redis::default(),
             queue: Queue::default(),

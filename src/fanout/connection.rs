@@ -346,26 +346,18 @@ struct Counted<'a> {
     written: usize,
 }
 
-impl Counted<'_> {
-    fn count(&mut self, frame: Frame<'_>) {
-        for message in frame.messages() {
-            self.tally.delivered(message);
-            self.written += 1;
-        }
-    }
-}
-
 impl Exit for Counted<'_> {
     fn send(&mut self, frame: Frame<'_>) -> Result<(), SendError> {
-        self.transport.send(frame)?;
-        self.count(frame);
-        Ok(())
+        self.transport.send(frame)
     }
 
     fn pass(&mut self, frame: Frame<'_>) -> Result<bool, SendError> {
-        let written = self.transport.pass(frame)?;
-        self.count(frame);
-        Ok(written)
+        self.transport.pass(frame)
+    }
+
+    fn left(&mut self, message: &Published, conflated: u64, from_history: bool) {
+        self.tally.delivered(message, conflated, from_history);
+        self.written += 1;
     }
 
     fn flush(&mut self) -> Result<(), SendError> {

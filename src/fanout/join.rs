@@ -136,7 +136,7 @@ impl Fanout {
         let replayed = survey.count();
         let recovered = *since != Since::Now && lost.is_none();
         if *since != Since::Now {
-            metrics::recovery(if recovered { "recovered" } else { "reset" }, replayed);
+            metrics::recovery(recovered, replayed);
         }
         let shown = snapshot.clone().filter(|_| *wants_snapshot || replayed == 0);
         let reset = lost.map(|reason| Reset {

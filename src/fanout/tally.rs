@@ -17,7 +17,8 @@ pub(super) struct Tally {
     now_ms: i64,
     looks: u32,
     // Few: a round is about one channel, or about what became due at one moment.
-    deliveries: Vec<(Priority, i64, usize)>,
+    deliveries: Vec<(Priority, Option<i64>, usize)>,
+    conflated: u64,
     flushes: Vec<(usize, usize)>,
 }
 
@@ -28,6 +29,7 @@ impl Tally {
             now_ms: model::now_ms(),
             looks: 0,
             deliveries: Vec::new(),
+            conflated: 0,
             flushes: Vec::new(),
         }
     }
@@ -41,8 +43,11 @@ impl Tally {
         self.now
     }
 
-    pub(super) fn delivered(&mut self, message: &Published) {
-        let latency_ms = self.now_ms - message.timestamp_ms;
+    /// A message was handed over, and `conflated` ones before it were not. What came from history tells how long its
+    /// receiver was away, not how fast we are.
+    pub(super) fn delivered(&mut self, message: &Published, conflated: u64, from_history: bool) {
+        self.conflated += conflated;
+        let latency_ms = (!from_history).then(|| self.now_ms - message.timestamp_ms);
         let mut known = self.deliveries.iter_mut().rev();
         match known.find(|(priority, ms, _)| *ms == latency_ms && *priority == message.priority) {
             Some((.., n)) => *n += 1,
@@ -65,6 +70,10 @@ impl Tally {
     fn tell(&mut self) {
         for (priority, latency_ms, n) in self.deliveries.drain(..) {
             metrics::delivered(priority, latency_ms, n);
+        }
+        match std::mem::take(&mut self.conflated) {
+            0 => {}
+            n => metrics::conflated(n),
         }
         for (messages, n) in self.flushes.drain(..) {
             metrics::flushed(messages, n);

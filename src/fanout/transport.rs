@@ -17,17 +17,6 @@ pub enum Frame<'a> {
     Reset(&'a RawValue),
 }
 
-impl Frame<'_> {
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Published>> {
-        let (one, many) = match self {
-            Self::Message(message, _) => (Some(*message), [].as_slice()),
-            Self::Batch(messages) => (None, *messages),
-            Self::Reset(_) => (None, [].as_slice()),
-        };
-        one.into_iter().chain(many.iter().map(|(message, _)| message))
-    }
-}
-
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {

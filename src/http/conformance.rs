@@ -186,6 +186,7 @@ impl Answer {
         let problem = self.json();
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!((&problem["status"], &problem["code"]), (&status.into(), &code.into()), "{self:?}");
+        assert_eq!(problem["requestId"], self.header("x-request-id"));
         assert_eq!(problem["title"], self.status.canonical_reason().unwrap());
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{self:?}");
         problem

@@ -8,10 +8,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
-use super::HttpState;
+use super::{HttpState, MetricsState};
+use crate::broker::Broker;
 use crate::metrics as gauges;
+use crate::queue::Queue;
 
 /// How long the store may take to answer before the server counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -74,7 +77,7 @@ pub(super) async fn healthz() -> impl IntoResponse {
     )
 )]
 pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
-    let (jobs, messages) = tokio::join!(job_counts(&state), messages_ready(&state));
+    let (jobs, messages) = tokio::join!(job_counts(&*state.queue), messages_ready(&*state.broker));
     let store = jobs.and(messages);
     let draining = state.ready.is_draining();
     let status = match (&store, draining) {
@@ -102,8 +105,21 @@ pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResp
     ))
 )]
 pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    scrape(&*state.queue, &*state.broker, &state.metrics).await
+}
+
+/// The same for a listener that has nothing else.
+pub(super) async fn metrics_alone(State(state): State<MetricsState>) -> impl IntoResponse {
+    scrape(&*state.queue, &*state.broker, &state.metrics).await
+}
+
+async fn scrape(
+    queue: &dyn Queue,
+    broker: &dyn Broker,
+    metrics: &PrometheusHandle,
+) -> impl IntoResponse + use<> {
     gauges::collect_process();
-    let (counts, ready) = tokio::join!(job_counts(&state), messages_ready(&state));
+    let (counts, ready) = tokio::join!(job_counts(queue), messages_ready(broker));
     gauges::broker_up(counts.is_ok() && ready.is_ok());
     // Without an answer the gauges stay as they were, and `tidings_broker_up` says so.
     for (name, n) in counts.unwrap_or_default() {
@@ -113,20 +129,20 @@ pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoRes
         (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, gauges::render(&state.metrics))
+    (headers, gauges::render(metrics))
 }
 
 /// The cheapest question that only a working store can answer.
-async fn job_counts(state: &HttpState) -> Result<BTreeMap<&'static str, u64>, String> {
-    match tokio::time::timeout(PATIENCE, state.queue.counts()).await {
+async fn job_counts(queue: &dyn Queue) -> Result<BTreeMap<&'static str, u64>, String> {
+    match tokio::time::timeout(PATIENCE, queue.counts()).await {
         Ok(counts) => counts.map_err(|error| error.to_string()),
         Err(_) => Err(format!("the store did not answer within {} s", PATIENCE.as_secs())),
     }
 }
 
 /// Whether messages can be appended, and those of other servers are heard.
-async fn messages_ready(state: &HttpState) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, state.broker.ready()).await {
+async fn messages_ready(broker: &dyn Broker) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, broker.ready()).await {
         Ok(ready) => ready.map_err(|error| error.to_string()),
         Err(_) => Err(format!("the message store did not answer within {} s", PATIENCE.as_secs())),
     }

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::openapi::{Content, RefOr, Response as Described, ResponseBuilder};
 
+use super::request_id::RequestId;
 use crate::broker::BrokerError;
 use crate::limits::{Reason, retry_after_s};
 use crate::model::Epoch;
@@ -43,6 +44,10 @@ pub struct Problem {
     /// What happened, for programs: it stays the same over versions.
     #[schema(example = "job_not_found")]
     code: &'static str,
+    /// Names the request, as `x-request-id` does: it stands in the server's log, too.
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    request_id: Option<Box<RequestId>>,
     /// The channel's epoch now (`epoch_changed`, `ahead_of_top`).
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<Epoch>,
@@ -71,6 +76,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             code,
+            request_id: None,
             epoch: None,
             top: None,
             retry_after_s: 0,
@@ -107,7 +113,8 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.request_id = RequestId::current().map(Box::new);
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let cause = status.is_server_error().then(|| Cause { code: self.code, detail: self.detail.clone() });
         let retry_after = Some(self.retry_after_s).filter(|after| *after > 0).map(HeaderValue::from);

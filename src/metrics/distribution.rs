@@ -37,6 +37,12 @@ impl Distribution {
         self.sum.fetch_add(value.saturating_mul(n), Ordering::Relaxed);
     }
 
+    /// How many values fell to each bound and beyond the last one, and the sum of them all in what is counted.
+    pub(super) fn read(&self) -> (Vec<u64>, u64) {
+        let counts = self.buckets[..=self.bounds.len()].iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        (counts.collect(), self.sum.load(Ordering::Relaxed))
+    }
+
     /// Adds the series `name` with `labels`, which are empty or of the form `name="value"`.
     pub(super) fn render(&self, out: &mut String, name: &str, labels: &str) {
         let comma = if labels.is_empty() { "" } else { "," };

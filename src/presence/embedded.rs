@@ -17,7 +17,7 @@ use super::{Arrival, Counts, InRoom, NodeCounts, Online, Page, Presence, Present
 use crate::broker::{Broker, BrokerError, PageLimit};
 use crate::config::channels::Rules;
 use crate::fault::Fault;
-use crate::metrics;
+use crate::metrics::Totals;
 use crate::model::{ChannelName, MessageId, UserId, now_ms};
 use crate::tasks::Tasks;
 
@@ -108,8 +108,7 @@ impl Presence for EmbeddedPresence {
 
     async fn nodes(&self) -> Result<Vec<NodeCounts>, Fault> {
         let connections = self.shared.table().counts().connections;
-        let (publications, deliveries) = metrics::totals();
-        Ok(vec![NodeCounts { node: None, connections, publications, deliveries }])
+        Ok(vec![NodeCounts { node: None, connections, totals: Totals::read() }])
     }
 
     async fn end(&self, connection_id: &str) -> Result<bool, Fault> {

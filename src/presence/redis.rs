@@ -29,7 +29,7 @@ use super::{Arrival, Counts, InRoom, Line, NodeCounts, Online, Page, Presence, P
 use crate::broker::Broker;
 use crate::config::channels::Rules;
 use crate::fault::{Cause, Fault};
-use crate::metrics;
+use crate::metrics::Totals;
 use crate::model::{ChannelName, UserId};
 use crate::redis::{Redis, RedisFault, Status};
 use crate::tasks::Tasks;
@@ -167,9 +167,9 @@ impl Shared {
         if self.leaving.load(Ordering::Relaxed) {
             return Ok(String::new());
         }
-        let (publications, deliveries) = metrics::totals();
+        let did = serde_json::to_string(&Totals::read()).unwrap_or_default();
         let mut call = RENEW.call(&[&self.own]);
-        call.arg(ms(self.lease)).arg(ms(KEPT)).arg(format!("{publications} {deliveries}"));
+        call.arg(ms(self.lease)).arg(ms(KEPT)).arg(did);
         self.users.redis().call(&call).await
     }
 }

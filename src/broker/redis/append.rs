@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 
@@ -149,7 +150,9 @@ impl Core {
         let mut rest = units;
         while !rest.is_empty() {
             let batch = Batch::new(self, &rest[..part_of(rest)]).await?;
+            let asked = Instant::now();
             let reply: Reply = self.redis.call(&batch.call(self)).await?;
+            metrics::append_seconds(asked.elapsed());
             let done = self.take(&batch, reply, wanted, &mut outcome).await?;
             rest = &rest[done..];
         }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::Membership;
 use crate::fanout::{Frame, SendError};
+use crate::model::Published;
 
 /// What has to be done after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub trait Exit {
         self.send(frame)?;
         SendError::is_written(self.flush())
     }
+    /// A message was taken by one of the above, with `conflated` ones right before it that its receiver is spared;
+    /// whether it came from history.
+    fn left(&mut self, _message: &Published, _conflated: u64, _from_history: bool) {}
     /// As [`crate::fanout::Transport::flush`].
     fn flush(&mut self) -> Result<(), SendError>;
 }

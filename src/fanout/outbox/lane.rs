@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 
 use super::{Exit, Membership};
 use crate::fanout::{Frame, SendError};
-use crate::metrics;
 use crate::model::{ChannelName, Position, Priority, Published};
 
 /// An empty lane keeps room for so many messages, so that a busy one need not ask for it all the time.
@@ -144,7 +143,6 @@ impl Lane {
             Some(Pending::Message { conflated, .. }) => *conflated += spared + 1,
             _ => *conflated += spared + 1,
         }
-        metrics::conflated(1);
     }
 
     /// Hands a message on that nothing waits before: whether it was written, as [`Exit::pass`]. `None` if it was not
@@ -161,7 +159,10 @@ impl Lane {
         match result {
             Err(SendError::Full) => return None,
             Err(SendError::Closed) => {}
-            Ok(_) => self.written = Some(message.position.clone()),
+            Ok(_) => {
+                exit.left(message, 0, false);
+                self.written = Some(message.position.clone());
+            }
         }
         Some(result)
     }
@@ -173,8 +174,11 @@ impl Lane {
     }
 
     /// The first `n` have left.
-    fn left(&mut self, n: usize) {
+    fn left(&mut self, n: usize, exit: &mut impl Exit) {
         for gone in self.pending.drain(..n) {
+            if let Pending::Message { message, conflated, promised } = &gone {
+                exit.left(message, *conflated, *promised);
+            }
             self.bytes -= gone.bytes();
             self.written = Some(gone.position().clone());
         }
@@ -227,7 +231,7 @@ pub(super) fn drain_lanes(
                 }
                 Pending::Reset { notice, .. } => exit.send(Frame::Reset(notice))?,
             }
-            lanes[index].left(1);
+            lanes[index].left(1, exit);
         }
     }
     Ok(())
@@ -250,7 +254,7 @@ fn send_batch(lanes: &mut [Lane], rules: BatchRules, exit: &mut impl Exit) -> Re
     }
     exit.send(Frame::Batch(&batch))?;
     for (lane, n) in lanes.iter_mut().zip(taken) {
-        lane.left(n);
+        lane.left(n, exit);
     }
     Ok(())
 }

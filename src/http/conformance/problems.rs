@@ -74,3 +74,16 @@ async fn a_user_who_is_named_twice_is_refused() {
         .unwrap();
     server.send(request).await.problem_saying(400, "invalid_user", "twice");
 }
+
+#[tokio::test]
+async fn a_request_keeps_the_id_that_its_caller_gave_it() {
+    let server = Server::start().await;
+    let ask = |id| {
+        server.send(Request::get("/api/v1/jobs/none").header("x-request-id", id).body(Body::empty()).unwrap())
+    };
+    let answer = ask("mine-1").await;
+    assert_eq!(answer.header("x-request-id"), "mine-1");
+    answer.problem(404, "job_not_found");
+    let replaced = ask("not a name").await;
+    assert!(replaced.header("x-request-id").starts_with("req_"), "{replaced:?}");
+}

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use super::Shared;
 use super::scripts::own;
 use super::writer::Known;
-use crate::metrics;
+use crate::metrics::Totals;
 use crate::model::{ChannelName, UserId};
 use crate::presence::{Counts, InRoom, NodeCounts, Online, Page, Present};
 use crate::redis::RedisFault;
@@ -201,13 +201,12 @@ pub(super) async fn nodes(shared: &Shared) -> Result<Vec<NodeCounts>, RedisFault
         lease.arg(format!("{base}l"));
         let (connections, did): (usize, Option<String>) =
             tokio::try_join!(redis.query(&count), redis.query(&lease))?;
-        let did = did.unwrap_or_default();
-        let mut did = did.split(' ').map(|n| n.parse().unwrap_or_default());
-        let (publications, deliveries) = match node == shared.node {
-            true => metrics::totals(),
-            false => (did.next().unwrap_or_default(), did.next().unwrap_or_default()),
+        let totals = match did {
+            _ if node == shared.node => Totals::read(),
+            // Another version may tell it in another way.
+            did => did.and_then(|did| serde_json::from_str(&did).ok()).unwrap_or_default(),
         };
-        Ok::<_, RedisFault>(NodeCounts { node: Some(node), connections, publications, deliveries })
+        Ok::<_, RedisFault>(NodeCounts { node: Some(node), connections, totals })
     });
     try_join_all(asked).await
 }
