@@ -70,7 +70,10 @@ impl<K: Eq + Hash> Table<K> {
 
     /// One less for `party`.
     pub fn release(&self, party: K) {
-        let now = now_ns();
+        self.release_at(party, now_ns());
+    }
+
+    fn release_at(&self, party: K, now: u64) {
         if let Entry::Occupied(mut entry) = self.state(now).parties.entry(party) {
             let party = entry.get_mut();
             party.held = party.held.saturating_sub(1);
@@ -141,7 +144,7 @@ mod tests {
         for party in 1..50_000 {
             let now = u64::from(party) * SECOND;
             table.hold_at(party, None, rate, now).unwrap();
-            table.release(party);
+            table.release_at(party, now);
         }
         assert!(len(&table) <= 2 * FEW, "{}", len(&table));
         assert_eq!(table.hold_at(0, Some(1), None, 0), Err(Over::Count));

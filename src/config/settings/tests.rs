@@ -272,7 +272,7 @@ fn values_keep_within_their_bounds_and_fit_together() {
     refused("limits.keep_alive = '0s'", "t.toml:1:21: `limits.keep_alive`: expected 100ms to 1h");
     refused(
         "http.trusted_proxies = ['nginx']",
-        "t.toml:1:24: `http.trusted_proxies`: expected an address or a network such as",
+        "t.toml:1:25: `http.trusted_proxies.0`: expected an address or a network such as",
     );
     refused("limits.publish_batch = 1001", "t.toml:1:24: `limits.publish_batch`: expected 1 to 1000");
     refused(

@@ -177,7 +177,7 @@ mod tests {
         assert!(!permits(&["*.example.org"], "badexample.org", 80));
         assert!(permits(&["10.0.0.0/8"], "10.255.0.1", 80) && !permits(&["10.0.0.0/8"], "11.0.0.1", 80));
         assert!(permits(&["0.0.0.0/0"], "9.9.9.9", 80));
-        assert!(!permits(&[], "localhost", 80));
+        assert!(permits(&[], "localhost", 80) && !permits(&[], "example.org", 80));
     }
 
     #[test]
