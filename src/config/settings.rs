@@ -30,6 +30,9 @@ use serde::{Deserialize, Deserializer};
 use super::redis_url::RedisUrl;
 use super::suite::Suite;
 
+/// How long Redis keeps an entry of an inbox at most.
+pub const INBOX_RETENTION_ON_REDIS: Duration = Duration::from_hours(400 * 24);
+
 /// Everything that an operator may set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -171,7 +174,7 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inbox {
-    /// Notifications are kept for so long, read or not.
+    /// Notifications are kept for so long, read or not; over Redis for [`INBOX_RETENTION_ON_REDIS`] at most.
     #[serde(deserialize_with = "super::duration::deserialize")]
     pub retention: Duration,
 }

@@ -20,6 +20,7 @@ use self::rows::{Listed, Row};
 use self::shard::Shards;
 use super::{Entry, Inbox, InboxError, InboxPage, Marked, PageOf, Receipt, channels_of};
 use crate::config::channels::Rules;
+use crate::config::settings::INBOX_RETENTION_ON_REDIS;
 use crate::fault::Fault;
 use crate::model::{ChannelName, Epoch, MessageId, Position, UserId, now_ms};
 use crate::redis::{Call, Redis, RedisFault, Script};
@@ -30,8 +31,6 @@ const STEP: usize = 500;
 const INBOXES: usize = 64;
 /// A page has no more than so many bytes of messages, but at least one message.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
-/// Entries that nobody removes go by themselves after so long; no retention is longer.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Scripts count with floating point numbers, which are exact up to here.
 const MAX_OFFSET: u64 = 1 << 53;
 
@@ -69,10 +68,15 @@ pub struct RedisInbox {
 
 impl RedisInbox {
     /// The inboxes in `redis` that `rules` know, whose entries are kept for `retention`, but no longer than
-    /// 400 days.
+    /// [`INBOX_RETENTION_ON_REDIS`].
     #[must_use]
     pub fn new(redis: Redis, rules: Arc<Rules>, retention: Duration) -> Self {
-        Self { shards: Shards::new(redis.clone()), redis, rules, retention: retention.min(LONGEST) }
+        Self {
+            shards: Shards::new(redis.clone()),
+            redis,
+            rules,
+            retention: retention.min(INBOX_RETENTION_ON_REDIS),
+        }
     }
 
     /// A call of `script` about the inbox that `channel` is.

@@ -5,19 +5,19 @@
 //! changes the job next, or sweeps, is handed what is left. So a change and its messages are one: the messages
 //! come once, in their order, and never without the change, but for a moment later than it.
 //!
-//! `row` and `answer` read what scripts answer, `story` says which messages a change becomes, `teller` tells them, `link` has the scripts
-//! (`redis/*.lua`), `ear` hears of what other nodes do.
+//! `link` has the scripts (`redis/*.lua`), `row` and `answer` read what they answer, `story` says which messages a
+//! change becomes, `teller` tells them, `ear` hears of what other nodes do, `inner` is what all of them share.
 
 mod answer;
 mod ear;
+mod inner;
 mod link;
 mod row;
 mod story;
 mod teller;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use ::redis::Value;
 use async_trait::async_trait;
@@ -36,6 +36,7 @@ use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms
 use crate::redis::Redis;
 use crate::tasks::Tasks;
 use answer::{answer, handled, page, parsed, state_of, unexpected};
+use inner::{Inner, Signals};
 use link::Link;
 pub use row::Unreadable;
 use row::{Stored, list, number, text};
@@ -62,50 +63,6 @@ pub struct RedisQueue {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    link: Link,
-    options: QueueOptions,
-    teller: Teller,
-    signals: Signals,
-    /// The workers of this process, and what they handle.
-    workers: Mutex<HashMap<WorkerId, Vec<String>>>,
-    past: Mutex<Past>,
-}
-
-/// Wakes those who wait in this process.
-#[derive(Debug)]
-struct Signals {
-    ready: Notify,
-    due: Notify,
-    cancellations: broadcast::Sender<JobId>,
-}
-
-impl Signals {
-    fn ready(&self) {
-        // Whoever waits, because the job may be of a type that the first of them does not handle; and whoever is
-        // about to wait, having looked in vain.
-        self.ready.notify_waiters();
-        self.ready.notify_one();
-    }
-
-    /// Wakes whoever has to act on a job that got into `state`.
-    fn wake(&self, state: JobState) {
-        match state {
-            JobState::Queued => self.ready(),
-            JobState::Scheduled | JobState::Retrying => self.due.notify_one(),
-            _ => {}
-        }
-    }
-}
-
-/// What this node has seen of the queue: its past may get lost with Redis' memory.
-#[derive(Debug, Default)]
-struct Past {
-    born: Option<String>,
-    newest: i64,
-}
-
 impl RedisQueue {
     /// The queue in `redis`, which tells of every change through `broker`.
     pub async fn start(
@@ -126,6 +83,7 @@ impl RedisQueue {
                 cancellations: broadcast::Sender::new(CANCELLATIONS),
             },
             workers: Mutex::default(),
+            unsure: Mutex::default(),
             past: Mutex::default(),
         });
         ear::start(&redis, &inner, tasks).await;
@@ -135,71 +93,6 @@ impl RedisQueue {
 
 fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
-}
-
-impl Inner {
-    fn workers(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerId, Vec<String>>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells of a change that was made, and wakes who has to act on it. Whether it was told now or will be later,
-    /// the change stands.
-    async fn made(&self, stored: Stored) -> Job {
-        self.signals.wake(stored.job.state);
-        self.teller.tell(stored.untold).await;
-        stored.job
-    }
-
-    /// The same for several changes.
-    async fn all_made(&self, changed: Vec<Stored>) -> Vec<Job> {
-        let (mut jobs, mut untold) = (Vec::with_capacity(changed.len()), Vec::new());
-        for stored in changed {
-            self.signals.wake(stored.job.state);
-            untold.extend(stored.untold);
-            jobs.push(stored.job);
-        }
-        self.teller.tell(untold).await;
-        jobs
-    }
-
-    /// Makes the workers of this process known for a while.
-    async fn announce(&self) -> Result<(), QueueError> {
-        let known: Vec<String> = {
-            let workers = self.workers();
-            let known = |(worker, types): (&WorkerId, &Vec<String>)| {
-                [worker.to_string(), serde_json::Value::from(types.as_slice()).to_string()]
-            };
-            workers.iter().flat_map(known).collect()
-        };
-        if known.is_empty() {
-            return Ok(());
-        }
-        let seen_for = self.options.lease.max(Duration::from_secs(10));
-        let workers = number(&self.link.join(seen_for.as_millis(), known).await?)?;
-        metrics::workers(usize::try_from(workers).unwrap_or(0));
-        Ok(())
-    }
-
-    /// Compares what there is with what was seen before, and says it if something is gone.
-    fn look_back(&self, born: String, newest: i64) {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        match &past.born {
-            Some(known) if *known != born => {
-                tracing::error!(
-                    "Redis has lost the queue and came back with another: the jobs in it are gone, and so are the leases of running ones; submit again what has not ended"
-                );
-            }
-            Some(_) if newest < past.newest => {
-                let gone = past.newest - newest;
-                tracing::error!(
-                    gone,
-                    "Redis has lost its newest changes: jobs that were submitted last are gone; submit them again"
-                );
-            }
-            _ => {}
-        }
-        *past = Past { born: Some(born), newest };
-    }
 }
 
 #[async_trait]
@@ -237,8 +130,9 @@ impl Queue for RedisQueue {
         max: usize,
     ) -> Result<Vec<Claim>, QueueError> {
         let inner = &self.inner;
-        let claimed = inner.link.claim(worker, test_types, max.min(STEP), &inner.options).await?;
-        let claimed = row::jobs(claimed)?;
+        let name = inner.claim_name(worker);
+        let claimed = inner.link.claim(worker, test_types, max.min(STEP), &name, &inner.options).await;
+        let claimed = row::jobs(claimed.inspect_err(|_| inner.unsure_of(worker, name))?)?;
         if claimed.is_empty() {
             return Ok(Vec::new());
         }
@@ -309,7 +203,7 @@ impl Queue for RedisQueue {
     }
 
     async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {
-        self.inner.workers().remove(worker);
+        self.inner.forget(worker);
         let error = TestError {
             code: "worker_stopped".to_owned(),
             message: "the worker was stopped; the test begins anew".to_owned(),

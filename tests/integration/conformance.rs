@@ -5,7 +5,7 @@
 mod broker;
 mod inbox;
 pub(crate) mod presence;
-mod queue;
+pub(crate) mod queue;
 mod sync;
 
 use std::path::Path;
@@ -167,6 +167,11 @@ pub(crate) struct OnRedis {
 impl OnRedis {
     pub(crate) fn new() -> Self {
         Self { url: shared_url(), rest: TempDir::new().expect("a temporary directory") }
+    }
+
+    /// What is at `url`.
+    pub(crate) fn at(url: String) -> Self {
+        Self { url, rest: TempDir::new().expect("a temporary directory") }
     }
 
     /// The same in a cluster.

@@ -1,5 +1,6 @@
 //! Redis itself: the ground that its back ends stand on, and what they do when it fails.
 
+mod acl;
 mod broker;
 mod deployments;
 mod faults;

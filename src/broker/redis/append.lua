@@ -25,7 +25,7 @@ local channels, asked = {}, {}
 for n = 1, count do
   channels[n] = {
     meta = KEYS[n * 2 - 1], history = KEYS[n * 2], size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
-    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, offsets = {}, records = {},
+    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, ids = {}, offsets = {}, records = {},
   }
   at = at + 2
 end
@@ -35,8 +35,8 @@ local function message()
     channel = channels[tonumber(ARGV[at])], id = ARGV[at + 1], record = ARGV[at + 3], news = ARGV[at + 4],
   }
   if ARGV[at + 2] ~= '1' then
-    local wanted = found.channel.wanted
-    wanted[#wanted + 1] = 'i' .. found.id
+    local wanted, ids = found.channel.wanted, found.channel.ids
+    wanted[#wanted + 1], ids[#ids + 1] = 'i' .. found.id, found.id
   end
   at = at + 5
   return found
@@ -61,7 +61,7 @@ for n, channel in ipairs(channels) do
   channel.epoch, channel.top, channel.oldest = found[1], tonumber(found[2] or 0), tonumber(found[3] or 1)
   channel.touched, channel.version = tonumber(found[4] or 0), tonumber(found[5] or 0)
   channel.state, channel.seq = found[6], found[7]
-  for i = 8, #channel.wanted do channel.offsets[string.sub(channel.wanted[i], 2)] = tonumber(found[i] or 0) end
+  for i, id in ipairs(channel.ids) do channel.offsets[id] = tonumber(found[i + 7] or 0) end
   if not channel.epoch then
     -- Whatever is left of the data belongs to a past that nobody can continue.
     call('DEL', channel.history)
@@ -82,11 +82,16 @@ local function known(message)
   return offset
 end
 
+-- What is appended, in order.
+local order = {}
+
 local function append(message)
   local channel = message.channel
   channel.top = channel.top + 1
   channel.offsets[message.id] = channel.top
   channel.records[#channel.records + 1] = message
+  message.offset = channel.top
+  order[#order + 1] = message
   return channel.top
 end
 
@@ -150,13 +155,13 @@ local function trim(channel)
       end
       for n = 2, #records, 2 do
         fields[#fields + 1] = 'i' .. string.match(records[n], '^%d+ (%S+)')
-        offsets[#offsets + 1] = tostring(last - (#records - n) / 2)
+        offsets[#offsets + 1] = int(last - (#records - n) / 2)
       end
       upto = last
     end
   end
   if not upto then return end
-  call('XTRIM', channel.history, 'MINID', (upto + 1) .. '-0')
+  call('XTRIM', channel.history, 'MINID', int(upto + 1) .. '-0')
   local gone = {}
   for n, offset in ipairs(call('HMGET', channel.meta, unpack(fields))) do
     -- An id that was free again may belong to a later message.
@@ -165,7 +170,7 @@ local function trim(channel)
   if #gone > 0 then call('HDEL', channel.meta, unpack(gone)) end
   if channel.oldest <= upto then
     channel.oldest = upto + 1
-    call('HSET', channel.meta, 'oldest', channel.oldest)
+    call('HSET', channel.meta, 'oldest', int(channel.oldest))
   end
 end
 
@@ -179,21 +184,8 @@ local function forget(channel)
   for n = 1, #gone, 1000 do call('HDEL', channel.meta, unpack(gone, n, math.min(n + 999, #gone))) end
 end
 
--- What is published: one message as it is, or several behind their lengths.
-local function publication(channel)
-  local records, first = {}, channel.before + 1
-  for n, appended in ipairs(channel.records) do records[n] = appended.record end
-  local head = channel.epoch .. ' ' .. first
-  if #records > 1 then
-    local lengths = {}
-    for n, record in ipairs(records) do lengths[n] = #record end
-    head = head .. ' ' .. table.concat(lengths, ' ')
-  end
-  return head .. '\n' .. table.concat(records)
-end
-
 local function write(channel)
-  local changes, entry = { 'top', channel.top, 'oldest', channel.oldest }, {}
+  local changes, entry = { 'top', int(channel.top), 'oldest', false }, {}
   local was_empty = channel.oldest > channel.before
   local function set(field, value) changes[#changes + 1], changes[#changes + 2] = field, value end
   if channel.size == 0 then
@@ -202,15 +194,15 @@ local function write(channel)
   else
     for n, appended in ipairs(channel.records) do
       entry[#entry + 1], entry[#entry + 2] = 'm', appended.record
-      set('i' .. appended.id, channel.before + n)
+      set('i' .. appended.id, int(channel.before + n))
     end
-    call('XADD', channel.history, channel.top .. '-1', unpack(entry))
+    call('XADD', channel.history, int(channel.top) .. '-1', unpack(entry))
     if channel.top - channel.oldest >= channel.size then channel.oldest = channel.top + 1 - channel.size end
   end
-  changes[4] = channel.oldest
+  changes[4] = int(channel.oldest)
   if channel.begun then set('epoch', channel.epoch) end
   if channel.text then
-    set('version', channel.version)
+    set('version', int(channel.version))
     set('text', channel.text)
   end
   if channel.listed and index then
@@ -220,11 +212,11 @@ local function write(channel)
   -- Not with each call: lives are longer than they have to be by more than this.
   local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
     or (channel.size > 0 and was_empty)
-  if touch then set('touched', now) end
+  if touch then set('touched', int(now)) end
   call('HSET', channel.meta, unpack(changes))
   if touch then
-    call('PEXPIRE', channel.meta, math.max(keep, channel.ttl * 2))
-    if channel.size > 0 then call('PEXPIRE', channel.history, math.floor(channel.ttl * 1.25) + 1000) end
+    call('PEXPIRE', channel.meta, int(math.max(keep, channel.ttl * 2)))
+    if channel.size > 0 then call('PEXPIRE', channel.history, int(channel.ttl * 1.25 + 1000)) end
   end
   if channel.size > 0 and math.floor(channel.top / 32) > math.floor(channel.before / 32) then trim(channel) end
   for n, appended in ipairs(channel.records) do
@@ -233,7 +225,19 @@ local function write(channel)
       inbox_note(base, name, appended.news, appended.id, channel.epoch, channel.before + n, appended.record)
     end
   end
-  call(publish, string.sub(channel.meta, 1, -2) .. suffix, publication(channel))
+end
+
+-- Publishes the messages of one channel from `first` to `last`: one as it is, or several behind their lengths. The
+-- text is made in one step: Lua hashes each one as a whole.
+local function tell(first, last)
+  local channel = order[first].channel
+  local parts = { channel.epoch, ' ', int(order[first].offset) }
+  if first < last then
+    for n = first, last do parts[#parts + 1], parts[#parts + 2] = ' ', int(#order[n].record) end
+  end
+  parts[#parts + 1] = '\n'
+  for n = first, last do parts[#parts + 1] = order[n].record end
+  call(publish, string.sub(channel.meta, 1, -2) .. suffix, table.concat(parts))
 end
 
 local epochs = {}
@@ -244,6 +248,14 @@ for n, channel in ipairs(channels) do
   elseif channel.begun then
     call('HSET', channel.meta, 'epoch', channel.epoch, 'top', 0, 'oldest', 1)
     call('PEXPIRE', channel.meta, keep)
+  end
+end
+-- In the order of the call, whatever the channel: who listens to several hears of a job's changes one after the other.
+local first = 1
+for n, message in ipairs(order) do
+  if not order[n + 1] or order[n + 1].channel ~= message.channel then
+    tell(first, n)
+    first = n + 1
   end
 end
 return { results, epochs, stopped, text }

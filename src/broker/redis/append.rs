@@ -3,6 +3,8 @@
 //! What a message changes in a snapshot is worked out here, onto the state that was seen last; the script takes it
 //! only if that is still the state. If not it stops and tells the state, and the rest goes again.
 
+mod plan;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,13 +13,13 @@ use futures_util::future::join_all;
 
 use super::core::{APPEND, Core, KEPT, Known, NOTE, Stored, ms};
 use super::record;
-use crate::broker::append::{Append, AppendGroup, Fold};
+use crate::broker::append::{Append, AppendGroup};
 use crate::broker::{AppendError, Appended, BrokerError};
 use crate::fault::Cause;
 use crate::metrics;
-use crate::model::test::Refused;
-use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, TestState, now_ms};
+use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, now_ms};
 use crate::redis::{Call, RedisFault};
+use plan::{Planned, plan};
 
 /// How many groups go into one call at most: others wait for no more than that.
 const GROUPS: usize = 64;
@@ -35,13 +37,6 @@ pub(super) struct Outcome {
 
 /// What the script says: the offsets of the messages, the epochs of the channels, and the snapshot that stopped it.
 type Reply = (Vec<i64>, Vec<String>, i64, String);
-
-/// A change of a snapshot that the script is asked to make.
-struct Planned {
-    channel: ChannelName,
-    before: u64,
-    outcome: Result<(Arc<Snapshot>, bool), Refused>,
-}
 
 /// A channel of a call.
 struct Slot<'a> {
@@ -314,7 +309,7 @@ impl<'a> Batch<'a> {
                 news.push(core.notes.word(mirror).await?);
             }
         }
-        Ok(Self { groups, channels, places, plans: plan(core, groups), news })
+        Ok(Self { groups, channels, places, plans: plan(core, groups.iter().map(|group| group.first)), news })
     }
 
     fn call(&self, core: &Core) -> Call<'static> {
@@ -347,7 +342,7 @@ impl<'a> Batch<'a> {
             add(&mut call, group.first);
             match plan {
                 None => call.arg("0"),
-                Some(plan) => add_plan(&mut call, plan),
+                Some(plan) => plan.add_to(&mut call),
             };
             call.arg(group.mirrors.len());
             for mirror in group.mirrors {
@@ -356,59 +351,6 @@ impl<'a> Batch<'a> {
         }
         call
     }
-}
-
-fn add_plan<'c, 's>(call: &'c mut Call<'s>, plan: &Planned) -> &'c mut Call<'s> {
-    match &plan.outcome {
-        Ok((snapshot, indexed)) => {
-            // A struct of strings, numbers and JSON always serialises.
-            let text = serde_json::to_string(&**snapshot).unwrap_or_default();
-            call.arg("write").arg(plan.before).arg(text);
-            call.arg(snapshot.test_id.as_str()).arg(snapshot.state.name()).arg(u8::from(*indexed))
-        }
-        Err(_) => call.arg("refuse").arg(plan.before).arg("").arg("").arg("").arg(0),
-    }
-}
-
-/// Works out what the groups change in snapshots, one after the other.
-fn plan(core: &Core, groups: &[Unit<'_>]) -> Vec<Option<Planned>> {
-    let mut states: HashMap<&ChannelName, Stored> = HashMap::new();
-    let mut plans = Vec::with_capacity(groups.len());
-    for group in groups {
-        let Some(fold) = &group.first.fold else {
-            plans.push(None);
-            continue;
-        };
-        let channel = &group.first.channel;
-        let known = states.get(channel).cloned().or_else(|| core.snapshots.get(channel));
-        let Stored { version: before, snapshot } = known.unwrap_or_default();
-        let outcome = folded(snapshot.as_deref(), fold, group.first.timestamp_ms);
-        if let Ok((snapshot, _)) = &outcome {
-            states.insert(channel, Stored { version: before + 1, snapshot: Some(snapshot.clone()) });
-        }
-        plans.push(Some(Planned { channel: channel.clone(), before, outcome }));
-    }
-    plans
-}
-
-/// The state after a message, and whether lists of tests have to know.
-fn folded(
-    before: Option<&Snapshot>,
-    fold: &Fold,
-    timestamp_ms: i64,
-) -> Result<(Arc<Snapshot>, bool), Refused> {
-    let mut snapshot = before.cloned().unwrap_or_else(|| unknown_test(fold));
-    snapshot.admits(fold.event, fold.data.attempt, fold.job_id.as_ref())?;
-    snapshot.fold(fold.event, fold.data.clone(), timestamp_ms)?;
-    let indexed = before.is_none_or(|before| before.state != snapshot.state);
-    Ok((Arc::new(snapshot), indexed))
-}
-
-/// A test that reports from outside begins with its first message. Its place is the channel's, which whoever reads
-/// it fills in.
-fn unknown_test(fold: &Fold) -> Snapshot {
-    let test_type = fold.data.test_type.as_deref().unwrap_or("external");
-    Snapshot::new(fold.test_id.clone(), test_type, TestState::Running, Epoch::new(""))
 }
 
 /// Reads a stored snapshot.

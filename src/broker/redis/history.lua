@@ -38,7 +38,7 @@ local at, taken, used = math.max(after + 1, oldest), 0, 0
 -- An entry may hold one message or many: how many there are to an entry shows at the first few.
 local step = 8
 while at <= top and taken < messages do
-  local entries = redis.call('XRANGE', KEYS[2], at .. '-1', '+', 'COUNT', math.min(messages - taken, step))
+  local entries = redis.call('XRANGE', KEYS[2], int(at) .. '-1', '+', 'COUNT', int(math.min(messages - taken, step)))
   if #entries == 0 then break end
   local before = taken
   for _, entry in ipairs(entries) do

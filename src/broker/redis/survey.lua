@@ -6,7 +6,7 @@
 local last, upto, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local plain, newest, looked = 0, {}, 0
 while last < upto and looked < most do
-  local entries = redis.call('XRANGE', KEYS[1], (last + 1) .. '-1', '+', 'COUNT', 64)
+  local entries = redis.call('XRANGE', KEYS[1], int(last + 1) .. '-1', '+', 'COUNT', 64)
   if #entries == 0 then last = upto end
   for _, entry in ipairs(entries) do
     local fields, ends = entry[2], offset_of(entry)

@@ -36,7 +36,7 @@ local function list_tests(index, now, tests)
   end
   if newest > 0 then
     local last = redis.call('INCRBY', index, newest)
-    for n = 1, #all, 2 do all[n] = last - newest + all[n] end
+    for n = 1, #all, 2 do all[n] = string.format('%d', last - newest + all[n]) end
     redis.call('ZADD', index .. 'all', unpack(all))
     redis.call('ZADD', index .. 'seen', unpack(seen))
     newest = last - newest
@@ -44,7 +44,7 @@ local function list_tests(index, now, tests)
   for _, test in ipairs(tests) do
     if test.anew or not test.seq then
       newest = newest + 1
-      test.seq = newest
+      test.seq = string.format('%d', newest)
     end
     if test.was and test.was ~= test.state then
       local list = gone[test.was] or {}

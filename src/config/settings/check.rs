@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Settings;
+use super::{INBOX_RETENTION_ON_REDIS, Settings};
 use crate::config::nearest::did_you_mean;
 use crate::config::redis_url::check_prefix;
 
@@ -25,7 +25,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.limits(settings);
     faults.within("workers.concurrency", settings.workers.concurrency, 1..=1024);
     let day = Duration::from_hours(24);
-    faults.lasts("inbox.retention", settings.inbox.retention, Duration::from_secs(1)..=day * 3650);
+    faults.inbox(settings);
     // Clients that take longer than an hour to be missed are not being watched.
     let pause = Duration::from_millis(100)..=Duration::from_hours(1);
     faults.lasts("heartbeat.interval", settings.heartbeat.interval, pause.clone());
@@ -106,6 +106,21 @@ impl Faults {
         }
     }
 
+    fn inbox(&mut self, settings: &Settings) {
+        let retention = settings.inbox.retention;
+        let day = Duration::from_hours(24);
+        self.lasts("inbox.retention", retention, Duration::from_secs(1)..=day * 3650);
+        if settings.redis.url.is_some() && retention > INBOX_RETENTION_ON_REDIS {
+            let show = humantime::format_duration;
+            let message = format!(
+                "over Redis (`redis.url`) entries of an inbox are kept for {} at most, found {}",
+                show(INBOX_RETENTION_ON_REDIS),
+                show(retention)
+            );
+            self.add_pair("inbox.retention", "redis.url", message);
+        }
+    }
+
     fn limits(&mut self, settings: &Settings) {
         let limits = &settings.limits;
         self.within("limits.message_bytes", limits.message_bytes, 1024..=64 * 1024 * 1024);
@@ -165,6 +180,7 @@ fn check_level(level: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::redis_url::RedisUrl;
 
     #[test]
     fn the_server_stays_on_loopback_without_authentication() {
@@ -182,6 +198,20 @@ mod tests {
         for closed in ["127.0.0.1:0", "127.1.2.3:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
             assert_eq!(told(closed), Ok(()), "{closed}");
         }
+    }
+
+    #[test]
+    fn an_inbox_over_redis_keeps_nothing_for_longer_than_redis_does() {
+        let told = |days: u64, redis: Option<&str>| {
+            let mut settings = Settings::default();
+            settings.inbox.retention = Duration::from_hours(24 * days);
+            settings.redis.url = redis.map(|url| RedisUrl::parse(url).unwrap());
+            settings.check().map_err(|e| e.to_string())
+        };
+        let redis = Some("redis://localhost");
+        assert_eq!((told(401, None), told(400, redis)), (Ok(()), Ok(())));
+        let message = told(401, redis).unwrap_err();
+        assert!(message.contains("`inbox.retention`") && message.contains("400days at most"), "{message}");
     }
 
     #[test]

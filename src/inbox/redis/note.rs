@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::LONGEST;
 use super::shard::Shards;
 use crate::broker::append::Append;
+use crate::config::settings::INBOX_RETENTION_ON_REDIS;
 use crate::inbox::MAX_PER_USER;
 use crate::inbox::news::News;
 use crate::model::UserId;
@@ -30,7 +30,7 @@ impl Notes {
             News::Entry { user, sender } => {
                 self.shards.enter(&append.channel).await?;
                 let sender = sender.as_ref().map_or("", UserId::as_str);
-                json!(["add", shared, user, sender, MAX_PER_USER, LONGEST.as_millis()])
+                json!(["add", shared, user, sender, MAX_PER_USER, INBOX_RETENTION_ON_REDIS.as_millis()])
             }
             News::Recall(id) => json!(["recall", shared, id]),
         };

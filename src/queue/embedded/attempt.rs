@@ -32,10 +32,11 @@ pub(super) fn claim(
     types: &str,
     max: usize,
 ) -> rusqlite::Result<Vec<Claim>> {
+    // `+ 0`: SQLite prepares a statement anew whenever a limit that is bound as such has another value.
     let ready = rows::select(
         tx.conn(),
         "INDEXED BY job_ready WHERE state = 'queued' AND test_type IN (SELECT value FROM json_each(?1))
-         ORDER BY priority DESC, seq LIMIT ?2",
+         ORDER BY priority DESC, seq LIMIT ?2 + 0",
         params![types, max],
     )?;
     let now = now_ms();

@@ -1,12 +1,24 @@
--- Takes jobs for a worker. ARGV: publish, worker, lease in ms, how many at most, then the test types.
+-- Takes jobs for a worker. ARGV: publish, worker, lease in ms, how many at most, a name for this claim, 1 if its answer
+-- was lost before, then the test types.
 -- What many jobs need of one key is asked for, and changed, at once.
-local worker, lease_ms, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local worker, lease_ms, most, name = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local taken = {}
+if ARGV[6] == '1' then
+  for _, id in ipairs(redis.call('SMEMBERS', R .. ':w:' .. worker)) do
+    if redis.call('HGET', R .. ':j:' .. id, 'claim') == name then
+      redis.call('ZADD', R .. ':lease', int(now + lease_ms), id)
+      taken[#taken + 1] = redis.call('HGETALL', R .. ':j:' .. id)
+    end
+  end
+  most = most - #taken
+  if most <= 0 then return taken end
+end
 local claims, gone, ids, running, leases = {}, {}, {}, {}, {}
 local again
 repeat
   again = false
   local ready = {}
-  for i = 5, #ARGV do
+  for i = 7, #ARGV do
     local key = R .. ':r:' .. ARGV[i]
     local found = redis.call('ZRANGE', key, 0, most - #claims - 1, 'WITHSCORES')
     for n = 1, #found, 2 do ready[#ready + 1] = { key = key, id = found[n], rank = tonumber(found[n + 1]) } end
@@ -18,7 +30,7 @@ repeat
     table.insert(gone[key], id)
     local job = load(id)
     if job then
-      job.state, job.worker, job.started = 'running', worker, int(now)
+      job.state, job.worker, job.started, job.claim = 'running', worker, int(now), name
       job.attempt = int(tonumber(job.attempt) + 1)
       -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
       job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
@@ -32,7 +44,7 @@ repeat
   for key, list in pairs(gone) do redis.call('ZREM', key, unpack(list)) end
   gone = {}
 until not again or #claims == most
-if #claims == 0 then return claims end
+if #claims == 0 then return taken end
 redis.call('ZREM', R .. ':s:queued', unpack(ids))
 redis.call('ZADD', R .. ':s:running', unpack(running))
 redis.call('ZADD', R .. ':lease', unpack(leases))
@@ -41,7 +53,7 @@ local queued = redis.call('ZCARD', R .. ':s:queued') + #claims
 for n, job in ipairs(claims) do
   job.error = nil
   note(job, 'started', nil, tostring(queued - n))
-  claims[n] = save(job, 'error')
+  taken[#taken + 1] = save(job, 'error')
 end
 told_later()
-return claims
+return taken

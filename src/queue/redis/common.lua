@@ -21,8 +21,9 @@ local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
 math.randomseed(now_us % 2147483647)
 
--- A number as Redis and Rust read it: Lua would write long ones as 1.7e+15.
-local function int(n) return string.format('%.0f', n) end
+-- A whole number as Redis and Rust read it: Lua would write long ones as 1.7e+15, and Redis itself takes long to write
+-- one that it is handed as a number.
+local function int(n) return string.format('%d', n) end
 
 -- A call with many arguments, in steps: one takes a limited number. A multiple of two stays together.
 local function in_steps(command, key, args)

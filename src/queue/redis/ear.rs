@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::queue::QueueError;
 use crate::redis::Redis;
 use crate::redis::subscriber::{Heard, Subscriber};

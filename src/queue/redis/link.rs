@@ -44,6 +44,14 @@ impl From<Unreadable> for QueueError {
     }
 }
 
+/// What a claim is called: should its answer be lost, the next one asks under the same name for what it took.
+#[derive(Debug)]
+pub(super) struct ClaimName {
+    pub(super) text: String,
+    /// Its answer was lost before.
+    pub(super) again: bool,
+}
+
 /// The way to the queue's keys.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
@@ -103,9 +111,11 @@ impl Link {
         worker: &WorkerId,
         types: &[String],
         most: usize,
+        name: &ClaimName,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
-        let mut args = vec![worker.to_string(), ms(options.lease), most.to_string()];
+        let mut args = vec![worker.to_string(), ms(options.lease), most.to_string(), name.text.clone()];
+        args.push(u8::from(name.again).to_string());
         args.extend_from_slice(types);
         self.run(&CLAIM, &args).await
     }

@@ -1,10 +1,12 @@
 //! The teller: appends the news of jobs, those of one job in their order, and then forgets them.
 //!
-//! One task per process takes what waits together, so that many changes become few calls. A change that it could
-//! not tell stays in its job; whoever changes the job next is handed it again, and so is whoever sweeps. Telling
-//! twice does no harm, because the ids of the messages are those of the change.
+//! A few tasks, each for its own tests, take what waits together, so that many changes become few calls; while one
+//! waits for Redis, others prepare theirs. A change that could not be told stays in its job; whoever changes the job
+//! next is handed it again, and so is whoever sweeps. Telling twice does no harm, because the ids of the messages are
+//! those of the change.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,11 +17,13 @@ use super::row::News;
 use super::story::story;
 use crate::broker::{AppendGroup, Broker, BrokerError};
 use crate::config::channels::Rules;
-use crate::model::{JobId, Snapshot};
+use crate::model::{JobId, Snapshot, TestId};
 use crate::tasks::Tasks;
 
-/// How many requests may wait; beyond it their senders do.
-const WAITING: usize = 1024;
+/// How many tasks tell.
+const TELLERS: usize = 4;
+/// How many requests may wait for each of them; beyond it their senders do.
+const WAITING: usize = 256;
 /// How many requests are taken at once.
 const TOGETHER: usize = 256;
 /// News that were read so long ago may have been told by others, and have been forgotten by the channel: they are
@@ -29,7 +33,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Where news are handed in.
 #[derive(Debug, Clone)]
 pub(super) struct Teller {
-    requests: mpsc::Sender<Request>,
+    requests: Arc<[mpsc::Sender<Request>]>,
 }
 
 #[derive(Debug)]
@@ -39,7 +43,9 @@ struct Request {
     done: oneshot::Sender<bool>,
 }
 
+#[derive(Clone)]
 struct Work {
+    tasks: Tasks,
     link: Link,
     broker: Arc<dyn Broker>,
     rules: Arc<Rules>,
@@ -57,21 +63,43 @@ struct Step {
 
 impl Teller {
     pub(super) fn start(link: Link, broker: Arc<dyn Broker>, rules: Arc<Rules>, tasks: &Tasks) -> Self {
-        let (requests, waiting) = mpsc::channel(WAITING);
-        tasks.spawn("queue-teller", Work { link, broker, rules }.run(waiting));
-        Self { requests }
+        let work = Work { tasks: tasks.clone(), link, broker, rules };
+        let start = |n| {
+            let (requests, waiting) = mpsc::channel(WAITING);
+            tasks.spawn(format!("queue-teller-{n}"), work.clone().run(waiting));
+            requests
+        };
+        Self { requests: (0..TELLERS).map(start).collect() }
     }
 
     /// Tells `news` and waits until they were told; whether they were. If not, the sweep will.
     pub(super) async fn tell(&self, news: Vec<News>) -> bool {
-        if news.is_empty() {
-            return true;
+        let read_at = Instant::now();
+        let mut parts = [const { Vec::new() }; TELLERS];
+        for news in news {
+            parts[turn(&news.job.test_id)].push(news);
         }
-        let (done, told) = oneshot::channel();
-        let request = Request { news, read_at: Instant::now(), done };
-        // It ends with the process.
-        self.requests.send(request).await.is_ok() && told.await.unwrap_or(false)
+        let mut telling = Vec::new();
+        for (news, requests) in parts.into_iter().zip(&*self.requests).filter(|(news, _)| !news.is_empty()) {
+            let (done, told) = oneshot::channel();
+            // They end with the process.
+            if requests.send(Request { news, read_at, done }).await.is_err() {
+                return false;
+            }
+            telling.push(told);
+        }
+        let mut all = true;
+        for told in telling {
+            all &= told.await.unwrap_or(false);
+        }
+        all
     }
+}
+
+/// Who tells of a test: always the same, because jobs of one test have an order among them.
+fn turn(test: &TestId) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(test.as_str());
+    usize::try_from(hash % (TELLERS as u64)).unwrap_or(0)
 }
 
 impl Work {
@@ -95,7 +123,7 @@ impl Work {
                 let _ = request.done.send(all);
             }
             if let Some(forgetting) = forgetting {
-                tokio::spawn(forgetting);
+                self.tasks.spawn("queue-forgetting", forgetting);
             }
         }
     }

@@ -20,7 +20,7 @@ use super::Node;
 use crate::support::{channel, raw, wait_until};
 
 /// A job that asks for nothing in particular.
-fn job(test_type: &str) -> NewJob {
+pub(crate) fn job(test_type: &str) -> NewJob {
     NewJob {
         test_type: test_type.to_owned(),
         config: Map::new(),
@@ -48,12 +48,12 @@ fn types() -> [String; 1] {
     ["command".to_owned()]
 }
 
-async fn submit(node: &Node, job: NewJob) -> Job {
+pub(crate) async fn submit(node: &Node, job: NewJob) -> Job {
     node.queue.submit(job).await.expect("a job is accepted").job
 }
 
 /// Claims the next job of the usual type, which has to be there.
-async fn claim(node: &Node, by: &str) -> Claim {
+pub(crate) async fn claim(node: &Node, by: &str) -> Claim {
     let mut claims = node.queue.claim(&worker(by), &types(), 1).await.expect("a claim");
     assert_eq!(claims.len(), 1, "there is a job to claim");
     claims.remove(0)
@@ -75,7 +75,7 @@ async fn sweep(queue: &dyn Queue) {
     while queue.sweep().await.expect("a sweep").more {}
 }
 
-async fn get(node: &Node, job: &JobId) -> Job {
+pub(crate) async fn get(node: &Node, job: &JobId) -> Job {
     node.queue.get(job).await.expect("a look").expect("the job is there")
 }
 
@@ -92,16 +92,16 @@ fn passed() -> Ending {
     Ending::Passed { results: Map::new() }
 }
 
-fn failed(code: &str) -> Ending {
+pub(crate) fn failed(code: &str) -> Ending {
     let error = TestError { code: code.to_owned(), message: "for a reason".to_owned() };
     Ending::Failed { error, results: Map::new() }
 }
 
-fn progress(percent: f64) -> Report {
+pub(crate) fn progress(percent: f64) -> Report {
     Report::Progress { percent, data: raw(&json!({ "progress": percent, "metrics": {} })) }
 }
 
-fn log(line: &str) -> Report {
+pub(crate) fn log(line: &str) -> Report {
     Report::Log { first_line: 1, lines: vec![line.to_owned()] }
 }
 

@@ -134,43 +134,6 @@ async fn hears_rest(node: &Node, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_with_no_more_rights_than_it_needs_can_do_everything() {
-    let server = RedisServer::start();
-    server.cli(&[
-        "ACL",
-        "SETUSER",
-        "tidings",
-        "on",
-        ">p@ss",
-        "resetchannels",
-        "~tidings{*",
-        "&tidings{*",
-        "-@all",
-        "+@read",
-        "+@write",
-        "+@scripting",
-        "+@pubsub",
-        "+@connection",
-        "+info",
-        "+role",
-        "-@dangerous",
-        "+info",
-        "+role",
-    ]);
-    let url = format!("redis://tidings:p%40ss@127.0.0.1:{}", server.port());
-    let (one, other) = (Node::following(&url, &[NAME]).await, Node::following(&url, &[NAME]).await);
-    for n in 0..5 {
-        one.append(NAME, &format!("{n}")).await.expect("appended");
-    }
-    hears_all(&other, NAME).await;
-    assert_eq!(other.heard.of(NAME).len(), 5);
-    // Keys that are none of its own are out of reach.
-    let foreign = Node::start(&format!("{url}?prefix=foreign")).await;
-    let refused = foreign.append(NAME, "x").await.expect_err("it may not");
-    assert!(refused.to_string().contains("ACL"), "{refused}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_tls_it_is_the_same() {
     let certificates = certificates();
     let path = |name: &str| certificates.path().join(name).to_str().expect("a path").to_owned();

@@ -6,7 +6,7 @@ use serde_json::Map;
 use tidings::model::JobState;
 use tidings::queue::{Ending, LeaseStatus, Queue, QueueError};
 
-use super::{Channels, Node, job};
+use super::{Channels, Node, job, worker};
 use crate::support::redis::RedisServer;
 use crate::support::wait_until;
 
@@ -80,7 +80,7 @@ async fn a_full_redis_takes_no_new_jobs_but_every_end() {
     let refused = node.queue.submit(job()).await.expect_err("there is no room");
     assert!(matches!(refused, QueueError::Full(_)), "{refused}");
     let types = ["command".to_owned()];
-    let refused = node.queue.claim(&super::worker("w"), &types, 1).await.expect_err("there is no room");
+    let refused = node.queue.claim(&worker("w"), &types, 1).await.expect_err("there is no room");
     assert!(matches!(refused, QueueError::Full(_)), "{refused}");
     assert_eq!(node.queue.renew(vec![lease.clone()]).await.expect("a renewal"), [LeaseStatus::Held]);
     assert_eq!(
