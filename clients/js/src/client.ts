@@ -47,7 +47,7 @@ const ACK_EVERY_MS = 1_000;
 const REFRESH_AHEAD_MS = 30_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 /** What another try with the same token does not change. */
-const FINAL = /token|auth|forbidden|blocked|handshake|credential/;
+const FINAL = /token|blocked|forbidden|handshake/;
 
 /** Connects to the server at `url`; in a browser that is by default the page's own. */
 export function connect(url: string = globalThis.location?.origin, options: Options = {}): Tidings {
