@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dashboard demo test chaos flood bench-peers bench-micro check fmt
+.PHONY: help build dashboard demo test chaos flood fuzz deny bench-peers bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -58,11 +58,19 @@ bench-micro: ## what one message costs in each part: times, then instructions (n
 	@cargo bench --bench micro
 	@benches/callgrind
 
-check: ## formatting and lints only
+fuzz: ## random inputs, guided by coverage, for a minute in all after a build of its own (FUZZ_SECONDS=600: longer)
+	@tests/fuzz/run $(or $(FUZZ_SECONDS),60)
+
+deny: ## licences, sources and known faults of the dependencies
+	@echo '== dependencies'
+	@.ci/deny
+
+check: ## formatting, lints and dependencies only
 	@echo '== formatting'
 	@cargo fmt --check
 	@echo '== lints'
 	@cargo clippy --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory deny
 
 fmt: ## format the Rust code
 	@cargo fmt

@@ -160,6 +160,7 @@ pub fn router(state: HttpState) -> Router {
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(middleware::from_fn_with_state(body_bytes, extract::refuse_large))
         .layer(Extension(stream::Slots::new(streams)))
         .layer(Extension(openapi::Document::of(&document)))
         .layer(compression())
@@ -193,6 +194,16 @@ pub fn metrics_router(state: MetricsState) -> Router {
         .fallback(problem::unknown_path)
         .layer(middleware::from_fn(metrics_layer::observe))
         .with_state(state)
+}
+
+/// Reads `text` as each place that a request may name: a `Last-Event-ID`, a cursor, an offset; whether it is any. For
+/// `tests/fuzz`, which has no server.
+#[must_use]
+pub fn read_place(text: &str) -> bool {
+    let cursors = [query::Cursor::Jobs, query::Cursor::Tests, query::Cursor::Inbox];
+    let is_cursor = cursors.into_iter().any(|cursor| cursor.read(text).is_ok());
+    let is_offset = query::number("offset", Some(text), 0, u64::MAX).is_ok();
+    is_cursor || is_offset || stream::position(text).is_ok()
 }
 
 /// gzip for those who accept it. Streams stay as they are: an event must not wait in a compressor.

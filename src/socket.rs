@@ -147,7 +147,8 @@ pub fn serve<S: Clone>(
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        let handshake = Handshake::parse(auth.ok());
+        // What cannot be read is not taken for nothing: it is refused, as what is no object.
+        let handshake = Handshake::parse(Some(auth.unwrap_or(Value::Bool(false))));
         if handshake.is_ok() {
             Intake::register(&socket, &admit);
         }
@@ -156,6 +157,17 @@ pub fn serve<S: Clone>(
     };
     io.ns("/", handler.with(admission));
     SlimService::new(service, carriers, crowd)
+}
+
+/// Reads what a client asks with `event` as a session does, and forgets it; the error is the code of the refusal. For
+/// `tests/fuzz`, which has no connection.
+pub fn read_request(event: &str, data: Option<Value>) -> Result<(), &'static str> {
+    protocol::Request::parse(event, data).map(drop).map_err(|refusal| refusal.code)
+}
+
+/// The same with the `auth` of a handshake.
+pub fn read_handshake(auth: Option<Value>) -> Result<(), &'static str> {
+    Handshake::parse(auth).map(drop).map_err(|refusal| refusal.code)
 }
 
 impl Edge {

@@ -4,11 +4,13 @@ use std::error::Error;
 use std::str::FromStr;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, JsonRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -67,13 +69,23 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
     }
 }
 
+/// Refuses a body that says that it is larger than `max`, instead of waiting for it.
+pub(super) async fn refuse_large(State(max): State<usize>, request: Request, next: Next) -> Response {
+    let length = request.body().size_hint().exact();
+    if length.is_some_and(|length| length > max as u64) {
+        return too_large().into_response();
+    }
+    next.run(request).await
+}
+
+fn too_large() -> Problem {
+    let detail = "the body has more bytes than this server takes at once (limits.body_bytes)";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
 async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "the body has more bytes than this server takes at once (limits.body_bytes)",
-        ),
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => too_large(),
         rejection => match timeout(&rejection) {
             Some(late) => Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", late.to_string()),
             None => Problem::bad_request("unreadable_body", rejection.body_text()),

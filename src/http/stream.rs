@@ -242,7 +242,8 @@ fn since(headers: &HeaderMap, query: &StreamQuery) -> Result<Since, Problem> {
     }
 }
 
-fn position(text: &str) -> Result<Position, Problem> {
+/// A place as the id of an event.
+pub(super) fn position(text: &str) -> Result<Position, Problem> {
     let wrong = || wrong_position(&format!("{text:?} is no such id"));
     let (epoch, offset) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
     let offset = offset.parse().map_err(|_| wrong())?;

@@ -82,6 +82,10 @@ impl Handshake {
     pub(super) fn parse(auth: Option<Value>) -> Result<Self, Refusal> {
         let handshake: Self = match auth {
             None | Some(Value::Null) => Self::default(),
+            // serde also takes an array of a struct's fields in their order.
+            Some(auth) if !auth.is_object() => {
+                return Err(Refusal::new("invalid_handshake", "auth: expected an object"));
+            }
             Some(auth) => serde_json::from_value(auth)
                 .map_err(|e| Refusal::new("invalid_handshake", format!("auth: {e}")))?,
         };
@@ -193,7 +197,8 @@ fn parse_since(since: Value) -> Result<Since, Refusal> {
         Some("start") => return Ok(Since::Start),
         _ => {}
     }
-    let position: Option<Position> = serde_json::from_value(since).ok();
+    let position = Some(since).filter(Value::is_object);
+    let position: Option<Position> = position.and_then(|since| serde_json::from_value(since).ok());
     let position = position.filter(|position| position.epoch.as_str().len() <= Epoch::MAX_LEN);
     let text = "`since` is {epoch, offset} with a whole offset from 0, \"start\" or \"now\"";
     position.map(Since::At).ok_or_else(|| Refusal::invalid(text))
@@ -243,6 +248,7 @@ mod tests {
             ("room:join", json!({ "room": "a b" })),
             ("room:join", json!({ "room": "a", "since": "yesterday" })),
             ("room:join", json!({ "room": "a", "since": { "epoch": "e", "offset": -1 } })),
+            ("room:join", json!({ "room": "a", "since": ["e", 1] })),
             ("room:join", json!({ "room": "a", "sinse": "start" })),
             ("room:leave", json!(null)),
             ("message:ack", json!({ "room": "a", "epoch": "e" })),
@@ -260,9 +266,13 @@ mod tests {
     fn a_handshake_without_auth_is_fine_and_a_wrong_one_says_why() {
         assert_eq!(Handshake::parse(None), Ok(Handshake::default()));
         assert_eq!(Handshake::parse(Some(json!({ "later": 1 }))), Ok(Handshake::default()));
-        for auth in
-            [json!({ "userId": "a b" }), json!({ "clientId": "" }), json!(7), json!({ "batch": "yes" })]
-        {
+        for auth in [
+            json!([null, null, false, false, true]),
+            json!({ "userId": "a b" }),
+            json!({ "clientId": "" }),
+            json!(7),
+            json!({ "batch": "yes" }),
+        ] {
             let refused = Handshake::parse(Some(auth)).expect_err("wrong");
             assert_eq!(refused.code, "invalid_handshake");
             assert!(refused.to_string().starts_with("{\"code\":"), "{refused}");

@@ -183,6 +183,17 @@ fn each_library_stays_in_its_rooms() {
 }
 
 #[test]
+fn unsafe_code_is_forbidden_in_every_package() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The lints of a package hold for its tests, benchmarks and examples, too.
+    for package in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        let manifest = fs::read_to_string(root.join(package)).expect("a manifest");
+        let manifest: toml::Table = toml::from_str(&manifest).expect("TOML");
+        assert_eq!(manifest["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"), "{package}");
+    }
+}
+
+#[test]
 fn the_check_sees_what_it_is_to_see() {
     let source = |code: &str| Source { path: "broker.rs".to_owned(), code: code.to_owned() };
     let uses = |code: &str| source(code).uses().into_iter().collect::<Vec<_>>();

@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod devices;
 mod doctor;
+mod hostile;
 mod inbox;
 mod join_under_load;
 mod limits;

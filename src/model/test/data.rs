@@ -83,6 +83,10 @@ pub enum Refused {
 impl TestData {
     /// Reads the data of `event`, or says which field is wrong.
     pub fn parse(event: TestEvent, data: &RawValue) -> Result<Self, Refused> {
+        // serde also takes an array of a struct's fields in their order.
+        if !data.get().trim_start().starts_with('{') {
+            return Err(Refused::Data(format!("the data of {} is an object", event.name())));
+        }
         let data: Self = serde_json::from_str(data.get())
             .map_err(|e| Refused::Data(format!("the data of {}: {e}", event.name())))?;
         if let Some(progress) = data.progress

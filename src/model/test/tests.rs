@@ -57,7 +57,10 @@ fn wrong_types_are_named() {
     assert!(matches!(err, Err(Refused::Data(m)) if m.contains("test:progress")));
     assert!(fold(&mut s, TestEvent::Progress, json!({"attempt": 1, "progress": 101})).is_err());
     assert!(fold(&mut s, TestEvent::Progress, json!({"attempt": 0})).is_err());
-    assert!(fold(&mut s, TestEvent::Progress, json!([1])).is_err());
+    for list in [json!([1]), json!([]), json!([null, null, null])] {
+        let err = fold(&mut s, TestEvent::Progress, list);
+        assert!(matches!(err, Err(Refused::Data(m)) if m.contains("is an object")));
+    }
 }
 
 #[test]

@@ -132,3 +132,12 @@ fn every_metric_exists_before_it_is_counted_for_the_first_time() {
     }
     assert!(metrics.contains(r#"{namespace="system-alerts",priority="critical"} 0"#), "{metrics}");
 }
+
+#[test]
+fn a_suite_that_cannot_be_who_it_is_to_be_is_a_bad_configuration() {
+    let site = Site::new("[suites.unit]\ncommand = ['true']\nuser = 'no-such-user-here'\n");
+    let (code, said) = failure(&mut site.command(&["serve", "--listen", "127.0.0.1:0"]));
+    assert_eq!(code, 64, "{said}");
+    let remedy = if rustix::process::geteuid().is_root() { "`no-such-user-here`" } else { "runs as root" };
+    assert_says(&said, &["suites.unit", "user", remedy]);
+}
