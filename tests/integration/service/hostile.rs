@@ -44,6 +44,8 @@ timeout = "3s"
 message_bytes = 8192
 body_bytes = 65536
 rooms_per_connection = 10
+connect_timeout = "3s"
+body_timeout = "2s"
 [suites.one]
 command = ["true"]
 params = { A = ["1"] }

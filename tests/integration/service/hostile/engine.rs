@@ -80,6 +80,7 @@ fn handshakes() -> Vec<Row> {
             attack: Early(text(&format!("40{{\"clientId\":\"{}\"}}", "x".repeat(200)))),
             answer: Says("clientId has 1 to 128 bytes"),
         },
+        Row { name: "a namespace that is never entered", attack: Early(text("3")), answer: Ends },
         Row {
             name: "a handshake that is a list",
             attack: Early(text("40[null,null,false,false,true]")),

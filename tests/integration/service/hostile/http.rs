@@ -21,7 +21,7 @@ fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
 pub(super) fn rows() -> Vec<Row> {
     let row =
         |(name, bytes, answer): (&'static str, Vec<u8>, Answer)| Row { name, attack: Raw(bytes), answer };
-    let tables = [heads(), paths(), queries(), bodies(), injections()];
+    let tables = [heads(), slow(), paths(), queries(), bodies(), injections()];
     tables.into_iter().flatten().map(row).collect()
 }
 
@@ -152,6 +152,26 @@ fn heads() -> Cells {
             Status(415, ""),
         ),
         ("an upgrade to something else", request("GET /healthz", "upgrade: h2c\r\n", ""), Status(200, "")),
+    ]
+}
+
+/// What begins and does not go on.
+fn slow() -> Cells {
+    let post = "POST /api/v1/events HTTP/1.1\nhost: t\ncontent-type: application/json\n";
+    vec![
+        ("nothing at all", Vec::new(), Ends),
+        ("half a method", plain("GE"), Ends),
+        ("a head that does not end", plain("GET /healthz HTTP/1.1\nhost: t\n"), Ends),
+        (
+            "a body that does not come",
+            plain(&format!("{post}content-length: 10\n\n{{}}")),
+            Status(408, "request_timeout"),
+        ),
+        (
+            "chunks that do not end",
+            plain(&format!("{post}transfer-encoding: chunked\n\n2\n{{}}\n")),
+            Status(408, "request_timeout"),
+        ),
     ]
 }
 
