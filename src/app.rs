@@ -3,9 +3,9 @@
 //! [`App`] is a server, [`worker`] a process that only runs jobs.
 
 mod backend;
+mod observed;
 mod people;
 pub mod reload;
-mod scrape;
 pub mod worker;
 
 use std::fmt;
@@ -37,6 +37,7 @@ use crate::redis::RedisFault;
 use crate::socket::{self, SocketOptions, SocketParts};
 use crate::store::OpenError;
 use crate::tasks::Tasks;
+use crate::traces::TracesError;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
 use crate::worker::runner::Runner;
@@ -69,6 +70,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The exporter of traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The metrics.
     #[error("metrics cannot be recorded: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -154,7 +158,7 @@ impl App {
         let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
         let receipts = Receipts::start(inbox.clone(), &tasks);
         let readiness = Readiness::default();
-        scrape::start(settings.metrics.listen, &queue, &broker, &metrics, &tasks).await?;
+        observed::start(&settings, &node, &backend, &metrics, &tasks).await?;
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),

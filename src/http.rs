@@ -25,6 +25,7 @@ mod stats;
 mod stream;
 mod submit;
 mod tests;
+mod traced;
 
 use std::sync::Arc;
 

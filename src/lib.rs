@@ -28,5 +28,6 @@ pub mod store;
 pub mod sync;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;
 pub mod upkeep;
 pub mod worker;

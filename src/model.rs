@@ -12,6 +12,7 @@ pub mod position;
 pub mod priority;
 pub mod readable;
 pub mod test;
+pub mod trace;
 
 pub use channel::ChannelName;
 pub use event::EventName;

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 
 use crate::fault::{Cause, Fault};
 use crate::model::test::TestError;
+use crate::model::trace::TraceContext;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
 
 /// How jobs are treated.
@@ -59,6 +60,8 @@ pub struct NewJob {
     pub team_id: Option<String>,
     /// Who submits it.
     pub user_id: Option<UserId>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<TraceContext>,
 }
 
 /// The answer to a submission.

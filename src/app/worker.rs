@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::backend::{self, Backend};
-use super::scrape;
+use super::observed;
 use super::{STOP_PATIENCE, StartError, pool_options};
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
@@ -46,14 +46,14 @@ impl WorkerApp {
         backend::check_suites(&settings, &reload)?;
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
-        let Backend { queue, broker, .. } = backend;
+        let (queue, broker) = (backend.queue.clone(), backend.broker.clone());
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
-        scrape::start(settings.metrics.listen, &queue, &broker, &metrics, &tasks).await?;
         // It may be the last process that is left: then it is the one to find dead leases and due jobs.
         upkeep::start_sweeping(&queue, &tasks);
         upkeep::start_observing(&queue, &broker, None, &tasks);
         let pool = Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
+        observed::start(&settings, pool.id().as_str(), &backend, &metrics, &tasks).await?;
         Ok(Self { queue, pool, reload, tasks })
     }
 

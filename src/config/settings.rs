@@ -52,6 +52,8 @@ pub struct Settings {
     pub log: Log,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[traces]`
+    pub traces: Traces,
     /// `[store]`
     pub store: Store,
     /// `[redis]`
@@ -112,6 +114,14 @@ pub struct Metrics {
     /// A listener of their own; the only one of a worker process.
     #[serde(deserialize_with = "some_address")]
     pub listen: Option<SocketAddr>,
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// An OTLP/HTTP collector, without the path.
+    pub endpoint: Option<String>,
 }
 
 /// The embedded store.
@@ -251,6 +261,7 @@ impl Default for Settings {
             workers: Workers::default(),
             log: Log::default(),
             metrics: Metrics::default(),
+            traces: Traces::default(),
             store: Store::default(),
             redis: Redis::default(),
             queue: Queue::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::value::to_raw_value;
 
@@ -12,7 +13,9 @@ use super::tally::Tally;
 use crate::broker::Top;
 use crate::config::channels::Batch;
 use crate::metrics;
+use crate::model::trace::TraceContext;
 use crate::model::{ChannelName, Position, Published, Snapshot};
+use crate::traces::{self, Kind, Span};
 
 /// How many recent messages an owner keeps, so that a join which ends while messages arrive need not read
 /// them from the store.
@@ -171,14 +174,18 @@ impl Channel {
     /// One subscriber after the other gets all of `messages`, whose offsets rise by one.
     fn hand_out(&mut self, messages: &[Arc<Published>], tally: &mut Tally) {
         let Some(first) = messages.first().map(|message| message.position.offset) else { return };
-        let mut any_closed = false;
+        let (mut any_closed, mut receivers) = (false, 0);
         for subscriber in &self.subscribers {
             if let Some(after) = subscriber.live_after {
+                receivers += 1;
                 let known = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
                 let news = messages.get(known..).unwrap_or_default();
                 subscriber.connection.push(subscriber.membership, news, self.window, tally);
             }
             any_closed |= subscriber.connection.is_closed();
+        }
+        if receivers > 0 && traces::wanted() {
+            messages.iter().for_each(|message| trace(message, receivers));
         }
         if any_closed {
             self.remove_closed();
@@ -237,6 +244,28 @@ impl Drop for Channel {
         #[expect(clippy::cast_precision_loss, reason = "no channel has 2^52 subscribers")]
         metrics::subscriptions(-(self.subscribers.len() as f64));
     }
+}
+
+/// The span of a message's hand-over to all of its receivers here, from its acceptance on.
+fn trace(message: &Published, receivers: usize) {
+    let Some(published) = TraceContext::of_message(message.json().get()).filter(|context| context.sampled)
+    else {
+        return;
+    };
+    traces::record(Span {
+        name: format!("deliver {}", message.event),
+        kind: Kind::Consumer,
+        context: published.child(),
+        parent: published.span_id,
+        began: traces::moment(message.timestamp_ms),
+        ended: SystemTime::now(),
+        failure: None,
+        attributes: vec![
+            ("messaging.destination.name", message.channel.to_string()),
+            ("tidings.offset", message.position.offset.to_string()),
+            ("tidings.receivers", receivers.to_string()),
+        ],
+    });
 }
 
 #[cfg(test)]

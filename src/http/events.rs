@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::HttpState;
 use super::extract::{Caller, JsonBytes, first, parse};
 use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
+use super::traced;
 use crate::broker::Appended;
 use crate::limits::Reason;
 use crate::listener::serve::Origin;
@@ -234,6 +235,7 @@ fn no_answer() -> Problem {
 
 fn sent_by(caller: &Caller, mut message: Incoming) -> Incoming {
     message.user_id = message.user_id.or_else(|| caller.user.clone());
+    traced::mark(&mut message);
     message
 }
 

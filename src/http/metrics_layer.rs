@@ -9,10 +9,14 @@ use tracing::Instrument as _;
 
 use super::problem::Cause;
 use super::request_id::{RequestId, X_REQUEST_ID};
+use super::traced::Traced;
 use crate::metrics;
 
 /// The route of requests for paths that are none of ours.
 pub(super) const UNMATCHED: &str = "unmatched";
+
+/// The route that makes jobs.
+const SUBMIT: &str = "/api/v1/jobs";
 
 /// Lets the request pass and takes note of its answer.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
@@ -21,11 +25,15 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let span = tracing::info_span!("request", request_id = id.as_str());
     let began = Instant::now();
-    let mut response = id.clone().scope(next.run(request)).instrument(span).await;
+    let begins = method == "POST" && route.as_ref().is_some_and(|route| route.as_str() == SUBMIT);
+    let traced = Traced::of(request.headers(), begins);
+    let serving = traced.scope(id.clone().scope(next.run(request)));
+    let mut response = serving.instrument(span).await;
     response.headers_mut().insert(X_REQUEST_ID, id.header());
     // The template, never the path itself: the number of series stays bounded.
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let status = response.status().as_u16();
+    traced.end(method, route, status, id.as_str());
     metrics::http_request(route, method, status, began.elapsed());
     if let Some(Cause { code, detail }) = response.extensions().get() {
         let request_id = id.as_str();

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::HttpState;
 use super::extract::{Body, Caller};
 use super::problem::{BodyErrors, Problem, WriteErrors};
+use super::traced;
 use crate::model::id::{MAX_ID_LEN, check};
 use crate::model::{JobId, JobState, Priority, TestId, now_ms};
 use crate::queue::{NewJob, Submitted};
@@ -159,6 +160,7 @@ impl SubmitJob {
             dedupe_key: self.dedupe_key,
             team_id: self.team_id,
             user_id: caller.user,
+            traceparent: traced::current(),
         })
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::test::{TestError, TestState};
+use super::trace::TraceContext;
 use super::{JobId, Priority, TestId, UserId, WorkerId};
 
 /// A job goes through the same states as the test that it runs.
@@ -41,6 +42,10 @@ pub struct Job {
     /// Who submitted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
+    /// The trace that it belongs to, as W3C has it: that of its submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub traceparent: Option<TraceContext>,
     /// When it was submitted, in ms since the Unix epoch.
     pub created_at: i64,
     /// When it may start: the delay of its submission or the back-off before its next attempt.
@@ -65,4 +70,14 @@ pub struct Job {
     /// Why it does not start, where that is not plain waiting for its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+}
+
+impl Job {
+    /// The span of its newest attempt, or that of its submission before the first one.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        let submitted = self.traceparent?;
+        let attempt = self.attempt;
+        Some(if attempt == 0 { submitted } else { submitted.derived(&format!("{}/{attempt}", self.job_id)) })
+    }
 }

@@ -14,7 +14,9 @@ use crate::model::event::{
     JobEvent, QUEUE_UPDATES, TestEvent, job_status_channel, stress_test_channel, test_progress_channel,
 };
 use crate::model::test::{TestData, TestError};
+use crate::model::trace::TRACEPARENT;
 use crate::model::{EventName, Job, MessageId, TestState};
+use crate::traces::{self, Kind, Span};
 
 /// The test type whose progress has a channel of its own.
 const STRESS: &str = "stress";
@@ -184,6 +186,29 @@ impl Teller<'_> {
         RawValue::from_string(text).ok()
     }
 
+    /// The trace of the message. A test's own channel has a span of its own; mirrors are below that of the attempt.
+    fn traced(&self, event: &EventName, channel: &str, is_own: bool) -> Vec<(String, Box<RawValue>)> {
+        let Some(attempt) = self.job.trace() else { return Vec::new() };
+        let context =
+            if is_own { attempt.derived(&format!("{channel}/{}", self.event_seq)) } else { attempt };
+        if is_own && traces::wanted() {
+            let moment = traces::moment(self.now_ms);
+            traces::record(Span {
+                name: format!("publish {event}"),
+                kind: Kind::Producer,
+                context,
+                parent: attempt.span_id,
+                began: moment,
+                ended: moment,
+                failure: None,
+                attributes: vec![("messaging.destination.name", channel.to_owned())],
+            });
+        }
+        // Digits and dashes are JSON once they are quoted.
+        let value = RawValue::from_string(format!("\"{context}\"")).ok();
+        value.map(|value| (TRACEPARENT.to_owned(), value)).into_iter().collect()
+    }
+
     fn append(&self, channel: &str, event: EventName, data: &RawValue, fold: Option<Fold>) -> Option<Append> {
         let job = self.job;
         let id = MessageId::parse(&format!("{}.{}.{}", job.job_id, job.attempt, self.event_seq))
@@ -191,7 +216,8 @@ impl Teller<'_> {
             .unwrap_or_else(|_| MessageId::generate());
         let user_id = job.user_id.as_ref();
         let (fresh, priority, timestamp_ms) = (false, None, self.now_ms);
-        let draft = Draft { id, fresh, event, priority, timestamp_ms, user_id, data, extra: &[] };
+        let extra = self.traced(&event, channel, fold.is_some());
+        let draft = Draft { id, fresh, event, priority, timestamp_ms, user_id, data, extra: &extra };
         Append::own(self.rules, channel, draft, fold)
     }
 }

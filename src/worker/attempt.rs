@@ -5,7 +5,7 @@
 //! or says that the lease is lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Map;
 use serde_json::value::to_raw_value;
@@ -17,6 +17,7 @@ use super::progress::{Progress, ProgressState};
 use super::runner::{self, Outcome, Runner};
 use crate::model::test::TestError;
 use crate::queue::{Claim, Ending, Lease, Queue, QueueError, Report};
+use crate::traces::{self, Kind, Span};
 
 /// The pace of progress: at most one message per tick.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,7 +69,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Runs the attempt and writes its end.
     pub(super) async fn run(self, runner: Arc<dyn Runner>) {
-        let lease = self.claim.lease.clone();
+        let (lease, began) = (self.claim.lease.clone(), SystemTime::now());
         let progress = Progress::new();
         // The runner's own token: a timeout stops the runner without being a wish of anybody.
         let cancel = CancellationToken::new();
@@ -86,8 +87,38 @@ impl Attempt {
                 run.abort();
             }
         }
-        let Some(ending) = self.ending(ended) else { return };
+        let ending = self.ending(ended);
+        self.trace(began, ending.as_ref());
+        let Some(ending) = ending else { return };
         finish(&*self.queue, &lease, last_reports(&progress), ending).await;
+    }
+
+    /// Its span, below that of the submission.
+    fn trace(&self, began: SystemTime, ending: Option<&Ending>) {
+        let job = &self.claim.job;
+        let (Some(submitted), Some(context), true) = (job.traceparent, job.trace(), traces::wanted()) else {
+            return;
+        };
+        let failure = match ending {
+            Some(Ending::Passed { .. }) => None,
+            Some(Ending::Failed { error, .. }) => Some(format!("{}: {}", error.code, error.message)),
+            Some(Ending::Cancelled) => Some("cancelled".to_owned()),
+            None => Some("handed back, or taken over by another worker".to_owned()),
+        };
+        traces::record(Span {
+            name: format!("attempt {}", job.test_type),
+            kind: Kind::Consumer,
+            context,
+            parent: submitted.span_id,
+            began,
+            ended: SystemTime::now(),
+            failure,
+            attributes: vec![
+                ("tidings.job_id", job.job_id.to_string()),
+                ("tidings.test_id", job.test_id.to_string()),
+                ("tidings.attempt", job.attempt.to_string()),
+            ],
+        });
     }
 
     /// Publishes what the runner tells until it ends; `None` if it has to be stopped.

@@ -134,6 +134,7 @@ fn new_job(priority: Priority) -> NewJob {
         dedupe_key: None,
         team_id: None,
         user_id: None,
+        traceparent: None,
     }
 }
 

@@ -127,6 +127,7 @@ fn job() -> NewJob {
         dedupe_key: None,
         team_id: None,
         user_id: None,
+        traceparent: None,
     }
 }
 

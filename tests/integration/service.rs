@@ -20,6 +20,7 @@ mod secrets;
 mod startup;
 mod stream;
 mod swarm;
+mod traces;
 mod watch;
 mod workers;
 

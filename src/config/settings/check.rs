@@ -42,6 +42,11 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     if let Some(Err(message)) = settings.redis.prefix.as_deref().map(check_prefix) {
         faults.add("redis.prefix", message);
     }
+    if settings.traces.endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("http://")) {
+        let message = "expected the address of an OTLP/HTTP collector such as \"http://127.0.0.1:4318\"; \
+                       one beside tidings can pass spans on through TLS";
+        faults.add("traces.endpoint", message);
+    }
     if let Err(message) = check_level(&settings.log.level) {
         faults.add("log.level", message);
     }

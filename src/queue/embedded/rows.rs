@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::model::trace::TraceContext;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
 use crate::queue::{JobPage, Lease};
 
@@ -23,7 +24,7 @@ pub(super) struct JobRow {
 /// The columns that [`read`] expects, in its order.
 const COLUMNS: &str = "seq, id, test_id, test_type, config, state, priority, attempt, max_attempts, timeout_ms, \
      dedupe_key, team_id, user_id, created_at, run_at, started_at, ended_at, worker_id, cancel_requested, error, \
-     attempt_base, fence, event_seq, cancel_reason, cancelled_by";
+     attempt_base, fence, event_seq, cancel_reason, cancelled_by, traceparent";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let job = Job {
@@ -39,6 +40,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         dedupe_key: row.get(10)?,
         team_id: row.get(11)?,
         user_id: optional(row, 12, UserId::parse)?,
+        traceparent: row.get::<_, Option<String>>(25)?.and_then(|text| TraceContext::parse(&text)),
         created_at: row.get(13)?,
         run_at: row.get(14)?,
         started_at: row.get(15)?,
@@ -123,8 +125,9 @@ pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<()> {
     let job = &row.job;
     conn.prepare_cached(
         "INSERT INTO job (id, test_id, test_type, config, state, priority, attempt, max_attempts, timeout_ms,
-           dedupe_key, team_id, user_id, created_at, run_at, attempt_base, fence, event_seq, cancel_requested)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 0)",
+           dedupe_key, team_id, user_id, created_at, run_at, attempt_base, fence, event_seq, traceparent,
+           cancel_requested)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 0)",
     )?
     .execute(params![
         job.job_id.as_str(),
@@ -144,6 +147,7 @@ pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<()> {
         row.attempt_base,
         row.fence,
         row.event_seq,
+        job.traceparent.map(|trace| trace.to_string()),
     ])?;
     Ok(())
 }

@@ -55,6 +55,7 @@ fn job_of(new: &NewJob, test_id: TestId, max_attempts: u32, now: i64) -> Job {
         dedupe_key: new.dedupe_key.clone(),
         team_id: new.team_id.clone(),
         user_id: new.user_id.clone(),
+        traceparent: new.traceparent,
         created_at: now,
         run_at,
         started_at: None,

@@ -102,6 +102,7 @@ impl Link {
         };
         field("timeout", new.timeout_ms.map(|ms| ms.to_string()));
         field("team", new.team_id.clone());
+        field("trace", new.traceparent.map(|trace| trace.to_string()));
         field("user", new.user_id.as_ref().map(UserId::to_string));
         self.run(&SUBMIT, &args).await
     }

@@ -6,6 +6,7 @@ use ::redis::Value;
 use serde_json::{Map, Value as Json};
 
 use crate::model::test::TestError;
+use crate::model::trace::TraceContext;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
 
 /// What begins the name of a field that holds news.
@@ -160,6 +161,7 @@ fn job(fields: &Fields) -> Result<Job, Unreadable> {
         dedupe_key: fields.0.get("key").cloned(),
         team_id: fields.0.get("team").cloned(),
         user_id: fields.optional("user", UserId::parse)?,
+        traceparent: fields.0.get("trace").and_then(|text| TraceContext::parse(text)),
         created_at: fields.parse("created", str::parse)?,
         run_at: fields.optional("run", str::parse)?,
         started_at: fields.optional("started", str::parse)?,

@@ -32,6 +32,7 @@ pub(crate) fn job(test_type: &str) -> NewJob {
         dedupe_key: None,
         team_id: None,
         user_id: None,
+        traceparent: None,
     }
 }
 

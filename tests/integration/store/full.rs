@@ -113,6 +113,7 @@ async fn a_full_disk_refuses_jobs_and_leaves_the_queue_as_it_was() {
             dedupe_key: None,
             team_id: None,
             user_id: None,
+            traceparent: None,
         }
     };
     limit(&store, 30).await;

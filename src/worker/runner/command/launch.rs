@@ -127,6 +127,10 @@ impl Launch<'_> {
         if let Some(identity) = identity {
             env.extend(identity.env.iter().map(|(name, value)| (name.into(), value.into())));
         }
+        if let Some(trace) = self.job.trace() {
+            // As instrumented programs expect it.
+            env.insert("TRACEPARENT".into(), trace.to_string().into());
+        }
         env.extend(self.suite.env.iter().map(|(name, value)| (name.into(), value.into())));
         // The others are arguments.
         let set = self.params.iter().filter(|(name, _)| self.suite.params.contains_key(*name));

@@ -1,32 +1,35 @@
-//! The listener of metrics, where `metrics.listen` asks for one.
-
-use std::net::SocketAddr;
-use std::sync::Arc;
+//! What looks at this process from outside: the listener of metrics, where `metrics.listen` asks for one, and the
+//! collector of traces, where `traces.endpoint` names one.
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::StartError;
-use crate::broker::Broker;
+use super::backend::Backend;
+use crate::config::settings::Settings;
 use crate::http::{self, MetricsState};
-use crate::queue::Queue;
 use crate::tasks::Tasks;
+use crate::traces;
 
-/// Answers at `address`, if there is one, until the tasks end.
+/// Starts what `settings` ask for in the process that is called `node`; it ends with the tasks.
 pub(super) async fn start(
-    address: Option<SocketAddr>,
-    queue: &Arc<dyn Queue>,
-    broker: &Arc<dyn Broker>,
+    settings: &Settings,
+    node: &str,
+    backend: &Backend,
     metrics: &PrometheusHandle,
     tasks: &Tasks,
 ) -> Result<(), StartError> {
-    let Some(address) = address else { return Ok(()) };
+    if let Some(endpoint) = &settings.traces.endpoint {
+        traces::start(endpoint, node, tasks)?;
+    }
+    let Some(address) = settings.metrics.listen else { return Ok(()) };
     let refused = |error| StartError::Scrape { address, error };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     // With port 0 this is the only place that tells it.
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!(%address, "metrics are answered");
-    let state = MetricsState { queue: queue.clone(), broker: broker.clone(), metrics: metrics.clone() };
+    let (queue, broker) = (backend.queue.clone(), backend.broker.clone());
+    let state = MetricsState { queue, broker, metrics: metrics.clone() };
     let server = axum::serve(listener, http::metrics_router(state));
     tasks.spawn("metrics", async move {
         if let Err(error) = server.await {
