@@ -216,7 +216,10 @@ mod tests {
         let redis = Some("redis://localhost");
         assert_eq!((told(401, None), told(400, redis)), (Ok(()), Ok(())));
         let message = told(401, redis).unwrap_err();
-        assert!(message.contains("`inbox.retention`") && message.contains("400days at most"), "{message}");
+        assert!(
+            message.contains("`inbox.retention`") && message.contains("1month 4days 7h 26m 24s at most"),
+            "{message}"
+        );
     }
 
     #[test]
