@@ -14,13 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::backend::Backend;
 use self::people::People;
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Shutdown};
 use crate::fanout::Fanout;
 use crate::http::{self, HttpLimits, HttpState, Readiness};
 use crate::limits::address::Proxies;
@@ -34,7 +35,7 @@ use crate::notify::receipts::Receipts;
 use crate::publish::Publisher;
 use crate::queue::{Queue, QueueError};
 use crate::redis::RedisFault;
-use crate::socket::{self, SocketOptions, SocketParts};
+use crate::socket::{self, Clients, SocketOptions, SocketParts};
 use crate::store::OpenError;
 use crate::tasks::Tasks;
 use crate::traces::TracesError;
@@ -44,8 +45,12 @@ use crate::worker::runner::Runner;
 use crate::worker::runner::command::InvalidIdentity;
 use crate::worker::runner::stress::InvalidAllow;
 
-/// How long open requests may take to end when the server stops.
+/// How long jobs may take to be handed back, and tasks to end, when the process stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long clients may take to go, and open requests to end.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
+/// Who asked `/readyz` within this time is about to ask again; nobody else is waited for.
+const ASKED: Duration = Duration::from_secs(30);
 
 /// Why the server does not start: what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +129,19 @@ pub struct App {
     pool: Option<Arc<Pool>>,
     readiness: Readiness,
     reload: Arc<Reload>,
-    stop_serving: CancellationToken,
+    clients: Clients,
+    shutdown: Shutdown,
+    front: Front,
     tasks: Tasks,
+}
+
+/// How the HTTP server ends.
+#[derive(Default)]
+struct Front {
+    /// Nobody is let in any more.
+    close: CancellationToken,
+    /// Everybody has been answered.
+    closed: CancellationToken,
 }
 
 impl fmt::Debug for App {
@@ -138,9 +154,7 @@ impl App {
     /// Starts a server. It answers requests when this returns.
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
         let AppOptions { settings, rules, guard, runners } = options;
-        let metrics = metrics::install()?;
-        metrics::connections_limit(settings.limits.connections);
-        metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
+        let metrics = installed_metrics(&settings, &rules)?;
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
         let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
         if settings.worker {
@@ -187,14 +201,17 @@ impl App {
             pace,
             quota,
         };
-        let service = socket::serve(socket_options(&settings, node), parts, http::router(state), &tasks);
-        let stop_serving = CancellationToken::new();
-        tasks.spawn("http", serve::serve(listener, service, stop_serving.clone()));
+        let options = socket_options(&settings, node);
+        let (service, clients) = socket::serve(options, parts, http::router(state), &tasks);
+        let front = Front::default();
+        let server = serve::serve(listener, service, front.close.clone());
+        tasks.spawn("http", until_end(server, front.closed.clone().drop_guard()));
         tasks.spawn("door", door.watch());
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
-        let pool =
-            settings.worker.then(|| Pool::start(queue.clone(), runners, pool_options(&settings), &tasks));
-        Ok(Self { address, backend, queue, pool, readiness, reload, stop_serving, tasks })
+        let options = pool_options(&settings);
+        let pool = settings.worker.then(|| Pool::start(queue.clone(), runners, options, &tasks));
+        let shutdown = settings.shutdown;
+        Ok(Self { address, backend, queue, pool, readiness, reload, clients, shutdown, front, tasks })
     }
 
     /// Its jobs.
@@ -215,19 +232,30 @@ impl App {
         self.address
     }
 
-    /// Stops in order: no new requests, running jobs back into the queue, tasks, store.
+    /// Stops in order. First `/readyz` says so, and no more jobs are taken; balancers get time to notice, and attempts
+    /// to end. Then no connection is taken any more, attempts that still run go back into the queue, clients get what
+    /// waits for them and are sent away. Then tasks and store end.
     pub async fn stop(self) {
         self.readiness.drain();
-        self.stop_serving.cancel();
-        if let Some(pool) = &self.pool
-            && tokio::time::timeout(STOP_PATIENCE, pool.stop()).await.is_err()
-        {
-            tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
+        tokio::join!(self.stop_listening(), stop_pool(self.pool.as_deref(), self.shutdown.attempts));
+        self.readiness.close();
+        self.clients.send_away(LEAVE_PATIENCE).await;
+        if tokio::time::timeout(LEAVE_PATIENCE, self.front.closed.cancelled()).await.is_err() {
+            tracing::warn!("some requests did not end in time and are cut off");
         }
         if !self.tasks.stop(STOP_PATIENCE).await {
             tracing::warn!("some tasks did not stop in time");
         }
         self.backend.close().await;
+    }
+
+    /// Takes no connections any more, once those who look for it have seen that the server goes away.
+    async fn stop_listening(&self) {
+        if self.readiness.is_asked(ASKED) {
+            tracing::info!(drain = ?self.shutdown.drain, "balancers are told, and everybody is served meanwhile");
+            tokio::time::sleep(self.shutdown.drain).await;
+        }
+        self.front.close.cancel();
     }
 }
 
@@ -258,6 +286,27 @@ fn http_limits(settings: &Settings) -> HttpLimits {
         publish_batch: settings.limits.publish_batch,
         streams: settings.limits.connections,
     }
+}
+
+/// Ends the taking of jobs, and the attempts that run.
+async fn stop_pool(pool: Option<&Pool>, grace: Duration) {
+    let Some(pool) = pool else { return };
+    if tokio::time::timeout(grace + STOP_PATIENCE, pool.stop(grace)).await.is_err() {
+        tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
+    }
+}
+
+/// The metrics of this process, with what the configuration says of them.
+fn installed_metrics(settings: &Settings, rules: &Rules) -> Result<PrometheusHandle, StartError> {
+    let metrics = metrics::install()?;
+    metrics::connections_limit(settings.limits.connections);
+    metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
+    Ok(metrics)
+}
+
+/// Follows the server to its end, whichever it is.
+async fn until_end(server: impl Future<Output = ()>, _closed: DropGuard) {
+    server.await;
 }
 
 fn pool_options(settings: &Settings) -> PoolOptions {

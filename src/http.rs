@@ -28,6 +28,8 @@ mod tests;
 mod traced;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
@@ -45,6 +47,7 @@ use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
 use crate::limits::pace::Pace;
 use crate::metrics;
+use crate::model::now_ms;
 use crate::notify::Notifier;
 use crate::presence::Presence;
 use crate::publish::Publisher;
@@ -117,10 +120,13 @@ impl Default for HttpLimits {
     }
 }
 
-/// Whether this server wants new requests; clones share it.
+/// How far this server is on its way out; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     draining: CancellationToken,
+    closing: CancellationToken,
+    // In ms since the Unix epoch; 0 for never.
+    asked_at: Arc<AtomicI64>,
 }
 
 impl Readiness {
@@ -130,10 +136,16 @@ impl Readiness {
         Self::default()
     }
 
-    /// From now on `/readyz` says that the server is going away, so that balancers look for another one. It
-    /// goes on answering, but streams end.
+    /// From now on `/readyz` says that the server is going away, so that balancers look for another one. It serves
+    /// everybody as before.
     pub fn drain(&self) {
         self.draining.cancel();
+    }
+
+    /// Streams end, after they were told to come back. It goes on answering.
+    pub fn close(&self) {
+        self.draining.cancel();
+        self.closing.cancel();
     }
 
     /// Whether the server is going away.
@@ -142,9 +154,20 @@ impl Readiness {
         self.draining.is_cancelled()
     }
 
-    /// Cancelled when the server goes away.
-    fn drained(&self) -> &CancellationToken {
-        &self.draining
+    /// Whether somebody asked `/readyz` within the last `window`, and so may be about to ask again.
+    #[must_use]
+    pub fn is_asked(&self, window: Duration) -> bool {
+        let ago = now_ms().saturating_sub(self.asked_at.load(Ordering::Relaxed));
+        u128::try_from(ago).is_ok_and(|ago| ago <= window.as_millis())
+    }
+
+    fn note_asked(&self) {
+        self.asked_at.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Cancelled when streams are to end.
+    fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod event;
+pub mod farewell;
 pub mod id;
 pub mod job;
 pub mod message;

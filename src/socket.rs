@@ -1,11 +1,13 @@
 //! The Socket.IO edge: stock clients in, rooms and messages out (protocol v5 over polling and WebSocket).
 //!
 //! `protocol` reads what clients send, `session` acts on it in order, `transport` writes, `inbox` sees what a
-//! user's devices got, `slim` keeps idle connections small, `carriers` knows how to end a session.
+//! user's devices got, `slim` keeps idle connections small, `carriers` knows how to end a session, `farewell` ends all of
+//! them with the server.
 
 mod acks;
 mod admission;
 mod carriers;
+mod farewell;
 mod greeting;
 mod inbox;
 mod intake;
@@ -18,6 +20,7 @@ mod transport;
 mod voice;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +30,7 @@ use socketioxide::handler::ConnectHandler;
 use socketioxide::socket::{DisconnectReason, Sid};
 use socketioxide::{ParserConfig, SocketIo};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::channels::Rules;
 use crate::fanout::Fanout;
@@ -45,6 +49,7 @@ use intake::Intake;
 use protocol::Handshake;
 use session::Session;
 
+pub use farewell::Clients;
 pub use greeting::Greeting;
 pub use slim::SlimService;
 
@@ -116,15 +121,20 @@ struct Edge {
     // each other for ever.
     sessions: Mutex<HashMap<Sid, Arc<Session>>>,
     carriers: Arc<Carriers>,
+    // What sessions do for their clients, and after them.
+    work: TaskTracker,
+    // Everybody has been sent away; who comes all the same is, too.
+    closed: AtomicBool,
 }
 
-/// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`.
+/// Wraps `inner` so that `/socket.io/` is served by the edge and everything else by `inner`. The clients are for whoever
+/// ends the server.
 pub fn serve<S: Clone>(
     options: SocketOptions,
     parts: SocketParts,
     inner: S,
     tasks: &Tasks,
-) -> SlimService<socketioxide::service::SocketIoService<S>> {
+) -> (SlimService<socketioxide::service::SocketIoService<S>>, Clients) {
     let frame_bytes = options.message_bytes + ENVELOPE_BYTES;
     let (service, io) = SocketIo::builder()
         .ping_interval(options.heartbeat_interval)
@@ -138,7 +148,15 @@ pub fn serve<S: Clone>(
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
     let (carriers, crowd) = (Arc::<Carriers>::default(), parts.crowd.clone());
-    let edge = Arc::new(Edge { options, parts, sessions: Mutex::default(), carriers: carriers.clone() });
+    let edge = Arc::new(Edge {
+        options,
+        parts,
+        sessions: Mutex::default(),
+        carriers: carriers.clone(),
+        work: TaskTracker::new(),
+        closed: AtomicBool::new(false),
+    });
+    let clients = Clients(edge.clone());
     tasks.spawn("sessions", edge.clone().watch());
     tasks.spawn_draining("sync-state", edge.clone().save_places(tasks.stopping().clone()));
     let (admit, connect) = (edge.clone(), edge);
@@ -156,7 +174,7 @@ pub fn serve<S: Clone>(
         async move { edge.seat(&socket, handshake?.user_id).await }
     };
     io.ns("/", handler.with(admission));
-    SlimService::new(service, carriers, crowd)
+    (SlimService::new(service, carriers, crowd), clients)
 }
 
 /// Reads what a client asks with `event` as a session does, and forgets it; the error is the code of the refusal. For
@@ -201,6 +219,9 @@ impl Edge {
         // Admitted before, so it has an intake.
         if let Some(intake) = Intake::of(socket) {
             intake.open(&session);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            self.end(socket.id);
         }
     }
 

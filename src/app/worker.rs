@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::backend::{self, Backend};
 use super::observed;
-use super::{STOP_PATIENCE, StartError, pool_options};
+use super::{STOP_PATIENCE, StartError, pool_options, stop_pool};
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
 use crate::config::settings::Settings;
@@ -34,6 +35,7 @@ pub struct WorkerApp {
     queue: Arc<dyn Queue>,
     pool: Arc<Pool>,
     reload: Arc<Reload>,
+    grace: Duration,
     tasks: Tasks,
 }
 
@@ -54,7 +56,7 @@ impl WorkerApp {
         upkeep::start_observing(&queue, &broker, None, &tasks);
         let pool = Pool::start(queue.clone(), runners, pool_options(&settings), &tasks);
         observed::start(&settings, pool.id().as_str(), &backend, &metrics, &tasks).await?;
-        Ok(Self { queue, pool, reload, tasks })
+        Ok(Self { queue, pool, reload, grace: settings.shutdown.attempts, tasks })
     }
 
     /// Its jobs.
@@ -75,11 +77,9 @@ impl WorkerApp {
         self.pool.id()
     }
 
-    /// Stops in order: running jobs back into the queue, then the tasks.
+    /// Stops in order: no more jobs, time for attempts to end, those that have not back into the queue, then the tasks.
     pub async fn stop(self) {
-        if tokio::time::timeout(STOP_PATIENCE, self.pool.stop()).await.is_err() {
-            tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
-        }
+        stop_pool(Some(&self.pool), self.grace).await;
         if !self.tasks.stop(STOP_PATIENCE).await {
             tracing::warn!("some tasks did not stop in time");
         }

@@ -106,6 +106,10 @@ impl Connection {
                 }
                 frame = ws.next(), if parked.is_none() => {
                     heard = Instant::now();
+                    if matches!(frame, Some(Ok(tungstenite::Message::Close(_)))) {
+                        // The answer, which is made by itself, says that everything before was read.
+                        let _ = timeout(FAREWELL, ws.flush()).await;
+                    }
                     match step(frame, &mut waiting)? {
                         Step::Nothing => {}
                         Step::Write(text) => { write(&mut ws, vec![Frame::Text(text)], silence).await?; }

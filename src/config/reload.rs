@@ -116,6 +116,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         http: _,
         heartbeat,
         sync,
+        shutdown,
     } = old;
     let differs = [
         ("listen", *listen != new.listen),
@@ -131,6 +132,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("inbox", *inbox != new.inbox),
         ("heartbeat", *heartbeat != new.heartbeat),
         ("sync", *sync != new.sync),
+        ("shutdown", *shutdown != new.shutdown),
     ];
     let differs = differs.into_iter().chain(limits_read_at_start(limits, &new.limits));
     differs.filter_map(|(key, differs)| differs.then_some(key)).collect()

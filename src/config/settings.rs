@@ -72,6 +72,8 @@ pub struct Settings {
     pub sync: Sync,
     /// `[stress]`
     pub stress: Stress,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
     /// `[suites.NAME]`: the commands that submitters may run.
     pub suites: BTreeMap<String, Suite>,
 }
@@ -221,6 +223,21 @@ pub struct Stress {
     pub allow: Vec<String>,
 }
 
+/// How a process ends that was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// So long a server that says on `/readyz` that it goes away serves everybody as before, if somebody asks there.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub drain: Duration,
+    /// So long running attempts may take to end by themselves; then they are handed back to the queue.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub attempts: Duration,
+    /// After so long the process ends, whatever is left to do.
+    #[serde(deserialize_with = "super::duration::deserialize")]
+    pub deadline: Duration,
+}
+
 impl Settings {
     /// Reads and checks all sources. The error lists every mistake there is.
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
@@ -271,6 +288,7 @@ impl Default for Settings {
             heartbeat: Heartbeat::default(),
             sync: Sync::default(),
             stress: Stress::default(),
+            shutdown: Shutdown::default(),
             suites: BTreeMap::new(),
         }
     }
@@ -313,6 +331,13 @@ impl Default for Inbox {
 impl Default for Sync {
     fn default() -> Self {
         Self { save_every: Duration::from_secs(5), retention: Duration::from_hours(30 * 24) }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        let (drain, attempts) = (Duration::from_secs(5), Duration::from_secs(5));
+        Self { drain, attempts, deadline: Duration::from_secs(25) }
     }
 }
 

@@ -271,6 +271,13 @@ impl Connection {
         self.act(&mut outbox, flush, &mut Tally::new());
     }
 
+    /// Lets what waits leave now; whether all of it has, and the peer took it. What is still to be read from history of
+    /// a channel that fell behind does not count: its receiver resumes there.
+    pub fn settle(self: &Arc<Self>) -> bool {
+        self.hurry();
+        self.is_closed() || self.lock().is_settled()
+    }
+
     /// Flushes what is due; called by the ticker.
     pub(super) fn tick(self: &Arc<Self>, tally: &mut Tally) {
         if self.is_closed() {

@@ -308,6 +308,11 @@ impl Outbox {
         if self.full || self.count == 0 { Flush::Nothing } else { Flush::Now(Scope::All) }
     }
 
+    /// Whether all that was taken has left.
+    pub(super) fn is_settled(&self) -> bool {
+        self.count == 0 && !self.full
+    }
+
     /// What to do at `now`, when somebody looks.
     pub fn due(&mut self, now: Instant) -> Flush {
         match self.due {

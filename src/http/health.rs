@@ -77,6 +77,7 @@ pub(super) async fn healthz() -> impl IntoResponse {
     )
 )]
 pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    state.ready.note_asked();
     let (jobs, messages) = tokio::join!(job_counts(&*state.queue), messages_ready(&*state.broker));
     let store = jobs.and(messages);
     let draining = state.ready.is_draining();

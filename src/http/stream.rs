@@ -73,7 +73,8 @@ pub(super) struct StreamQuery {
 /// id of the last event in `Last-Event-ID` the stream continues right after it, without a gap or a duplicate; if
 /// that is not possible, the first event is `room:reset` and what follows starts after its id. Where nothing is
 /// replayed and the channel has the state of a test, the first event is `snapshot`. Comments keep the
-/// connection alive. The stream ends when the server stops or the reader is too slow: come back with the last id.
+/// connection alive. The stream ends when the server stops, after the event `system:maintenance:start`, which has no id,
+/// or when the reader is too slow: come back with the last id.
 #[utoipa::path(
     get,
     path = "/api/v1/channels/{channel}/stream",
@@ -113,7 +114,8 @@ pub(super) async fn stream(
     let counted = count(&state, origin.map(|Extension(origin)| origin), &caller).await?;
     let (events, queue) = mpsc::channel(QUEUE);
     // The end of the server is the end of its streams, or it would wait for them.
-    let ended = state.ready.drained().child_token();
+    let closing = state.ready.closing().clone();
+    let ended = closing.child_token();
     let kill = kill.map(|Extension(switch)| switch);
     let stream = Stream {
         fanout: state.fanout.clone(),
@@ -128,7 +130,7 @@ pub(super) async fn stream(
     // A task of its own: should the client go away while this waits, somebody still has to leave the room.
     tokio::spawn(stream.run(request, tell));
     match joined.await {
-        Ok(Ok(())) => Ok((response_headers(), body(queue, ended)).into_response()),
+        Ok(Ok(())) => Ok((response_headers(), body(queue, ended, closing)).into_response()),
         Ok(Err(JoinError::Broker(error))) => Err(error.into()),
         Err(_) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

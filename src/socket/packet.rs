@@ -13,6 +13,9 @@ use crate::model::Published;
 /// The event of several messages at once.
 pub(super) const BATCH: &str = "message:batch";
 
+/// What the end of a WebSocket says for people.
+const GOING_AWAY_REASON: &str = "this server goes away; connect again";
+
 /// An event with one argument.
 pub(super) fn event(name: &str, json: &str) -> Bytes {
     frame(&["42[\"", name, "\",", json, "]"])
@@ -46,6 +49,15 @@ pub(super) fn batch(messages: &[(Arc<Published>, u64)]) -> Bytes {
 /// The acknowledgement with this id.
 pub(super) fn acknowledgement(id: i64, json: &str) -> Bytes {
     frame(&["43", &id.to_string(), "[", json, "]"])
+}
+
+/// The end of a WebSocket (RFC 6455, 5.5.1): 1001, its server goes away.
+pub(super) fn going_away() -> Bytes {
+    let code = 1001_u16.to_be_bytes();
+    let mut frame = vec![0x88, 2 + GOING_AWAY_REASON.len() as u8];
+    frame.extend(code);
+    frame.extend(GOING_AWAY_REASON.as_bytes());
+    frame.into()
 }
 
 fn frame(parts: &[&str]) -> Bytes {

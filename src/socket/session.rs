@@ -202,7 +202,11 @@ impl Session {
 
     fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if !std::mem::replace(&mut state.working, true) {
-            tokio::spawn(self.clone().work());
+            match self.edge.upgrade() {
+                // The server waits for it at its end.
+                Some(edge) => drop(edge.work.spawn(self.clone().work())),
+                None => drop(tokio::spawn(self.clone().work())),
+            }
         }
     }
 
@@ -304,6 +308,22 @@ impl Session {
             json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset });
         reply.send(&self.voice, &placed).await;
         Ok(())
+    }
+
+    /// Lets everything leave that its client was to get; whether it has.
+    pub(super) fn settle(&self) -> bool {
+        let idle = !self.state().working;
+        self.connection.settle() && idle
+    }
+
+    /// Nothing more of its rooms is brought to its client.
+    pub(super) fn silence(&self) {
+        self.connection.close();
+    }
+
+    /// What speaks to its client.
+    pub(super) fn voice(&self) -> &Voice {
+        &self.voice
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

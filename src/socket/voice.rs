@@ -18,6 +18,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{SendError as SocketSendError, SocketError, TransportType};
 
 use super::carriers::Carriers;
+use super::packet;
 use crate::fanout::SendError;
 use crate::listener::frames::FENCE;
 use crate::listener::wire::Written;
@@ -170,6 +171,23 @@ impl Voice {
             return if clear { Ok(()) } else { Err(SendError::Full) };
         }
         if state.write(&line)? { Ok(()) } else { Err(SendError::Full) }
+    }
+
+    /// Ends the client's WebSocket behind everything that was said. Whether that was said; if not, what was said before
+    /// still waits: ask again. A client that answers has read all of it.
+    pub(super) fn hang_up(&self) -> Result<bool, SendError> {
+        let mut state = self.lock();
+        if !SendError::is_written(self.flush_in(&mut state))? {
+            return Ok(false);
+        }
+        let Some(line) = self.direct(&mut state) else { return Ok(false) };
+        Ok(line.wire().write_one(packet::going_away()).map_err(closed)? != Written::Refused)
+    }
+
+    /// Whether the client polls, and how often it has.
+    pub(super) fn polls(&self) -> Option<u64> {
+        let polls = self.socket.transport_type() == TransportType::Polling;
+        polls.then(|| self.carriers.polls(self.socket.id))
     }
 
     /// Keeps what one poll takes away below what one answer holds. The library sets the packet that found no room in

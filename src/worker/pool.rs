@@ -42,7 +42,10 @@ pub struct Pool {
     worker: WorkerId,
     slots: Arc<Semaphore>,
     running: Mutex<HashMap<JobId, Running>>,
+    // No more jobs are taken.
     stop: CancellationToken,
+    // Those that run are handed back.
+    hand_back: CancellationToken,
     drained: CancellationToken,
 }
 
@@ -75,6 +78,7 @@ impl Pool {
             worker: WorkerId::generate(),
             running: Mutex::default(),
             stop: CancellationToken::new(),
+            hand_back: CancellationToken::new(),
             drained: CancellationToken::new(),
         });
         tasks.spawn("worker", pool.clone().work());
@@ -89,13 +93,17 @@ impl Pool {
         &self.worker
     }
 
-    /// Takes no more jobs, stops the attempts that run, and gives their jobs back to the queue.
-    pub async fn stop(&self) {
+    /// Takes no more jobs, gives the attempts that run `grace` to end by themselves, stops those that have not, and
+    /// gives their jobs back to the queue.
+    pub async fn stop(&self, grace: Duration) {
         self.stop.cancel();
-        for running in self.running().values() {
-            running.stop.press(Stop::Shutdown);
+        if tokio::time::timeout(grace, self.drained.cancelled()).await.is_err() {
+            self.hand_back.cancel();
+            for running in self.running().values() {
+                running.stop.press(Stop::Shutdown);
+            }
+            self.drained.cancelled().await;
         }
-        self.drained.cancelled().await;
         match self.queue.leave(&self.worker).await {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "running jobs were given back to the queue"),
@@ -148,7 +156,7 @@ impl Pool {
         let stop = StopSwitch::default();
         let running = Running { lease: claim.lease.clone(), stop: stop.clone() };
         self.running().insert(job.job_id.clone(), running);
-        if self.stop.is_cancelled() {
+        if self.hand_back.is_cancelled() {
             stop.press(Stop::Shutdown);
         }
         // Cancelled between its claim and here, it was not in the list of those to be told.

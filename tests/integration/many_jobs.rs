@@ -73,7 +73,7 @@ async fn two_thousand_jobs_end_in_priority_order_each_with_one_terminal_event() 
         }
     };
     tokio::time::timeout(DEADLINE, ended).await.expect("all jobs end in time");
-    pool.stop().await;
+    pool.stop(Duration::ZERO).await;
     assert!(tasks.stop(DEADLINE).await, "all tasks end");
 
     assert_in_priority_order(&noter.0.lock().unwrap_or_else(PoisonError::into_inner));

@@ -17,6 +17,7 @@ mod redis;
 mod reload;
 mod restart;
 mod secrets;
+mod shutdown;
 mod startup;
 mod stream;
 mod swarm;
@@ -26,7 +27,7 @@ mod workers;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -152,7 +153,18 @@ impl Server {
     fn terminate(mut self) {
         self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().expect("the server is reaped");
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// Waits until it has ended; how.
+    async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the server ends", async || {
+            status = self.child.try_wait().expect("it can be asked");
+            status.is_some()
+        })
+        .await;
+        status.expect("it ended")
     }
 
     async fn get(&self, path: &str) -> Value {

@@ -46,6 +46,10 @@ export class Follower extends Client {
     return this.#since?.offset ?? 0;
   }
 
+  heard(event) {
+    return this.log.some((entry) => entry.event === event);
+  }
+
   /** What it is told when it connects; the last one says where it is. */
   visits() {
     return this.log.filter((entry) => entry.event === 'connection:established').map((entry) => entry.data.node);

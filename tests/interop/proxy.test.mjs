@@ -10,6 +10,7 @@ import { address, publishNote, stage } from './stage.mjs';
 
 const CLIENTS = 120;
 const READERS = 6;
+const GOODBYE = 'system:maintenance:start';
 
 /** Some of these clients, and what they saw last. */
 function describeAll(followers) {
@@ -94,6 +95,22 @@ class Story {
     });
   }
 
+  /** Every server is restarted in turn, by SIGTERM alone: nobody tells the proxy. */
+  async restartEach() {
+    for (const server of this.servers) {
+      const [node, before] = [await nameOf(server), this.at(await nameOf(server))];
+      assert.equal(await server.stop(), 0, server.stderr());
+      await this.left(node);
+      await this.serve(new URL(server.url).port);
+      const ready = async () => !this.proxy.states || (await this.proxy.states()).every(Boolean);
+      await eventually('the proxy does not see that it is back', ready);
+      await this.caughtUp();
+      // Those who poll may have moved before, when the proxy saw that the server was not ready.
+      const deaf = before.filter((follower) => follower.transport === 'websocket' && !follower.heard(GOODBYE));
+      assert.equal(deaf.length, 0, `not told: ${describeAll(deaf)}`);
+    }
+  }
+
   async killAnother() {
     const node = await nameOf(this.servers[1]);
     await this.servers[1].kill();
@@ -131,6 +148,16 @@ for (const [name, start] of Object.entries(PROXIES)) {
       await story.stopDrained();
       await story.comeBack();
       await story.killAnother();
+      t.diagnostic(await story.account());
+    });
+
+    test('clients miss nothing when each server in turn is restarted by SIGTERM alone', async (t) => {
+      const room = `test-progress-rolling_${name}`;
+      const running = await stage(start, room);
+      t.after(running.end);
+      const story = new Story(running, name, room);
+      await story.begin();
+      await story.restartEach();
       t.diagnostic(await story.account());
     });
 

@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { atExit } from './daemon.mjs';
 
 const START_MS = 20_000;
-const STOP_MS = 5_000;
+// Longer than a server takes whose readiness is being asked for: it is in no hurry then.
+const STOP_MS = 25_000;
 const STDERR_CHARS = 20_000;
 /** What the developer has set for their own server must not reach one of ours. */
 export const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TIDINGS_')));

@@ -49,6 +49,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let settings = settings(dir.path(), args.listen)?;
     telemetry::init("error", settings.log.format)?;
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
+    let deadline = settings.shutdown.deadline;
     let app = App::start(AppOptions {
         settings,
         rules: Arc::new(Rules::builtin()),
@@ -57,15 +58,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     })
     .await?;
     let url = format!("http://{}", app.address());
+    let mut signals = Signals::listen()?;
     let done = if args.exit {
-        tokio::time::timeout(TIME_LIMIT, show(&url, true))
+        tokio::time::timeout(TIME_LIMIT, show(&url, true, &mut signals))
             .await
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the tests did not end within {TIME_LIMIT:?}").into()))
     } else {
-        show(&url, false).await
+        show(&url, false, &mut signals).await
     };
-    app.stop().await;
-    done
+    match signals.end_within(deadline, app.stop()).await {
+        ExitCode::SUCCESS => done,
+        code => Ok(code),
+    }
 }
 
 fn settings(dir: &Path, listen: SocketAddr) -> Result<Settings, Failure> {
@@ -84,10 +88,9 @@ fn settings(dir: &Path, listen: SocketAddr) -> Result<Settings, Failure> {
 }
 
 /// Submits the tests and shows what is told of them, until they have ended or somebody stops it.
-async fn show(url: &str, exit: bool) -> Result<ExitCode, Failure> {
+async fn show(url: &str, exit: bool, signals: &mut Signals) -> Result<ExitCode, Failure> {
     let rooms = vec!["queue-updates".to_owned(), "test-updates".to_owned()];
     let mut follower = Follower::new(url, None, rooms.clone(), Since::Now);
-    let mut signals = Signals::listen()?;
     let mut view = View::new(url);
     let mut joined = 0;
     let mut submitted = false;

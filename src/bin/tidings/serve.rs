@@ -50,16 +50,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     // Before anybody can know that the server runs, and signal it.
     let mut signals = Signals::listen()?;
+    let deadline = settings.shutdown.deadline;
     let options = AppOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
     let app = App::start(options).await.map_err(refused)?;
     app.reload().follow(Arc::new(level));
     // The one line that programs which start a server wait for.
     println!("listening on http://{}", app.address());
     signals.reload_until_stop(app.reload(), &sources).await;
-    tokio::select! {
-        () = app.stop() => Ok(ExitCode::SUCCESS),
-        () = signals.stop() => Ok(ExitCode::FAILURE),
-    }
+    Ok(signals.end_within(deadline, app.stop()).await)
 }
 
 /// The settings file and the environment. A file that is there at the start has to be there for a reload, too.

@@ -1,6 +1,9 @@
 //! The signals that the program heeds.
 
+use std::future::Future;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings::app::reload;
 use tidings::config::reload::Reload;
@@ -49,9 +52,23 @@ impl Signals {
         tracing::info!("stopping; a second signal ends at once");
     }
 
-    /// Waits for a signal to stop; the configuration stays as it is.
-    pub(crate) async fn stop(&mut self) {
-        self.stop.next().await;
+    /// Lets `stop` end the process in order; with the exit code for it. Another signal, or `deadline`, ends it at once.
+    pub(crate) async fn end_within(
+        &mut self,
+        deadline: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> ExitCode {
+        tokio::select! {
+            () = stop => ExitCode::SUCCESS,
+            () = self.stop.next() => {
+                tracing::warn!("a second signal ends it at once");
+                ExitCode::FAILURE
+            }
+            () = tokio::time::sleep(deadline) => {
+                tracing::error!(?deadline, "it did not stop within `shutdown.deadline`, and ends as it is");
+                ExitCode::FAILURE
+            }
+        }
     }
 
     /// Waits for any of them, for a program that belongs to a terminal and ends with it.

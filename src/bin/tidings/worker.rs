@@ -41,14 +41,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     // Before anybody can know that the worker runs, and signal it.
     let mut signals = Signals::listen()?;
+    let deadline = settings.shutdown.deadline;
     let options = WorkerOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
     let worker = WorkerApp::start(options).await.map_err(refused)?;
     worker.reload().follow(Arc::new(level));
     // The one line that programs which start a worker wait for.
     println!("working as {}", worker.id());
     signals.reload_until_stop(worker.reload(), &sources).await;
-    tokio::select! {
-        () = worker.stop() => Ok(ExitCode::SUCCESS),
-        () = signals.stop() => Ok(ExitCode::FAILURE),
-    }
+    Ok(signals.end_within(deadline, worker.stop()).await)
 }

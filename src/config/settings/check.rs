@@ -23,6 +23,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.listen(settings);
     faults.queue(settings);
     faults.limits(settings);
+    faults.shutdown(settings);
     faults.within("workers.concurrency", settings.workers.concurrency, 1..=1024);
     let day = Duration::from_hours(24);
     faults.inbox(settings);
@@ -144,6 +145,21 @@ impl Faults {
                 limits.message_bytes, limits.body_bytes
             );
             self.add_pair("limits.message_bytes", "limits.body_bytes", message);
+        }
+    }
+
+    fn shutdown(&mut self, settings: &Settings) {
+        let shutdown = &settings.shutdown;
+        let hour = Duration::from_hours(1);
+        self.lasts("shutdown.deadline", shutdown.deadline, Duration::from_secs(1)..=hour * 24);
+        for (key, grace) in [("shutdown.drain", shutdown.drain), ("shutdown.attempts", shutdown.attempts)] {
+            if grace >= shutdown.deadline {
+                let show = humantime::format_duration;
+                let (grace, deadline) = (show(grace), show(shutdown.deadline));
+                let message =
+                    format!("{grace} leave nothing of `shutdown.deadline` ({deadline}) for the rest");
+                self.add_pair(key, "shutdown.deadline", message);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
+use crate::model::farewell::{GOING_AWAY, going_away};
 use crate::model::{Position, Published, Snapshot};
 
 /// How many events wait for the body; what does not fit waits in the outbox, which can conflate it.
@@ -105,19 +106,40 @@ fn write_event(text: &mut String, name: &str, json: &RawValue) {
     text.push('\n');
 }
 
-/// The body of a stream: what comes through `queue`, until `ended`.
-pub(super) fn body(queue: mpsc::Receiver<Bytes>, ended: CancellationToken) -> Body {
-    let events = stream::unfold((queue, ended), async |(mut queue, ended)| {
+/// The body of a stream: what comes through `queue`, until `ended`. If that is because the server goes away, which
+/// `closing` says, what waits is written before it, and when to come back.
+pub(super) fn body(
+    queue: mpsc::Receiver<Bytes>,
+    ended: CancellationToken,
+    closing: CancellationToken,
+) -> Body {
+    let events = stream::unfold(Some((queue, ended, closing)), async |open| {
+        let (mut queue, ended, closing) = open?;
         let next = tokio::select! {
             biased;
-            () = ended.cancelled() => None,
+            () = ended.cancelled() => {
+                return closing.is_cancelled().then(|| (Ok(last_words(&mut queue)), None));
+            }
             next = tokio::time::timeout(KEEP_ALIVE, queue.recv()) => {
                 next.unwrap_or(Some(Bytes::from_static(b": keep-alive\n\n")))
             }
         };
-        next.map(|event| (Ok::<_, Infallible>(event), (queue, ended)))
+        next.map(|event| (Ok::<_, Infallible>(event), Some((queue, ended, closing))))
     });
     Body::from_stream(events)
+}
+
+/// What waits, and that the server goes away. Readers come back at different times, so that nobody is overrun.
+fn last_words(queue: &mut mpsc::Receiver<Bytes>) -> Bytes {
+    let mut text = Vec::new();
+    while let Ok(event) = queue.try_recv() {
+        text.extend_from_slice(&event);
+    }
+    let retry_ms = RETRY_MS / 2 + fastrand::u32(..RETRY_MS);
+    let mut last = format!("retry: {retry_ms}\n\n");
+    write_event(&mut last, GOING_AWAY, &going_away());
+    text.extend_from_slice(last.as_bytes());
+    text.into()
 }
 
 #[cfg(test)]
@@ -169,7 +191,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_is_kept_alive_and_ends_when_it_is_killed() {
         let (transport, received) = transport(1);
-        let mut body = body(received, transport.ended.clone());
+        let mut body = body(received, transport.ended.clone(), CancellationToken::new());
         let started = tokio::time::Instant::now();
         for _ in 0..2 {
             let comment = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -178,5 +200,23 @@ mod tests {
         assert_eq!(started.elapsed(), 2 * KEEP_ALIVE);
         transport.kill();
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_with_its_server_says_all_it_has_and_when_to_come_back() {
+        let (transport, received) = transport(2);
+        send(&transport, "1").unwrap();
+        send(&transport, "2").unwrap();
+        let closing = CancellationToken::new();
+        let body = body(received, closing.child_token(), closing.clone());
+        closing.cancel();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let blocks: Vec<_> = text.trim_end().split("\n\n").collect();
+        assert_eq!(blocks.len(), 4, "{text}");
+        assert!(blocks[0].starts_with("id: e:7\n") && blocks[1].starts_with("id: e:7\n"), "{text}");
+        let retry: u32 = blocks[2].strip_prefix("retry: ").unwrap().parse().unwrap();
+        assert!((1000..3000).contains(&retry), "{retry}");
+        // Without an id, so that the place stays the one of the last message.
+        assert!(blocks[3].starts_with("event: system:maintenance:start\ndata: {"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use tidings::model::{Epoch, Position};
 
 use super::{DEADLINE, Server, Site, pids, runs, wait_until};
 
-const CONFIG: &str = "[queue]\nbackoff_base = \"100ms\"\n\n[suites.slow]\ncommand = [\"sh\", \"slow.sh\"]\ncwd = \".\"\nformat = \"tap\"\n";
+const CONFIG: &str = "[shutdown]\nattempts = \"0s\"\n\n[queue]\nbackoff_base = \"100ms\"\n\n[suites.slow]\ncommand = [\"sh\", \"slow.sh\"]\ncwd = \".\"\nformat = \"tap\"\n";
 /// Twenty test cases in two seconds; notes each of its processes.
 const SLOW: &str = "echo $$ >>pids\necho 1..20\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 0.1; echo \"ok $n\"; done\n";
 

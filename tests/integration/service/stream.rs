@@ -252,6 +252,7 @@ async fn a_server_that_stops_does_not_wait_for_its_streams() {
     subscriptions(&server, 1.0).await;
     let told = Instant::now();
     server.terminate();
+    assert_eq!(curl.next().expect("it says why").name, "system:maintenance:start");
     assert_eq!(curl.next(), None, "the stream ended");
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
 }

@@ -15,6 +15,8 @@ use crate::support::redis::RedisServer;
 /// What each job may run; `DIR` is the directory of the site.
 const SUITES: &str = r#"
 log.level = "info"
+[shutdown]
+attempts = "300ms"
 [queue]
 lease = "LEASE"
 backoff_base = "10ms"
