@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod fault;
+mod layout;
 mod link;
 pub mod script;
 mod server;

@@ -14,7 +14,7 @@ use ::redis::{
 };
 
 use super::server::{Incarnation, Info};
-use super::{RedisFault, RedisOptions, RedisUrl, Topology};
+use super::{RedisFault, RedisOptions, RedisUrl, Topology, layout};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ impl Connection {
             let text = connection.info().await?;
             let info = Info::parse(&text);
             let incarnation = info.check()?;
+            layout::check(&mut connection, options).await?;
             if let Some(policy) = info.evicts() {
                 tracing::warn!(
                     policy,

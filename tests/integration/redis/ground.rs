@@ -6,7 +6,7 @@ use redis::cmd;
 use tidings::redis::{Redis, RedisFault, RedisOptions, RedisUrl, Script, Status};
 use tidings::tasks::Tasks;
 
-use crate::support::redis::{RedisServer, connect, free_port, shared_url};
+use crate::support::redis::{RedisServer, cli, connect, free_port, shared_url};
 use crate::support::{DEADLINE, in_time, wait_until};
 
 const COUNT: &str = "#!lua\nreturn redis.call('INCRBY', KEYS[1], ARGV[1])";
@@ -154,4 +154,71 @@ async fn without_room_a_script_changes_nothing() {
     assert!(matches!(fault, RedisFault::Full(_)), "{fault:?}");
     assert_eq!(get(&redis, &keys[0]).await, Ok(Some(done)));
     assert_eq!(redis.query::<i64>(cmd("LLEN").arg(&keys[1])).await, Ok(done));
+}
+
+#[tokio::test]
+async fn what_a_newer_version_laid_out_is_refused_also_after_it_came_while_we_were_away() {
+    let mut server = RedisServer::start();
+    let (redis, tasks) = connect(&server.url()).await;
+    let key = redis.key("meta", "layout");
+    assert_eq!(server.cli(&["GET", &key]), "1", "it is marked");
+    // Another prefix is another world.
+    server.cli(&["SET", &key, "2"]);
+    let _other = connect(&format!("{}?prefix=other", server.url())).await;
+    let refused = Redis::connect(options(&server.url()), &Tasks::new()).await.expect_err("it is newer");
+    assert!(matches!(refused, RedisFault::Unsuitable(_)), "{refused}");
+    assert!(refused.to_string().contains("has the layout 2"), "{refused}");
+    server.stop();
+    server.restart();
+    wait_until("the one that ran before refuses it, too", async || {
+        matches!(&*redis.status().borrow(), Status::Down(RedisFault::Unsuitable(_)))
+    })
+    .await;
+    server.cli(&["SET", &key, "1"]);
+    wait_until("it works again", async || matches!(&*redis.status().borrow(), Status::Up(_))).await;
+    assert!(tasks.stop(DEADLINE).await);
+}
+
+/// What the next one starts, and kills.
+#[test]
+#[ignore = "it waits to be killed"]
+fn a_process_that_started_a_redis_and_waits() {
+    let server = RedisServer::start();
+    let sentinel = shared_url();
+    println!("started {} {sentinel}", server.pid());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_test_leaves_no_redis_behind() {
+    let itself = std::env::current_exe().expect("a path");
+    let mut child = std::process::Command::new(itself)
+        .args([
+            "--exact",
+            "redis::ground::a_process_that_started_a_redis_and_waits",
+            "--ignored",
+            "--nocapture",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let told = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("started ").map(str::to_owned));
+    let told = told.expect("it tells");
+    let (pid, shared) = told.split_once(' ').expect("two things");
+    let port: u16 =
+        shared.trim_start_matches("redis://127.0.0.1:").split('?').next().unwrap().parse().expect("a port");
+    assert_eq!(cli(port, &["PING"]), "PONG");
+    child.kill().expect("it is killed");
+    child.wait().expect("it is reaped");
+    let stat = format!("/proc/{pid}/stat");
+    // One that is dead and not reaped yet counts as gone.
+    wait_until("its own Redis is gone", async || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    })
+    .await;
+    wait_until("the one that its tests shared is gone", async || cli(port, &["PING"]).is_empty()).await;
 }

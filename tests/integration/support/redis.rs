@@ -1,10 +1,11 @@
 //! Real Redis servers for tests: on free ports, in temporary directories, ended by their process ids.
 
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,7 +36,33 @@ pub(crate) struct RedisServer {
     dir: TempDir,
     port: u16,
     extra: Vec<String>,
+    /// What it is started by, if it has a network of its own.
+    within: Vec<&'static str>,
     child: Option<Child>,
+}
+
+/// The program; another one that speaks the same language can be named, as `make valkey` does.
+fn program() -> OsString {
+    std::env::var_os("TIDINGS_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// Starts a program from a thread that lasts as long as this process: that of a test ends before others are done with
+/// what it started.
+fn spawn_for_good(command: Command) -> Child {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
+        let (orders, queue) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, started) in queue {
+                let _ = started.send(command.spawn());
+            }
+        });
+        orders
+    });
+    let (started, child) = mpsc::channel();
+    SPAWNER.send((command, started)).expect("the spawner lasts");
+    let child = child.recv().expect("the spawner lasts");
+    child.expect("setpriv starts; it belongs to util-linux")
 }
 
 impl RedisServer {
@@ -48,19 +75,41 @@ impl RedisServer {
     pub(crate) fn start_with(extra: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let extra = extra.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { dir, port: free_port(), extra, child: None };
+        let mut server = Self { dir, port: free_port(), extra, within: Vec::new(), child: None };
         server.restart();
         server
+    }
+
+    /// A server in a network of its own, to which only [`super::network`] leads. The network ends with it.
+    pub(crate) fn start_apart() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let extra = ["--bind", "*", "--protected-mode", "no"].map(str::to_owned).into();
+        let within = vec![
+            "unshare",
+            "--net",
+            "--",
+            "sh",
+            "-c",
+            r#"PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && exec "$@""#,
+            "sh",
+        ];
+        let mut server = Self { dir, port: free_port(), extra, within, child: None };
+        server.restart();
+        server
+    }
+
+    /// The process whose network it is in.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// A Sentinel with these lines of configuration.
     fn sentinel(lines: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         std::fs::write(dir.path().join("sentinel.conf"), lines).expect("the configuration is written");
-        let mut server = Self { dir, port: free_port(), extra: Vec::new(), child: None };
-        let mut command = Command::new("redis-server");
-        command.arg(server.dir().join("sentinel.conf")).arg("--sentinel");
-        server.spawn(command);
+        let mut server = Self { dir, port: free_port(), extra: Vec::new(), within: Vec::new(), child: None };
+        let conf = server.dir().join("sentinel.conf").into_os_string();
+        server.spawn([conf, "--sentinel".into()]);
         server
     }
 
@@ -82,17 +131,20 @@ impl RedisServer {
     /// Starts it again on the same port with what is in its directory; ready when this returns.
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut command = Command::new("redis-server");
-        command.args(SETTINGS).args(&self.extra);
-        self.spawn(command);
+        let settings: Vec<OsString> =
+            SETTINGS.iter().map(OsString::from).chain(self.extra.iter().map(OsString::from)).collect();
+        self.spawn(settings);
     }
 
-    fn spawn(&mut self, mut command: Command) {
+    fn spawn(&mut self, args: impl IntoIterator<Item = OsString>) {
+        // Ended by the kernel when the thread that started it ends, so that a killed test leaves nothing running.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.within).arg(program()).args(args);
         command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.dir.path());
         command.arg("--logfile").arg(self.log());
         // A Ctrl-C in the terminal is for the tests, which then end their servers themselves.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        self.child = Some(command.spawn().expect("redis-server starts; tests/setup installs it"));
+        self.child = Some(spawn_for_good(command));
         let began = Instant::now();
         while self.cli(&["PING"]) != "PONG" {
             assert!(began.elapsed() < PATIENCE, "redis-server is not ready:\n{}", self.log_text());
@@ -168,21 +220,25 @@ impl RedisServer {
 
     /// What `redis-cli` answers to a command.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
-        cli(self.port, command)
+        if self.within.is_empty() {
+            return cli(self.port, command);
+        }
+        let mut program = Command::new("nsenter");
+        program.args(["--net", "--target", &self.pid().to_string(), "--", "redis-cli"]);
+        answer_of(program, self.port, command)
     }
 
     fn log(&self) -> PathBuf {
         self.dir.path().join("redis.log")
     }
 
-    /// Something that ends it, and removes its files, when this process has ended.
-    fn end_with_this_process(&self) -> Child {
-        let pid = self.child.as_ref().expect("it runs").id();
-        let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.2; done; kill -9 "$2"; rm -rf "$3""#;
+    /// Something that removes its files when this process has ended.
+    fn remove_with_this_process(&self) -> Child {
         Command::new("sh")
-            .args(["-c", watch, "sh", &std::process::id().to_string(), &pid.to_string()])
+            .args(["-c", r#"read -r _; rm -rf "$1""#, "sh"])
             .arg(self.dir())
-            .stdin(Stdio::null())
+            // It ends when this process does, however that is.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
@@ -321,7 +377,11 @@ impl Cluster {
 
 /// What `redis-cli` answers to a command on `port`.
 pub(crate) fn cli(port: u16, command: &[&str]) -> String {
-    let output = Command::new("redis-cli")
+    answer_of(Command::new("redis-cli"), port, command)
+}
+
+fn answer_of(mut cli: Command, port: u16, command: &[&str]) -> String {
+    let output = cli
         .arg("-p")
         .arg(port.to_string())
         .args(command)
@@ -349,13 +409,13 @@ pub(crate) fn free_port() -> u16 {
 
 /// The one server that tests share which only need a place of their own: a prefix.
 ///
-/// Nothing drops what is static, so it watches this process and ends with it.
+/// Nothing drops what is static: it ends with this process, and so does somebody who cleans up after it.
 static SHARED: LazyLock<SharedRedis> = LazyLock::new(SharedRedis::start);
 
 struct SharedRedis {
     url: String,
     _servers: Mutex<Vec<RedisServer>>,
-    _watches: Vec<Child>,
+    _cleaners: Vec<Child>,
 }
 
 impl SharedRedis {
@@ -365,8 +425,8 @@ impl SharedRedis {
     }
 
     fn of(url: String, servers: Vec<RedisServer>) -> Self {
-        let _watches = servers.iter().map(RedisServer::end_with_this_process).collect();
-        Self { url, _servers: Mutex::new(servers), _watches }
+        let _cleaners = servers.iter().map(RedisServer::remove_with_this_process).collect();
+        Self { url, _servers: Mutex::new(servers), _cleaners }
     }
 
     /// Its URL with a prefix that no other test has.

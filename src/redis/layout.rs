@@ -1,0 +1,63 @@
+//! The layout: a mark in Redis that says how what is stored there is laid out.
+//!
+//! A program that does not know a newer layout would read it wrongly, and write what the newer one reads wrongly: it is
+//! refused, at the start and whenever the connection is made anew.
+
+use ::redis::aio::ConnectionLike as _;
+use ::redis::{Cmd, FromRedisValue, Value, cmd};
+
+use super::{Connection, RedisFault, RedisOptions};
+
+/// What this version writes, and the newest that it reads.
+const LAYOUT: u32 = 1;
+
+/// Checks the mark, and makes it where there is none.
+pub(super) async fn check(connection: &mut Connection, options: &RedisOptions) -> Result<(), RedisFault> {
+    let key = format!("{}{{meta}}layout", options.prefix);
+    let found: Option<String> = match ask(connection, cmd("GET").arg(&key)).await? {
+        // Another program that starts at the same time may make it, too, and be a newer one.
+        None => match ask(connection, cmd("SET").arg(&key).arg(LAYOUT).arg("NX").arg("GET")).await {
+            // A Redis without room, or one that takes no changes now, can be read all the same.
+            Err(RedisFault::Full(_) | RedisFault::ReadOnly(_)) => None,
+            made => made?,
+        },
+        found => found,
+    };
+    judge(found.as_deref(), &options.prefix)
+}
+
+async fn ask(connection: &mut Connection, command: &Cmd) -> Result<Option<String>, RedisFault> {
+    let answer = connection.req_packed_command(command).await.and_then(Value::extract_error);
+    let answer = answer.map_err(|error| RedisFault::of(&error))?;
+    Option::from_redis_value(answer).map_err(|error| RedisFault::unreadable(&error))
+}
+
+fn judge(found: Option<&str>, prefix: &str) -> Result<(), RedisFault> {
+    let Some(found) = found else { return Ok(()) };
+    match found.parse::<u32>() {
+        Ok(layout) if layout <= LAYOUT => Ok(()),
+        _ => Err(RedisFault::Unsuitable(format!(
+            "what is stored under `{prefix}` in this Redis has the layout {found}, of a newer tidings: this version \
+             knows {LAYOUT}. Run the newer one, or choose another `redis.prefix`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_layout_is_refused_and_what_to_do_is_said() {
+        for known in [None, Some("1"), Some("0")] {
+            assert_eq!(judge(known, "tidings"), Ok(()), "{known:?}");
+        }
+        for newer in ["2", "99999999999", "x"] {
+            let message = judge(Some(newer), "tidings").unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("layout {newer},")) && message.contains("redis.prefix"),
+                "{message}"
+            );
+        }
+    }
+}
