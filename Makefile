@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dashboard demo test chaos flood fuzz deny bench-peers bench-micro check fmt
+.PHONY: help build dashboard demo test chaos flood fuzz deny valkey bench-peers bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -46,7 +46,11 @@ test: ## everything that CI checks; stops at the first failure
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \
-		model service::chaos service::never_reads service::reconnect_storm service::join_under_load
+		model service::chaos service::cluster service::never_reads service::reconnect_storm \
+		service::join_under_load
+
+valkey: ## what is proven on Redis, on a Valkey that a Python package brings
+	@tests/valkey
 
 flood: ## bad clients of all kinds beside good ones, at full size (needs 3,500 descriptors; a minute)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture service::limits::flood

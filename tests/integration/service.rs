@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod cluster;
 mod control;
 mod demo;
 mod devices;

@@ -1,6 +1,7 @@
 //! What several subjects need: waiting with a deadline, a sink that remembers, and the channels of the tests.
 
 pub(crate) mod follows_all;
+pub(crate) mod network;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod stored;

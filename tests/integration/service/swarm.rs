@@ -1,6 +1,6 @@
 //! Many clients that check everything they receive: what the proofs of delivery have in common.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -10,13 +10,14 @@ use tidings::client::http::HttpClient;
 use tidings::client::receiver::{ROOM_RESET, Receiver, Verdict};
 use tidings::client::room::Since;
 use tidings::client::socket::{ConnectOptions, Event, SocketClient};
+use tidings::model::farewell::GOING_AWAY;
 use tidings::model::now_ms;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Server, Site};
 
 /// Channels with long histories: of messages that all matter, and of states that replace each other.
-const CHANNELS: &str = r#"
+pub(super) const CHANNELS: &str = r#"
 [defaults]
 history = { size = 200000, ttl = "1d" }
 
@@ -81,8 +82,17 @@ pub(super) fn message(channel: &str, sender: usize, n: usize, padding: usize) ->
 
 /// Publishes `messages` and tries again until they are acknowledged; their offsets.
 pub(super) async fn publish_until_acknowledged(http: &HttpClient, messages: &[Value]) -> Vec<u64> {
+    publish_somewhere(std::slice::from_ref(http), &mut 0, messages).await
+}
+
+/// The same through one of several servers: the `at`th as long as it takes them, then the next.
+pub(super) async fn publish_somewhere(
+    servers: &[HttpClient],
+    at: &mut usize,
+    messages: &[Value],
+) -> Vec<u64> {
     loop {
-        match http.post::<_, Value>("/api/v1/events", &messages).await {
+        match servers[*at % servers.len()].post::<_, Value>("/api/v1/events", &messages).await {
             Ok(answer) => {
                 let results = answer["results"].as_array().expect("results");
                 let offset = |result: &Value| result["offset"].as_u64();
@@ -91,7 +101,10 @@ pub(super) async fn publish_until_acknowledged(http: &HttpClient, messages: &[Va
             Err(ClientError::Problem { status, code, detail }) if status != 503 => {
                 panic!("refused with {status} {code}: {detail}")
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => {
+                *at += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }
@@ -111,32 +124,44 @@ pub(super) struct Faults {
 
 /// One client of some rooms, over all of its connections.
 pub(super) struct Client {
-    url: String,
+    /// The servers, the one that it talks to first.
+    urls: VecDeque<String>,
     rooms: Vec<String>,
     receiver: Receiver,
     pub(super) seen: HashMap<String, Vec<Seen>>,
     pub(super) faults: Faults,
     pub(super) latency_ms: Histogram<u64>,
     pub(super) connections: u64,
+    /// How often a server told it that it goes away.
+    pub(super) farewells: u64,
 }
 
 impl Client {
     pub(super) fn new(url: &str, rooms: &[String]) -> Self {
+        Self::of(&[url.to_owned()], 0, rooms)
+    }
+
+    /// One that may go to any of the servers, and begins with the `n`th, counted round and round.
+    pub(super) fn of(urls: &[String], n: usize, rooms: &[String]) -> Self {
+        let mut urls = VecDeque::from_iter(urls.iter().cloned());
+        let first = n % urls.len();
+        urls.rotate_left(first);
         Self {
-            url: url.to_owned(),
+            urls,
             rooms: rooms.to_vec(),
             receiver: Receiver::new(),
             seen: rooms.iter().map(|room| (room.clone(), Vec::new())).collect(),
             faults: Faults::default(),
             latency_ms: Histogram::new(3).expect("three digits"),
             connections: 0,
+            farewells: 0,
         }
     }
 
     /// Connects and joins every room where it is, or at its start.
     pub(super) async fn connect(&mut self) -> Result<SocketClient, ClientError> {
         let options = ConnectOptions { auth: json!({ "batch": true }), ..ConnectOptions::default() };
-        let mut socket = SocketClient::connect(&self.url, options).await?;
+        let mut socket = SocketClient::connect(&self.urls[0], options).await?;
         for room in &self.rooms {
             let since = self.receiver.position(room).cloned().map_or(Since::Start, Since::After);
             let joined = socket.join(room, since.clone()).await?;
@@ -155,7 +180,10 @@ impl Client {
                 Err(ClientError::Rejected { code, message, .. }) if code != "unavailable" => {
                     panic!("{code}: {message}")
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(fastrand::u64(20..200))).await,
+                Err(_) => {
+                    self.urls.rotate_left(1);
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(20..200))).await;
+                }
             }
         }
     }
@@ -163,6 +191,7 @@ impl Client {
     /// Takes an event; whether everything is in order, so that the connection is still good.
     pub(super) fn hear(&mut self, event: &Event) -> bool {
         self.faults.resets += u64::from(event.name == ROOM_RESET);
+        self.farewells += u64::from(event.name == GOING_AWAY);
         let mut good = true;
         for received in self.receiver.receive(&event.name, &event.data).expect("well formed") {
             let envelope = received.envelope;
