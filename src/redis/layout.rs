@@ -10,26 +10,37 @@ use super::{Connection, RedisFault, RedisOptions};
 
 /// What this version writes, and the newest that it reads.
 const LAYOUT: u32 = 1;
+/// The mark outlives whatever is stored, from the last connection on; nothing here stays for ever.
+const KEPT_S: u64 = 500 * 24 * 3600;
 
 /// Checks the mark, and makes it where there is none.
 pub(super) async fn check(connection: &mut Connection, options: &RedisOptions) -> Result<(), RedisFault> {
     let key = format!("{}{{meta}}layout", options.prefix);
-    let found: Option<String> = match ask(connection, cmd("GET").arg(&key)).await? {
-        // Another program that starts at the same time may make it, too, and be a newer one.
-        None => match ask(connection, cmd("SET").arg(&key).arg(LAYOUT).arg("NX").arg("GET")).await {
-            // A Redis without room, or one that takes no changes now, can be read all the same.
-            Err(RedisFault::Full(_) | RedisFault::ReadOnly(_)) => None,
-            made => made?,
-        },
-        found => found,
-    };
-    judge(found.as_deref(), &options.prefix)
+    let found: Option<String> = ask(connection, cmd("GET").arg(&key)).await?;
+    judge(found.as_deref(), &options.prefix)?;
+    if found.is_some() {
+        return without_change(ask::<i64>(connection, cmd("EXPIRE").arg(&key).arg(KEPT_S)).await.map(drop));
+    }
+    let mark = cmd("SET").arg(&key).arg(LAYOUT).arg("NX").arg("GET").arg("EX").arg(KEPT_S).clone();
+    match ask::<Option<String>>(connection, &mark).await {
+        // Another program that started at the same time made it, and may be a newer one.
+        Ok(found) => judge(found.as_deref(), &options.prefix),
+        Err(fault) => without_change(Err(fault)),
+    }
 }
 
-async fn ask(connection: &mut Connection, command: &Cmd) -> Result<Option<String>, RedisFault> {
+/// A Redis without room, or one that takes no changes now, can be read all the same.
+fn without_change(changed: Result<(), RedisFault>) -> Result<(), RedisFault> {
+    match changed {
+        Err(RedisFault::Full(_) | RedisFault::ReadOnly(_)) => Ok(()),
+        changed => changed,
+    }
+}
+
+async fn ask<T: FromRedisValue>(connection: &mut Connection, command: &Cmd) -> Result<T, RedisFault> {
     let answer = connection.req_packed_command(command).await.and_then(Value::extract_error);
     let answer = answer.map_err(|error| RedisFault::of(&error))?;
-    Option::from_redis_value(answer).map_err(|error| RedisFault::unreadable(&error))
+    T::from_redis_value(answer).map_err(|error| RedisFault::unreadable(&error))
 }
 
 fn judge(found: Option<&str>, prefix: &str) -> Result<(), RedisFault> {

@@ -46,7 +46,8 @@ async fn many_commands_share_one_connection_without_mixing_their_answers() {
         assert_eq!(n, answer);
     }
     let clients = server.cli(&["CLIENT", "LIST"]);
-    let ours = clients.lines().filter(|line| line.contains("lib-name=") || line.contains("cmd=echo")).count();
+    let ours =
+        clients.lines().filter(|line| line.contains("lib-name=redis") || line.contains("cmd=echo")).count();
     assert_eq!(ours, 1, "{clients}");
 }
 
