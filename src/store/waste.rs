@@ -173,3 +173,53 @@ fn stored<'m>(entry: &Entry<'m>, bodies: &'m [u8]) -> Option<Stored<'m>> {
         body: entry.body(bodies)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::merge::Added;
+    use super::super::places::Recent;
+    use super::super::{Synchronous, channels, open};
+    use super::*;
+    use crate::model::ChannelName;
+
+    #[test]
+    fn what_is_not_merged_yet_is_kept_in_its_pack() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = open::open(dir.path(), Synchronous::Normal).unwrap().conn;
+        let make = |name| channels::make(&conn, &ChannelName::parse(name).unwrap(), 0).unwrap().id;
+        let (short, lossy) = (make("short"), make("lossy"));
+        let message = |offset, body| Stored {
+            offset,
+            timestamp_ms: 0,
+            event: "custom:x",
+            priority: 2,
+            id: "m",
+            made_at_ms: Some(0),
+            conflation_key: None,
+            body,
+        };
+        let recent = Recent::none_after(0);
+        let mut added = Added::from(1, 0);
+        for offset in 1..=20 {
+            added.append(&conn, short, 1, &message(offset, "{\"n\":1"), None).unwrap();
+        }
+        added.append(&conn, lossy, 0, &message(1, ""), None).unwrap();
+        added.store(&conn).unwrap();
+        let next = added.committed(&recent);
+        // One of the two channels, of which the newest message is left.
+        let mut merging = Added::from(next, 0);
+        assert!(merging.merge_some(&conn, &recent, 1).unwrap());
+        merging.committed(&recent);
+        assert_eq!(tidy(&conn, 9).unwrap(), 1);
+        let left: Vec<_> = packs::places_after(&conn, 0).unwrap();
+        let left: Vec<_> = left.iter().map(|(channel, place)| (*channel, place.offset, place.kept)).collect();
+        assert_eq!(left, [(short, 20, true), (lossy, 1, false)], "where the other is, is said nowhere else");
+        let mut merging = Added::from(next, 0);
+        assert!(!merging.merge_some(&conn, &recent, 1).unwrap());
+        merging.committed(&recent);
+        let (top, oldest) =
+            ("SELECT top FROM channel WHERE id = ?1", "SELECT oldest FROM channel WHERE id = ?1");
+        let of = |sql: &str, channel| conn.query_row(sql, [channel], |row| row.get::<_, u64>(0)).unwrap();
+        assert_eq!((of(top, lossy), of(oldest, lossy), of(top, short), of(oldest, short)), (1, 2, 20, 20));
+    }
+}
