@@ -6,6 +6,7 @@ mod backend;
 mod observed;
 mod people;
 pub mod reload;
+mod sides;
 pub mod worker;
 
 use std::fmt;
@@ -14,11 +15,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::{Layer as _, ServiceExt};
 
 use self::backend::Backend;
 use self::people::People;
+use self::sides::Sides;
+use crate::auth::origin::Origins;
+use crate::auth::{self, Auth, Rights};
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
 use crate::config::settings::{Settings, Shutdown};
@@ -37,6 +46,7 @@ use crate::queue::{Queue, QueueError};
 use crate::redis::RedisFault;
 use crate::socket::{self, Clients, SocketOptions, SocketParts};
 use crate::store::OpenError;
+use crate::sync::SyncState;
 use crate::tasks::Tasks;
 use crate::traces::TracesError;
 use crate::upkeep;
@@ -92,6 +102,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// Who is let in.
+    #[error(transparent)]
+    Auth(#[from] auth::StartError),
     /// A worker process without a queue that it shares with servers.
     #[error("a worker process takes its jobs from Redis: give it --redis URL, TIDINGS_REDIS or `redis.url`")]
     NoRedis,
@@ -162,48 +175,47 @@ impl App {
         }
         // Before the store: a taken port should leave no trace.
         let Entrance { listener, address, door, crowd, pace } = Entrance::open(&settings, &reload)?;
-        let tasks = Tasks::new();
+        let sides = Sides::bind(&settings, &door)?;
+        let origins = reload.view(|settings| Origins::new(&settings.http.allowed_origins));
+        let (tasks, readiness) = (Tasks::new(), Readiness::default());
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
-        let People { presence, inbox, sync, quota, node } = backend.people(&settings, &rules, &tasks);
-        let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules.clone());
+        let rights = Rights::new(rules.clone(), broker.clone(), queue.clone());
+        let People { presence, inbox, sync, quota, revocations, node } =
+            backend.people(&settings, &rules, &tasks);
+        let auth = Arc::new(Auth::start(&settings.auth, revocations, &tasks).await?);
+        reload.follow(auth.clone());
+        let notifier = Notifier::new(inbox.clone(), broker.clone(), publisher.clone(), rules);
         let receipts = Receipts::start(inbox.clone(), &tasks);
-        let readiness = Readiness::default();
         observed::start(&settings, &node, &backend, &metrics, &tasks).await?;
         let state = HttpState {
             queue: queue.clone(),
             broker: broker.clone(),
-            fanout: fanout.clone(),
-            publisher: publisher.clone(),
-            notifier: notifier.clone(),
-            presence: presence.clone(),
-            crowd: crowd.clone(),
-            pace: pace.clone(),
-            quota: quota.clone(),
-            rules: rules.clone(),
+            fanout,
+            publisher,
+            notifier,
+            presence,
+            crowd,
+            pace,
+            quota,
+            auth,
+            rights,
+            origins: origins.clone(),
             runners: runners.clone(),
             metrics,
             ready: readiness.clone(),
             limits: http_limits(&settings),
         };
-        let parts = SocketParts {
-            fanout,
-            publisher,
-            rules,
-            sync: sync.clone(),
-            presence,
-            notifier,
-            receipts,
-            crowd,
-            pace,
-            quota,
-        };
-        let options = socket_options(&settings, node);
-        let (service, clients) = socket::serve(options, parts, http::router(state), &tasks);
+        let parts = socket_parts(&state, &sync, receipts);
         let front = Front::default();
+        let main = sides.serve(&state, &front.close, &tasks);
+        let options = socket_options(&settings, node);
+        let (service, clients) = socket::serve(options, parts, http::router(state, main), &tasks);
+        // Around both: a client that polls asks as a page does.
+        let service = http::cors(origins).layer(ServiceExt::<Request>::map_response(service, whole));
         let server = serve::serve(listener, service, front.close.clone());
         tasks.spawn("http", until_end(server, front.closed.clone().drop_guard()));
         tasks.spawn("door", door.watch());
@@ -315,6 +327,33 @@ fn pool_options(settings: &Settings) -> PoolOptions {
         lease: settings.queue.lease,
         default_timeout: settings.queue.default_timeout,
     }
+}
+
+/// What sockets stand on beside what HTTP does.
+fn socket_parts(state: &HttpState, sync: &Arc<dyn SyncState>, receipts: Receipts) -> SocketParts {
+    SocketParts {
+        fanout: state.fanout.clone(),
+        publisher: state.publisher.clone(),
+        auth: state.auth.clone(),
+        rights: state.rights.clone(),
+        origins: state.origins.clone(),
+        sync: sync.clone(),
+        presence: state.presence.clone(),
+        notifier: state.notifier.clone(),
+        receipts,
+        crowd: state.crowd.clone(),
+        pace: state.pace.clone(),
+        quota: state.quota.clone(),
+    }
+}
+
+/// An answer with a body of the usual type, as the layer around all answers wants it.
+fn whole<B>(response: axum::http::Response<B>) -> Response
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    response.map(Body::new)
 }
 
 fn socket_options(settings: &Settings, node: String) -> SocketOptions {

@@ -1,6 +1,7 @@
 //! Configuration: what an operator decides, read and checked before anything starts.
 //!
-//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it, [`redis_url`] and [`network`] kinds of values,
+//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it,
+//! [`redis_url`], [`network`] and [`secret`] kinds of values,
 //! [`channels`] is `channels.toml`, and [`report`] looks at all of it together. [`reload`] does so again while the process
 //! runs, and exchanges what is [`live`].
 
@@ -13,5 +14,6 @@ mod place;
 pub mod redis_url;
 pub mod reload;
 pub mod report;
+pub mod secret;
 pub mod settings;
 pub mod suite;

@@ -5,11 +5,13 @@
 //! decide again. Each route is registered together with its description (`openapi`), so that the routes and
 //! the document that the server offers cannot differ.
 
+mod block;
 mod channels;
 #[cfg(test)]
 mod conformance;
 mod events;
 mod extract;
+mod guard;
 mod health;
 mod inbox;
 mod jobs;
@@ -32,17 +34,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::origin::Origins;
+use crate::auth::{Auth, Rights, Watched};
 use crate::broker::Broker;
-use crate::config::channels::Rules;
+use crate::config::live::Live;
 use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
 use crate::limits::pace::Pace;
@@ -81,8 +88,12 @@ pub struct HttpState {
     pub pace: Arc<Pace>,
     /// Counts what users have.
     pub quota: Arc<Quota>,
-    /// Which channels exist.
-    pub rules: Arc<Rules>,
+    /// Who callers are.
+    pub auth: Arc<Auth>,
+    /// What they may do.
+    pub rights: Rights,
+    /// Which pages may ask.
+    pub origins: Live<Origins>,
     /// The test types whose configuration this server can check when a job is submitted.
     pub runners: Arc<RunnerSet>,
     /// What `/metrics` shows.
@@ -171,26 +182,66 @@ impl Readiness {
     }
 }
 
-/// All routes of the HTTP edge, with answers for everything else: each error is `application/problem+json`.
+/// Which routes a listener has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routes {
+    /// All but those that have a listener of their own.
+    Main {
+        /// What administrators do is served elsewhere.
+        admin_apart: bool,
+    },
+    /// What administrators do.
+    Admin,
+}
+
+impl Routes {
+    /// All of them.
+    pub const ALL: Self = Self::Main { admin_apart: false };
+}
+
+/// Routes of the HTTP edge, with answers for everything else: each error is `application/problem+json`.
 ///
 /// Every request is counted in `tidings_http_requests_total`, and each answer of 500 and above is logged once.
-pub fn router(state: HttpState) -> Router {
+pub fn router(state: HttpState, which: Routes) -> Router {
     let HttpLimits { body_bytes, streams, .. } = state.limits;
-    let (routes, document) = described().split_for_parts();
+    let (routes, document) = described(which).split_for_parts();
     metrics::register_routes(
         document.paths.paths.keys().map(String::as_str).chain([metrics_layer::UNMATCHED]),
     );
+    let state = Arc::new(state);
+    let open_streams = stream::Streams::new(streams);
+    let watched: Arc<dyn Watched> = open_streams.clone();
+    state.auth.watch(&watched);
     routes
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(middleware::from_fn_with_state(body_bytes, extract::refuse_large))
-        .layer(Extension(stream::Slots::new(streams)))
+        .layer(Extension(open_streams))
         .layer(Extension(openapi::Document::of(&document)))
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(compression())
         // Outermost, so that it sees the answers of everything below it.
         .layer(middleware::from_fn(metrics_layer::observe))
-        .with_state(Arc::new(state))
+        .with_state(state)
+}
+
+/// Answers browsers that ask whether a page of another origin may ask, and tells them so with every answer.
+pub fn cors(origins: Live<Origins>) -> CorsLayer {
+    let listed = move |origin: &HeaderValue, _: &Parts| {
+        origin.to_str().is_ok_and(|origin| origins.read().lists(origin))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(listed))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("x-user-id"),
+        ])
+        .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::LOCATION])
+        .max_age(Duration::from_hours(1))
 }
 
 /// What a listener of metrics needs.
@@ -240,11 +291,30 @@ fn compression() -> CompressionLayer<impl Predicate> {
 /// The document that describes the routes and what they take and give.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().split_for_parts().1
+    described(Routes::ALL).split_for_parts().1
 }
 
-fn described() -> OpenApiRouter<Arc<HttpState>> {
-    OpenApiRouter::with_openapi(openapi::introduction())
+fn described(which: Routes) -> OpenApiRouter<Arc<HttpState>> {
+    let health = OpenApiRouter::with_openapi(openapi::introduction()).routes(routes!(health::healthz));
+    match which {
+        Routes::Admin => health.merge(admin()),
+        Routes::Main { admin_apart: true } => health.merge(usual()),
+        Routes::Main { admin_apart: false } => health.merge(usual()).merge(admin()),
+    }
+}
+
+fn admin() -> OpenApiRouter<Arc<HttpState>> {
+    OpenApiRouter::new()
+        .routes(routes!(presence::connections))
+        .routes(routes!(presence::cleanup))
+        .routes(routes!(presence::end))
+        .routes(routes!(block::block))
+        .routes(routes!(block::unblock))
+        .routes(routes!(block::revoke))
+}
+
+fn usual() -> OpenApiRouter<Arc<HttpState>> {
+    OpenApiRouter::new()
         .routes(routes!(submit::submit, jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
@@ -256,9 +326,6 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(stream::stream))
         .routes(routes!(presence::room))
         .routes(routes!(presence::users))
-        .routes(routes!(presence::connections))
-        .routes(routes!(presence::cleanup))
-        .routes(routes!(presence::end))
         .routes(routes!(stats::stats))
         .routes(routes!(notifications::send))
         .routes(routes!(notifications::broadcast))
@@ -267,7 +334,6 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(inbox::mark_read))
         .routes(routes!(inbox::offline))
         .routes(routes!(inbox::confirm))
-        .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::document))

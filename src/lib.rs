@@ -1,11 +1,12 @@
 //! tidings tells people, live and without losing a message, how their long-running tests are doing.
 //!
 //! The layers, lowest first; a lower one never imports a higher one (`tests/integration/layers.rs` checks it):
-//! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`], [`presence`], [`inbox`])
+//! values ([`model`]), ground ([`config`], [`metrics`]), seams ([`broker`], [`queue`], [`presence`], [`inbox`], [`revocation`])
 //! with their back ends on the [`store`] and on [`mod@redis`], services ([`worker`], [`notify`]), edges ([`mod@http`]), and the whole.
 //! `ARCHITECTURE.md` follows one message through them.
 
 pub mod app;
+pub mod auth;
 pub mod broker;
 pub mod client;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod publish;
 pub mod queue;
 pub mod quota;
 pub mod redis;
+pub mod revocation;
 pub mod socket;
 pub mod store;
 pub mod sync;

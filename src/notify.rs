@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::auth::Identity;
 use crate::broker::{Appended, Broker, BrokerError, PageLimit};
 use crate::config::channels::Rules;
 use crate::fanout::Since;
@@ -27,8 +28,6 @@ pub struct Notification {
     pub id: Option<MessageId>,
     /// Its priority, if not the channel's own.
     pub priority: Option<Priority>,
-    /// Who sends it.
-    pub sender: Option<UserId>,
     /// `title`, `body` and whatever else the receivers understand.
     pub data: Box<RawValue>,
 }
@@ -98,15 +97,20 @@ impl Notifier {
         inbox::channels_of(&self.rules, user)
     }
 
-    /// Notifies `user`; answered once it is durable.
-    pub async fn send(&self, user: &UserId, notification: Notification) -> Result<Appended, PublishError> {
-        let Notification { id, priority, sender, data } = notification;
+    /// Notifies `user` in the name of `by`, who needs a role that may publish to its inbox; answered once it is durable.
+    pub async fn send(
+        &self,
+        by: &Identity,
+        user: &UserId,
+        notification: Notification,
+    ) -> Result<Appended, PublishError> {
+        let Notification { id, priority, data } = notification;
         let channel = self.channels_of(user).into_iter().next();
         let channel =
             channel.ok_or_else(|| PublishError::UnknownChannel(format!("user-notifications-{user}")))?;
         let event = event(NOTIFICATION)?;
-        let message = Incoming { id, event, channel, priority, user_id: sender, data, extra: Vec::new() };
-        self.publisher.publish_one(message).await
+        let message = Incoming { id, event, channel, priority, user_id: None, data, extra: Vec::new() };
+        self.publisher.publish_one(by, message).await
     }
 
     /// Takes the notification `id` back for `by`, its sender, or for an administrator if `by` is none: in every
@@ -147,7 +151,8 @@ impl Notifier {
             data,
             extra: Vec::new(),
         };
-        self.publisher.publish_one(message).await
+        // Who may recall is decided already, and need not be who may send.
+        self.publisher.publish_one(Identity::server(), message).await
     }
 
     /// Where a device of `user` that connects goes on in `channel`, its inbox: before the oldest message that

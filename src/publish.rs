@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use crate::auth::{Identity, access};
 use crate::broker::append::{Append, AppendGroup, Draft, Fold};
 use crate::broker::{AppendError, Appended, Broker, BrokerError};
-use crate::config::channels::{Namespace, Rules};
+use crate::config::channels::{Namespace, Role, Rules};
 use crate::fault::Cause;
 use crate::metrics;
 use crate::model::event::TestEvent;
@@ -26,6 +27,14 @@ pub enum PublishError {
     /// Only the server itself tells anything there.
     #[error("only the server itself publishes to `{0}` (publish = [] in channels.toml)")]
     ServerOnly(String),
+    /// The sender has none of the roles that may.
+    #[error("publishing to `{channel}` needs the role {roles} (publish in channels.toml)")]
+    Forbidden {
+        /// The channel.
+        channel: String,
+        /// Who may.
+        roles: String,
+    },
     /// The channel does not carry the event.
     #[error("the channel `{channel}` does not carry `{event}`, only {allowed}")]
     UnknownEvent {
@@ -63,7 +72,7 @@ impl PublishError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownChannel(_) => "unknown_channel",
-            Self::ServerOnly(_) => "forbidden",
+            Self::ServerOnly(_) | Self::Forbidden { .. } => "forbidden",
             Self::UnknownEvent { .. } => "unknown_event",
             Self::TooLarge { .. } => "too_large",
             Self::Invalid(_) => "invalid",
@@ -114,15 +123,19 @@ impl Publisher {
         Self { broker, rules, message_bytes }
     }
 
-    /// Publishes the messages in order. The answer has one entry per message, in the same order, once those
-    /// that were accepted are durable.
-    pub async fn publish(&self, messages: Vec<Incoming>) -> Vec<Result<Appended, PublishError>> {
+    /// Publishes the messages in order, in the name of `by`. The answer has one entry per message, in the same order,
+    /// once those that were accepted are durable.
+    pub async fn publish(
+        &self,
+        by: &Identity,
+        messages: Vec<Incoming>,
+    ) -> Vec<Result<Appended, PublishError>> {
         let now = now_ms();
         let mut groups = Vec::with_capacity(messages.len());
         // Per message: its refusal, or that it is the next of `groups`.
         let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {
-            match self.admit(&message, now) {
+            match self.admit(by, message, now) {
                 Ok(group) => {
                     groups.push(group);
                     outcomes.push(None);
@@ -150,14 +163,19 @@ impl Publisher {
     }
 
     /// Publishes one message; answered once it is durable.
-    pub async fn publish_one(&self, message: Incoming) -> Result<Appended, PublishError> {
-        let answer = self.publish(vec![message]).await.pop();
+    pub async fn publish_one(&self, by: &Identity, message: Incoming) -> Result<Appended, PublishError> {
+        let answer = self.publish(by, vec![message]).await.pop();
         // There is an answer for every message.
         answer.unwrap_or_else(|| Err(unanswered()))
     }
 
     /// Checks one message and makes it ready.
-    fn admit(&self, message: &Incoming, now: i64) -> Result<AppendGroup, PublishError> {
+    fn admit(&self, by: &Identity, mut message: Incoming, now: i64) -> Result<AppendGroup, PublishError> {
+        // Who speaks is known; only workers report on what others do.
+        if message.user_id.is_none() || !by.speaks_for_others() {
+            message.user_id = by.user().cloned();
+        }
+        let message = &message;
         let channel = message.channel.as_str();
         let resolved =
             self.rules.resolve(channel).ok_or_else(|| PublishError::UnknownChannel(channel.to_owned()))?;
@@ -165,6 +183,10 @@ impl Publisher {
         // No role opens such a channel: what comes through this door comes from outside.
         if namespace.publish.is_empty() {
             return Err(PublishError::ServerOnly(channel.to_owned()));
+        }
+        if !access::may_publish(by, &namespace, channel) {
+            let roles = namespace.publish.iter().map(Role::as_str).collect::<Vec<_>>().join(" or ");
+            return Err(PublishError::Forbidden { channel: channel.to_owned(), roles });
         }
         if !namespace.allows(message.event.as_str()) {
             return Err(unknown_event(&namespace, message));

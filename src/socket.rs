@@ -32,7 +32,9 @@ use socketioxide::{ParserConfig, SocketIo};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::channels::Rules;
+use crate::auth::origin::Origins;
+use crate::auth::{Auth, AuthError, Identity, Rights, Watched};
+use crate::config::live::Live;
 use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
 use crate::limits::pace::Pace;
@@ -61,6 +63,9 @@ const ENVELOPE_BYTES: usize = 8 * 1024;
 /// How often those are looked for that have nothing to do here.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What was said last has so long to be read before the connection is cut.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// How the edge behaves.
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
@@ -88,8 +93,12 @@ pub struct SocketParts {
     pub fanout: Arc<Fanout>,
     /// The door for messages.
     pub publisher: Publisher,
-    /// Which channels exist.
-    pub rules: Arc<Rules>,
+    /// Who callers are.
+    pub auth: Arc<Auth>,
+    /// What they may do.
+    pub rights: Rights,
+    /// Which pages may ask.
+    pub origins: Live<Origins>,
     /// The places of devices.
     pub sync: Arc<dyn SyncState>,
     /// Who is there.
@@ -148,6 +157,7 @@ pub fn serve<S: Clone>(
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(inner);
     let (carriers, crowd) = (Arc::<Carriers>::default(), parts.crowd.clone());
+    let origins = parts.origins.clone();
     let edge = Arc::new(Edge {
         options,
         parts,
@@ -157,6 +167,8 @@ pub fn serve<S: Clone>(
         closed: AtomicBool::new(false),
     });
     let clients = Clients(edge.clone());
+    let watched: Arc<dyn Watched> = edge.clone();
+    edge.parts.auth.watch(&watched);
     tasks.spawn("sessions", edge.clone().watch());
     tasks.spawn_draining("sync-state", edge.clone().save_places(tasks.stopping().clone()));
     let (admit, connect) = (edge.clone(), edge);
@@ -165,16 +177,29 @@ pub fn serve<S: Clone>(
         async {}
     };
     let admission = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-        // What cannot be read is not taken for nothing: it is refused, as what is no object.
-        let handshake = Handshake::parse(Some(auth.unwrap_or(Value::Bool(false))));
-        if handshake.is_ok() {
-            Intake::register(&socket, &admit);
-        }
         let edge = admit.clone();
-        async move { edge.seat(&socket, handshake?.user_id).await }
+        // What cannot be read is not taken for nothing: it is refused, as what is no object.
+        let auth = auth.unwrap_or(Value::Bool(false));
+        async move { edge.admit(&socket, Some(auth)).await }
     };
     io.ns("/", handler.with(admission));
-    (SlimService::new(service, carriers, crowd), clients)
+    (SlimService::new(service, carriers, crowd, origins), clients)
+}
+
+impl Watched for Edge {
+    fn review(&self, judge: &dyn Fn(&Identity) -> Option<AuthError>) -> Option<i64> {
+        let sessions: Vec<(Sid, Arc<Session>)> =
+            self.sessions().iter().map(|(sid, session)| (*sid, session.clone())).collect();
+        let mut next = None;
+        for (sid, session) in sessions {
+            let identity = session.identity();
+            match judge(&identity) {
+                Some(error) => self.dismiss(sid, &session, &error),
+                None => next = next.into_iter().chain(identity.expires_at_ms()).min(),
+            }
+        }
+        next
+    }
 }
 
 /// Reads what a client asks with `event` as a session does, and forgets it; the error is the code of the refusal. For
@@ -190,12 +215,14 @@ pub fn read_handshake(auth: Option<Value>) -> Result<(), &'static str> {
 
 impl Edge {
     fn connect(self: Arc<Self>, socket: &SocketRef, auth: Option<Value>) {
-        // Admitted before, so it can be read.
+        // Admitted before, so it can be read, and it is known who it is.
         let handshake = Handshake::parse(auth).unwrap_or_default();
+        let Some(identity) = socket.extensions.remove::<Arc<Identity>>() else { return };
         let began = socket.req_parts();
         self.carriers.open(socket.id, &began.headers, &began.extensions);
-        let session = Session::start(&self, socket, handshake);
+        let session = Session::start(&self, socket, handshake, identity);
         self.sessions().insert(socket.id, session.clone());
+        self.parts.auth.note(&session.identity());
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef, reason: DisconnectReason| {
             if let Some(edge) = edge.upgrade() {
@@ -214,6 +241,10 @@ impl Edge {
         // Who went away before the handler of that was there is told of by nobody else.
         if !session.greet() {
             return self.disconnected(socket.id, true);
+        }
+        // Whoever was shut out while they were let in.
+        if let Some(error) = self.parts.auth.judge(&session.identity()) {
+            return self.dismiss(socket.id, &session, &error);
         }
         session.open_inbox();
         // Admitted before, so it has an intake.
@@ -256,6 +287,20 @@ impl Edge {
     fn end(&self, sid: Sid) {
         self.carriers.end(sid);
         self.forget(sid, true);
+    }
+
+    /// Ends a client that may not stay, after telling it why. It is a transport that ends, and not the namespace: stock
+    /// clients then come back by themselves, with a newer token if they have one, and are else refused.
+    fn dismiss(&self, sid: Sid, session: &Session, error: &AuthError) {
+        tracing::info!(%sid, code = error.code(), "a connection ends: its client may not stay");
+        session.say_farewell(error);
+        // From now on nothing is sent, and nothing it sends is taken.
+        self.forget(sid, true);
+        let carriers = self.carriers.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            carriers.end(sid);
+        });
     }
 
     /// Ends a session, if it has not ended before; `broke` says that it was not the client's wish.

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, reload};
 
@@ -14,7 +15,7 @@ use crate::config::settings::{LogFormat, Settings};
 pub enum TelemetryError {
     /// The level is none.
     #[error("log.level: {0}")]
-    Level(#[from] tracing_subscriber::filter::ParseError),
+    Level(#[from] ParseError),
     /// Somebody else writes logs already.
     #[error("logs are written already: {0}")]
     Taken(#[from] TryInitError),
@@ -31,7 +32,7 @@ impl std::fmt::Debug for LogLevel {
 
 /// Starts to write logs of this process. `level` is a level, or directives such as `warn,tidings::queue=debug`.
 pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, TelemetryError> {
-    let filter = EnvFilter::try_new(level)?;
+    let filter = filter(level)?;
     let pretty = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Pretty => true,
@@ -52,10 +53,14 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, TelemetryError> 
     }
 }
 
+/// What `level` lets pass. Packets as they come, with tokens in them, are logged only for who names the library.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("tungstenite=debug,{level}"))
+}
+
 impl Follower for LogLevel {
     fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
-        let filter =
-            EnvFilter::try_new(&settings.log.level).map_err(|e| vec![format!("`log.level`: {e}")])?;
+        let filter = filter(&settings.log.level).map_err(|e| vec![format!("`log.level`: {e}")])?;
         let exchange = self.0.clone();
         Ok(Box::new(move || {
             // Only a process that writes no logs any more has no place for it.

@@ -9,11 +9,14 @@ use axum::http::{Request, header};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tempfile::TempDir;
+use tidings::auth::origin::Origins;
+use tidings::auth::{Auth, Identity, Rights};
 use tidings::broker::embedded::{EmbeddedBroker, Live};
 use tidings::config::channels::Rules;
 use tidings::config::live::Live as Setting;
+use tidings::config::settings::Settings;
 use tidings::fanout::Fanout;
-use tidings::http::{HttpLimits, HttpState, Readiness, router};
+use tidings::http::{HttpLimits, HttpState, Readiness, Routes, router};
 use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::limits::crowd::Crowd;
 use tidings::limits::pace::Pace;
@@ -25,6 +28,7 @@ use tidings::publish::Publisher;
 use tidings::queue::QueueOptions;
 use tidings::queue::embedded::EmbeddedQueue;
 use tidings::quota::Quota;
+use tidings::revocation::embedded::EmbeddedRevocations;
 use tidings::store::{Store, Synchronous};
 use tidings::tasks::Tasks;
 use tidings::worker::runner::RunnerSet;
@@ -77,7 +81,7 @@ fn door<const N: usize>(bencher: Bencher<'_, '_>, event: &str) {
         .counter(ItemsCount::new(N))
         .with_inputs(|| (0..N).map(|_| message()).collect::<Vec<_>>())
         .bench_local_values(|messages| {
-            let results = runtime.block_on(publisher.publish(messages));
+            let results = runtime.block_on(publisher.publish(Identity::server(), messages));
             assert!(results.iter().all(Result::is_ok), "{results:?}");
         });
 }
@@ -109,7 +113,7 @@ impl Edge {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let dir = TempDir::new().expect("a directory");
         let state = runtime.block_on(state(&dir));
-        Self { router: router(state), runtime, _dir: dir }
+        Self { router: router(state, Routes::ALL), runtime, _dir: dir }
     }
 }
 
@@ -127,19 +131,24 @@ async fn state(dir: &TempDir) -> HttpState {
         max_jobs_kept: 1000,
     };
     let queue = EmbeddedQueue::open(store.clone(), rules.clone(), live, options).await;
-    let publisher = publisher(&rules);
-    let inbox = Arc::new(EmbeddedInbox::new(store, day));
+    let queue = Arc::new(queue.expect("the queue opens"));
+    let revocations = Arc::new(EmbeddedRevocations::new(store.clone()));
+    let (publisher, settings) = (publisher(&rules), Settings::default());
+    let inbox = Arc::new(EmbeddedInbox::new(store.clone(), day));
+    let auth = Auth::start(&settings.auth, revocations, &tasks);
     HttpState {
-        queue: Arc::new(queue.expect("the queue opens")),
+        queue: queue.clone(),
         fanout: Fanout::start(broker.clone(), rules.clone(), 1, &tasks),
         notifier: Notifier::new(inbox, broker.clone(), publisher.clone(), rules.clone()),
         presence: EmbeddedPresence::start(broker.clone(), rules.clone(), &tasks),
+        auth: Arc::new(auth.await.expect("no keys")),
+        rights: Rights::new(rules, broker.clone(), queue),
+        origins: Origins::default().into(),
         broker,
         publisher,
         crowd: Crowd::new(Setting::default()),
         pace: Arc::new(Pace::new(Setting::default())),
         quota: Quota::alone(),
-        rules,
         runners: Arc::new(RunnerSet::default()),
         metrics: metrics::install().expect("a recorder"),
         ready: Readiness::new(),

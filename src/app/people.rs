@@ -15,6 +15,9 @@ use crate::presence::redis::{PresenceOptions, RedisPresence};
 use crate::quota::Quota;
 use crate::quota::redis::RedisLedger;
 use crate::redis::Redis;
+use crate::revocation::Revocations;
+use crate::revocation::embedded::EmbeddedRevocations;
+use crate::revocation::redis::RedisRevocations;
 use crate::store::Store;
 use crate::sync::SyncState;
 use crate::sync::embedded::EmbeddedSync;
@@ -27,6 +30,7 @@ pub(super) struct People {
     pub(super) inbox: Arc<dyn Inbox>,
     pub(super) sync: Arc<dyn SyncState>,
     pub(super) quota: Arc<Quota>,
+    pub(super) revocations: Arc<dyn Revocations>,
     /// The name of this process.
     pub(super) node: String,
 }
@@ -45,6 +49,7 @@ impl People {
             inbox: Arc::new(EmbeddedInbox::new(store.clone(), settings.inbox.retention)),
             sync: Arc::new(EmbeddedSync::new(store.clone(), settings.sync.retention)),
             quota: Quota::alone(),
+            revocations: Arc::new(EmbeddedRevocations::new(store.clone())),
             node: format!("node-{}", std::process::id()),
         }
     }
@@ -64,6 +69,7 @@ impl People {
             inbox: Arc::new(RedisInbox::new(redis.clone(), rules.clone(), settings.inbox.retention)),
             sync: Arc::new(RedisSync::new(redis.clone(), settings.sync.retention)),
             quota: Quota::shared(Arc::new(RedisLedger::new(redis.clone(), &node)), tasks),
+            revocations: Arc::new(RedisRevocations::new(redis.clone())),
             node,
         }
     }

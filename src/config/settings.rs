@@ -10,13 +10,15 @@
 //!
 //! Relative paths in the file are relative to the file, those of the other sources to the current directory.
 
+mod auth;
 mod check;
 mod http;
 mod layers;
 mod limits;
 mod sources;
 
-pub use http::Http;
+pub use auth::Auth;
+pub use http::{Http, Side};
 pub use limits::Limits;
 pub use sources::{DEFAULT_FILE, Mistake, SettingsError, Sources};
 
@@ -48,6 +50,12 @@ pub struct Settings {
     pub worker: bool,
     /// `[workers]`
     pub workers: Workers,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[http]`
+    pub http: Http,
+    /// `[admin]`
+    pub admin: Side,
     /// `[log]`
     pub log: Log,
     /// `[metrics]`
@@ -64,8 +72,6 @@ pub struct Settings {
     pub inbox: Inbox,
     /// `[limits]`
     pub limits: Limits,
-    /// `[http]`
-    pub http: Http,
     /// `[heartbeat]`
     pub heartbeat: Heartbeat,
     /// `[sync]`
@@ -276,6 +282,9 @@ impl Default for Settings {
             channels: None,
             worker: true,
             workers: Workers::default(),
+            auth: Auth::default(),
+            http: Http::default(),
+            admin: Side::default(),
             log: Log::default(),
             metrics: Metrics::default(),
             traces: Traces::default(),
@@ -284,7 +293,6 @@ impl Default for Settings {
             queue: Queue::default(),
             inbox: Inbox::default(),
             limits: Limits::default(),
-            http: Http::default(),
             heartbeat: Heartbeat::default(),
             sync: Sync::default(),
             stress: Stress::default(),

@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::HttpState;
-use super::extract::{Asked, Named};
+use super::extract::{Asked, Caller, Named};
 use super::problem::{Problem, ReadErrors};
 use super::query::{given, number};
 use crate::broker::{Page, PageLimit};
 use crate::model::{ChannelName, Epoch, Message};
-use crate::publish::PublishError;
 
 /// How many bytes of messages one answer holds, if more than one message.
 const PAGE_BYTES: usize = 1024 * 1024;
@@ -78,15 +77,14 @@ pub(super) struct Stretch {
 )]
 pub(super) async fn messages(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Named(channel): Named<ChannelName>,
     Asked(query): Asked<HistoryQuery>,
 ) -> Result<Json<Stretch>, Problem> {
     let epoch = given(query.epoch.as_deref());
     let offset = number("offset", query.offset.as_deref(), 0, u64::MAX)?.unwrap_or(0);
     let limit = number("limit", query.limit.as_deref(), 1, PAGE_MESSAGES)?.unwrap_or(100);
-    if state.rules.resolve(channel.as_str()).is_none() {
-        return Err(PublishError::UnknownChannel(channel.to_string()).into());
-    }
+    state.rights.read(&caller.0, &channel).await?;
     let limit = PageLimit { messages: usize::try_from(limit).unwrap_or(usize::MAX), bytes: PAGE_BYTES };
     let page = state.broker.history(&channel, offset, limit).await?;
     check_place(&channel, epoch, offset, &page)?;

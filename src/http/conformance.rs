@@ -23,10 +23,13 @@ use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use tower::ServiceExt;
 
-use super::{HttpLimits, HttpState, Readiness, router};
+use super::{HttpLimits, HttpState, Readiness, Routes, router};
+use crate::auth::origin::Origins;
+use crate::auth::{Auth, Rights};
 use crate::broker::embedded::{EmbeddedBroker, Live};
 use crate::config::channels::Rules;
 use crate::config::live::Live as Setting;
+use crate::config::settings::Settings;
 use crate::fanout::Fanout;
 use crate::inbox::embedded::EmbeddedInbox;
 use crate::limits::crowd::Crowd;
@@ -39,6 +42,7 @@ use crate::publish::Publisher;
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{Claim, Queue, QueueOptions};
 use crate::quota::Quota;
+use crate::revocation::embedded::EmbeddedRevocations;
 use crate::store::{Store, Synchronous};
 use crate::tasks::Tasks;
 use crate::worker::runner::{Attempt, Outcome, Runner, RunnerSet};
@@ -73,6 +77,10 @@ struct Answer {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(&Settings::default()).await
+    }
+
+    async fn start_with(settings: &Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Synchronous::Normal).unwrap();
         let rules = Arc::new(Rules::builtin());
@@ -103,15 +111,21 @@ impl Server {
             crowd: Crowd::new(Setting::default()),
             pace: Arc::new(Pace::new(Setting::default())),
             quota: Quota::alone(),
-            broker,
+            broker: broker.clone(),
             fanout,
-            rules,
+            auth: Arc::new(
+                Auth::start(&settings.auth, Arc::new(EmbeddedRevocations::new(store.clone())), &tasks)
+                    .await
+                    .unwrap(),
+            ),
+            rights: Rights::new(rules.clone(), broker.clone(), Arc::new(queue.clone())),
+            origins: Origins::new(&settings.http.allowed_origins).into(),
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),
             limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH, streams: STREAMS },
         };
-        Self { router: router(state), queue, store, presence, inbox, ready, _dir: dir }
+        Self { router: router(state, Routes::ALL), queue, store, presence, inbox, ready, _dir: dir }
     }
 
     /// Sends a request and reads the whole answer.

@@ -147,7 +147,7 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let paced = |n| {
         let Some(Extension(origin)) = origin else { return Ok(()) };
-        let paced = state.pace.publish(caller.user.as_ref(), origin.address, n);
+        let paced = state.pace.publish(caller.user(), origin.address, n);
         paced.map_err(|wait| Problem::limited(Reason::PublishRate, wait))
     };
     if first(&body) == Some(b'[') {
@@ -176,8 +176,7 @@ async fn publish_one(
     body: &[u8],
 ) -> Result<(StatusCode, Placed), Problem> {
     let message = parse(body).inspect_err(|_| metrics::rejected("invalid"))?;
-    let message = sent_by(caller, message);
-    match state.publisher.publish(vec![message]).await.pop() {
+    match state.publisher.publish(&caller.0, vec![marked(message)]).await.pop() {
         Some(Ok(appended)) => {
             let status = if appended.duplicate { StatusCode::OK } else { StatusCode::CREATED };
             Ok((status, appended.into()))
@@ -202,7 +201,7 @@ async fn publish_many(
     for element in elements {
         match read(element) {
             Ok(message) => {
-                messages.push(sent_by(caller, message));
+                messages.push(marked(message));
                 refused.push(None);
             }
             Err(reason) => {
@@ -211,7 +210,7 @@ async fn publish_many(
             }
         }
     }
-    let mut answers = state.publisher.publish(messages).await.into_iter();
+    let mut answers = state.publisher.publish(&caller.0, messages).await.into_iter();
     let mut results = Vec::with_capacity(refused.len());
     for refusal in refused {
         results.push(match refusal {
@@ -233,8 +232,7 @@ fn no_answer() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
 }
 
-fn sent_by(caller: &Caller, mut message: Incoming) -> Incoming {
-    message.user_id = message.user_id.or_else(|| caller.user.clone());
+fn marked(mut message: Incoming) -> Incoming {
     traced::mark(&mut message);
     message
 }

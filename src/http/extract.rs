@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Bytes, HttpBody as _};
@@ -13,7 +14,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
 
+use super::HttpState;
 use super::problem::Problem;
+use crate::auth::Identity;
 use crate::listener::deadline::BodyTimeout;
 use crate::model::UserId;
 use crate::model::id::InvalidId;
@@ -184,41 +187,69 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// Who asks.
-///
-/// Authentication is off in this version: the caller may do everything, and is whoever it says it is.
-pub(super) struct Caller {
-    /// The user that the caller names.
-    pub(super) user: Option<UserId>,
+/// Who asks: whom the guard knew by a token, or, while authentication is off, whoever the caller says it is.
+pub(super) struct Caller(pub(super) Arc<Identity>);
+
+impl Caller {
+    /// The user.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.0.user()
+    }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
+impl FromRequestParts<Arc<HttpState>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let mut named = parts.headers.get_all(USER_HEADER).iter();
-        let Some(first) = named.next() else { return Ok(Self { user: None }) };
-        if named.next().is_some() {
-            return Err(wrong_user("it stands there twice"));
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
+        if let Some(known) = parts.extensions.get::<Arc<Identity>>() {
+            return Ok(Self(known.clone()));
         }
-        let text = first.to_str().map_err(|_| wrong_user("it is not ASCII"))?;
-        match UserId::parse(text.trim()) {
-            Ok(user) => Ok(Self { user: Some(user) }),
-            Err(error) => Err(wrong_user(&error.to_string())),
-        }
+        let named = named_user(&parts.headers)?;
+        Ok(Self(state.auth.identify(None, named).await?))
+    }
+}
+
+/// Whom the header names; believed while authentication is off.
+fn named_user(headers: &HeaderMap) -> Result<Option<UserId>, Problem> {
+    let mut named = headers.get_all(USER_HEADER).iter();
+    let Some(first) = named.next() else { return Ok(None) };
+    if named.next().is_some() {
+        return Err(wrong_user("it stands there twice"));
+    }
+    let text = first.to_str().map_err(|_| wrong_user("it is not ASCII"))?;
+    match UserId::parse(text.trim()) {
+        Ok(user) => Ok(Some(user)),
+        Err(error) => Err(wrong_user(&error.to_string())),
+    }
+}
+
+/// That an administrator asks.
+pub(super) struct Admin;
+
+impl FromRequestParts<Arc<HttpState>> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
+        let Caller(identity) = Caller::from_request_parts(parts, state).await?;
+        state.rights.has_role(&identity, &[], "this")?;
+        Ok(Self)
     }
 }
 
 /// Who asks, where only somebody in particular can.
 pub(super) struct CallingUser(pub(super) UserId);
 
-impl<S: Send + Sync> FromRequestParts<S> for CallingUser {
+impl FromRequestParts<Arc<HttpState>> for CallingUser {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Caller { user } = Caller::from_request_parts(parts, state).await?;
-        user.map(Self).ok_or_else(|| {
-            let detail = "this is about a user in particular: name one with the header `X-User-Id`";
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        caller.user().cloned().map(Self).ok_or_else(|| {
+            let detail = if caller.0.is_unrestricted() {
+                "this is about a user in particular: name one with the header `X-User-Id`"
+            } else {
+                "this is about a user in particular, and the token names none"
+            };
             Problem::bad_request("user_required", detail)
         })
     }

@@ -11,7 +11,10 @@ use axum::response::IntoResponse;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
+use super::extract::Caller;
+use super::problem::Problem;
 use super::{HttpState, MetricsState};
+use crate::auth::METRICS;
 use crate::broker::Broker;
 use crate::metrics as gauges;
 use crate::queue::Queue;
@@ -105,8 +108,12 @@ pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> impl IntoResp
         content_type = "text/plain"
     ))
 )]
-pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
-    scrape(&*state.queue, &*state.broker, &state.metrics).await
+pub(super) async fn metrics(
+    State(state): State<Arc<HttpState>>,
+    caller: Caller,
+) -> Result<impl IntoResponse, Problem> {
+    state.rights.has_role(&caller.0, &[METRICS], "reading metrics")?;
+    Ok(scrape(&*state.queue, &*state.broker, &state.metrics).await)
 }
 
 /// The same for a listener that has nothing else.

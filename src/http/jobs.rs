@@ -52,10 +52,13 @@ pub(super) struct CancelJob {
 )]
 pub(super) async fn list(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Asked(query): Asked<ListQuery>,
 ) -> Result<Json<Jobs>, Problem> {
     let wanted = query.read(Cursor::Jobs)?;
-    let JobPage { jobs, next } = state.queue.list(wanted.state, wanted.before, wanted.limit).await?;
+    let mut page = state.queue.list(wanted.state, wanted.before, wanted.limit).await?;
+    page.jobs.retain(|job| state.rights.see_job(&caller.0, &job.job_id, Some(job)).is_ok());
+    let JobPage { jobs, next } = page;
     Ok(Json(Jobs { jobs, next: next.map(|place| Cursor::Jobs.write(place)) }))
 }
 
@@ -74,9 +77,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Named(job): Named<JobId>,
 ) -> Result<Json<Job>, Problem> {
     let found = state.queue.get(&job).await?;
+    state.rights.see_job(&caller.0, &job, found.as_ref())?;
     found.map(Json).ok_or_else(|| QueueError::NotFound(job).into())
 }
 
@@ -115,7 +120,8 @@ pub(super) async fn cancel(
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
         return Err(Problem::bad_request("invalid", format!("reason has at most {MAX_REASON} characters")));
     }
-    let job = state.queue.cancel(&job, reason, caller.user).await?;
+    state.rights.control(&caller.0, &job, state.queue.get(&job).await?.as_ref())?;
+    let job = state.queue.cancel(&job, reason, caller.user().cloned()).await?;
     let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(job)))
 }
@@ -137,7 +143,9 @@ pub(super) async fn cancel(
 )]
 pub(super) async fn retry(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Named(job): Named<JobId>,
 ) -> Result<Json<Job>, Problem> {
+    state.rights.control(&caller.0, &job, state.queue.get(&job).await?.as_ref())?;
     Ok(Json(state.queue.retry(&job).await?))
 }

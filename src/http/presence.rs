@@ -10,13 +10,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
-use super::extract::{Asked, Named, OptionalBody, Text};
+use super::extract::{Admin, Asked, Caller, Named, OptionalBody, Text};
 use super::problem::{BodyErrors, Problem, ReadErrors, WriteErrors};
 use super::query::{given, number};
 use crate::fault::Fault;
 use crate::model::{ChannelName, UserId};
 use crate::presence::{Online, Page, Present};
-use crate::publish::PublishError;
 
 /// The longest name that a cursor or a connection can have, in bytes.
 const MAX_NAME: usize = 128;
@@ -172,9 +171,11 @@ impl From<Present> for OpenConnection {
 )]
 pub(super) async fn users(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Asked(query): Asked<NamesQuery>,
 ) -> Result<Json<UsersOnline>, Problem> {
     let (after, limit) = query.read()?;
+    state.rights.see_users(&caller.0).await?;
     let Page { items, total, next } = state.presence.users(after, limit).await?;
     Ok(Json(UsersOnline { users: items.into_iter().map(Into::into).collect(), total, next }))
 }
@@ -195,11 +196,10 @@ pub(super) async fn users(
 )]
 pub(super) async fn room(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Named(channel): Named<ChannelName>,
 ) -> Result<Json<RoomPresence>, Problem> {
-    if state.rules.resolve(channel.as_str()).is_none() {
-        return Err(PublishError::UnknownChannel(channel.to_string()).into());
-    }
+    state.rights.read(&caller.0, &channel).await?;
     let there = state.presence.room(&channel).await?;
     let users = there.users.into_iter().map(|(user_id, connections)| UserOnline { user_id, connections });
     Ok(Json(RoomPresence { channel, users: users.collect(), connections: there.connections }))
@@ -221,6 +221,7 @@ pub(super) async fn room(
 )]
 pub(super) async fn connections(
     State(state): State<Arc<HttpState>>,
+    _: Admin,
     Asked(query): Asked<NamesQuery>,
 ) -> Result<Json<Connections>, Problem> {
     let (after, limit) = query.read()?;
@@ -244,6 +245,7 @@ pub(super) async fn connections(
 )]
 pub(super) async fn end(
     State(state): State<Arc<HttpState>>,
+    _: Admin,
     Text(connection_id): Text,
 ) -> Result<Json<Closed>, Problem> {
     if state.presence.end(&connection_id).await? {
@@ -270,6 +272,7 @@ pub(super) async fn end(
 )]
 pub(super) async fn cleanup(
     State(state): State<Arc<HttpState>>,
+    _: Admin,
     OptionalBody(Cleanup { connection_ids }): OptionalBody<Cleanup>,
 ) -> Result<(StatusCode, Json<Closed>), Problem> {
     let closed = match connection_ids {

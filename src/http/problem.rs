@@ -116,6 +116,7 @@ impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         self.request_id = RequestId::current().map(Box::new);
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = self.code;
         let cause = status.is_server_error().then(|| Cause { code: self.code, detail: self.detail.clone() });
         let retry_after = Some(self.retry_after_s).filter(|after| *after > 0).map(HeaderValue::from);
         let mut response = (status, Json(self)).into_response();
@@ -126,11 +127,23 @@ impl IntoResponse for Problem {
         if let Some(retry_after) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(code));
+        }
         if let Some(cause) = cause {
             response.extensions_mut().insert(cause);
         }
         response
     }
+}
+
+/// How to come with a better token (RFC 6750, section 3).
+fn challenge(code: &str) -> HeaderValue {
+    let value = match code {
+        "token_required" => "Bearer realm=\"tidings\"".to_owned(),
+        code => format!("Bearer realm=\"tidings\", error=\"invalid_token\", error_description=\"{code}\""),
+    };
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 impl From<QueueError> for Problem {
@@ -158,7 +171,7 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let status = match &error {
             PublishError::UnknownChannel(_) => StatusCode::NOT_FOUND,
-            PublishError::ServerOnly(_) => StatusCode::FORBIDDEN,
+            PublishError::ServerOnly(_) | PublishError::Forbidden { .. } => StatusCode::FORBIDDEN,
             PublishError::UnknownEvent { .. } | PublishError::Invalid(_) => StatusCode::BAD_REQUEST,
             PublishError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             PublishError::Stale(_) => StatusCode::CONFLICT,

@@ -1,9 +1,11 @@
 //! Streams: a channel as server-sent events, so that `curl -N` or an `EventSource` follows a test.
 //!
 //! A stream is a connection of the fan-out like any socket's, and opening it is a join: the same rules decide
-//! what is replayed, and what a receiver must not miss. `frames` is the wire format, the queue and the body.
+//! what is replayed, and what a receiver must not miss. `frames` is the wire format, the queue and the body,
+//! `open` knows the streams that are open.
 
 mod frames;
+mod open;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot};
 
 use super::HttpState;
 use super::extract::{Asked, Caller, Named};
@@ -26,34 +27,17 @@ use crate::limits::crowd::Member;
 use crate::limits::{Reason, met};
 use crate::listener::KillSwitch;
 use crate::listener::serve::Origin;
-use crate::metrics;
 use crate::model::{ChannelName, Epoch, Position};
-use crate::publish::PublishError;
 use crate::quota::Seat;
+pub(super) use open::Streams;
+
 use frames::{QUEUE, StreamTransport, body, opening};
+use open::{End, Slot};
 
 /// The header with which an `EventSource` says what it had last.
 const LAST_EVENT_ID: &str = "last-event-id";
 /// Tells proxies of the nginx kind not to hold events back.
 const ACCEL_BUFFERING: &str = "x-accel-buffering";
-
-/// How many streams may be open at once; clones share the count.
-#[derive(Debug, Clone)]
-pub(super) struct Slots(Arc<Semaphore>);
-
-impl Slots {
-    pub(super) fn new(streams: usize) -> Self {
-        Self(Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))))
-    }
-
-    fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.0.clone().try_acquire_owned().map_err(|_| {
-            metrics::rejected("limit");
-            let detail = "as many streams are open as this server takes; come back later";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
-        })
-    }
-}
 
 /// Where a stream begins. Everything may be left out.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -98,7 +82,7 @@ pub(super) struct StreamQuery {
 )]
 pub(super) async fn stream(
     State(state): State<Arc<HttpState>>,
-    Extension(slots): Extension<Slots>,
+    Extension(streams): Extension<Arc<Streams>>,
     (kill, origin): (Option<Extension<KillSwitch>>, Option<Extension<Origin>>),
     caller: Caller,
     Named(channel): Named<ChannelName>,
@@ -106,16 +90,18 @@ pub(super) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let since = since(&headers, &query)?;
-    if state.rules.resolve(channel.as_str()).is_none() {
-        metrics::rejected("unknown_channel");
-        return Err(PublishError::UnknownChannel(channel.to_string()).into());
-    }
-    let slot = slots.take()?;
+    state.rights.read(&caller.0, &channel).await?;
     let counted = count(&state, origin.map(|Extension(origin)| origin), &caller).await?;
-    let (events, queue) = mpsc::channel(QUEUE);
     // The end of the server is the end of its streams, or it would wait for them.
     let closing = state.ready.closing().clone();
-    let ended = closing.child_token();
+    let ended = End::within(&closing);
+    let slot = streams.open(caller.0.clone(), ended.clone())?;
+    state.auth.note(&caller.0);
+    // Whoever was shut out while they were let in.
+    if let Some(error) = state.auth.judge(&caller.0) {
+        return Err(error.into());
+    }
+    let (events, queue) = mpsc::channel(QUEUE);
     let kill = kill.map(|Extension(switch)| switch);
     let stream = Stream {
         fanout: state.fanout.clone(),
@@ -152,9 +138,9 @@ fn response_headers() -> [(header::HeaderName, HeaderValue); 3] {
 struct Stream {
     fanout: Arc<Fanout>,
     events: mpsc::Sender<bytes::Bytes>,
-    ended: CancellationToken,
+    ended: End,
     kill: Option<KillSwitch>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     _counted: Counted,
 }
 
@@ -170,7 +156,7 @@ async fn count(state: &HttpState, origin: Option<Origin>, caller: &Caller) -> Re
         Some(origin) => Some(state.crowd.stream(origin.address).map_err(refused)?),
         None => None,
     };
-    let Some(user) = &caller.user else { return Ok((member, None)) };
+    let Some(user) = caller.user() else { return Ok((member, None)) };
     let most = Some(state.crowd.limits().connections_per_user).filter(|most| *most > 0);
     let seat = state.quota.connect(user, most).await;
     Ok((member, Some(seat.ok_or_else(|| refused(Reason::ConnectionsOfUser))?)))
@@ -198,13 +184,13 @@ impl Stream {
         let follow = async {
             if let Err(error) = fanout.complete_join(&connection, joined).await {
                 tracing::warn!(%channel, %error, "a stream broke off before it was live; its reader resumes");
-                ended.cancel();
+                ended.end();
             }
         };
         let end = async {
             tokio::select! {
                 () = events.closed() => {}
-                () = ended.cancelled() => {}
+                () = ended.ended() => {}
             }
             // Ends a join that waits for room, too.
             connection.close();

@@ -107,11 +107,16 @@ pub(super) async fn submit(
     caller: Caller,
     Body(wish): Body<SubmitJob>,
 ) -> Result<Response, Problem> {
-    let job = wish.check(caller).map_err(|detail| Problem::bad_request("invalid", detail))?;
+    state.rights.submit(&caller.0, wish.test_id.as_ref(), wish.team_id.as_deref()).await?;
+    let job = wish.check(&caller).map_err(|detail| Problem::bad_request("invalid", detail))?;
     if let Some(runner) = state.runners.get(&job.test_type) {
         runner.check(&job.config).map_err(|detail| Problem::bad_request("invalid_config", detail))?;
     }
     let Submitted { job, existing } = state.queue.submit(job).await?;
+    if existing {
+        // Somebody else may have come upon the same key.
+        state.rights.see_job(&caller.0, &job.job_id, Some(&job))?;
+    }
     let place = format!("/api/v1/jobs/{}", job.job_id);
     let accepted = Accepted { job_id: job.job_id, test_id: job.test_id, state: job.state, existing };
     Ok(if existing {
@@ -123,7 +128,7 @@ pub(super) async fn submit(
 
 impl SubmitJob {
     /// Checks what the types of the fields do not say.
-    fn check(self, caller: Caller) -> Result<NewJob, String> {
+    fn check(self, caller: &Caller) -> Result<NewJob, String> {
         check("test type", &self.test_type, MAX_ID_LEN).map_err(|e| format!("testType: {e}"))?;
         if let Some(team) = &self.team_id {
             check("team id", team, MAX_ID_LEN).map_err(|e| format!("teamId: {e}"))?;
@@ -159,7 +164,7 @@ impl SubmitJob {
             timeout_ms: self.timeout_ms,
             dedupe_key: self.dedupe_key,
             team_id: self.team_id,
-            user_id: caller.user,
+            user_id: caller.user().cloned(),
             traceparent: traced::current(),
         })
     }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::HttpState;
-use super::extract::{Asked, Named};
+use super::extract::{Asked, Caller, Named};
 use super::problem::{Problem, ReadErrors};
 use super::query::{Cursor, ListQuery};
 use crate::broker::TestPage;
@@ -39,10 +39,13 @@ pub(super) struct Tests {
 )]
 pub(super) async fn list(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Asked(query): Asked<ListQuery>,
 ) -> Result<Json<Tests>, Problem> {
     let wanted = query.read(Cursor::Tests)?;
-    let TestPage { tests, next } = state.broker.tests(wanted.state, wanted.before, wanted.limit).await?;
+    let mut page = state.broker.tests(wanted.state, wanted.before, wanted.limit).await?;
+    state.rights.retain_tests(&caller.0, &mut page.tests).await?;
+    let TestPage { tests, next } = page;
     Ok(Json(Tests { tests, next: next.map(|place| Cursor::Tests.write(place)) }))
 }
 
@@ -61,8 +64,10 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     Named(test): Named<TestId>,
 ) -> Result<Json<Snapshot>, Problem> {
+    state.rights.see_test(&caller.0, &test).await?;
     let found = state.broker.snapshot(&test).await?;
     found.map(Json).ok_or_else(|| Problem::not_found("test_not_found", format!("there is no test {test}")))
 }

@@ -3,10 +3,14 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use serde_json::Value;
 use socketioxide::extract::SocketRef;
 
 use super::Edge;
-use super::protocol::Refusal;
+use super::intake::Intake;
+use super::protocol::{Handshake, Refusal};
+use super::slim::Presented;
+use crate::config::secret::Secret;
 use crate::limits::address::Address;
 use crate::limits::crowd::{Begun, Member};
 use crate::limits::{Notice, Reason, met};
@@ -38,8 +42,25 @@ pub(super) fn address(socket: &SocketRef) -> Address {
 }
 
 impl Edge {
+    /// Decides about a handshake; a refusal reaches the client as `connect_error`.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        auth: Option<Value>,
+    ) -> Result<(), Refusal> {
+        let Handshake { token, user_id, .. } = Handshake::parse(auth)?;
+        let token = token.or_else(|| Presented::of(socket));
+        let identity = self.parts.auth.identify(token.as_ref().map(Secret::reveal), user_id).await;
+        let identity = identity.inspect_err(|_| crate::metrics::rejected("unauthorized"))?;
+        self.seat(socket, identity.user().cloned()).await?;
+        socket.extensions.insert(identity);
+        // The client is not told that it is connected before this returns.
+        Intake::register(socket, self);
+        Ok(())
+    }
+
     /// Admits a client as `user`, if neither it nor anybody else has too much.
-    pub(super) async fn seat(&self, socket: &SocketRef, user: Option<UserId>) -> Result<(), Refusal> {
+    async fn seat(&self, socket: &SocketRef, user: Option<UserId>) -> Result<(), Refusal> {
         let (address, limits) = (address(socket), self.parts.crowd.limits());
         let member = self.parts.crowd.join(address).map_err(refused)?;
         let seat = match user {

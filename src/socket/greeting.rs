@@ -16,6 +16,9 @@ pub struct Greeting<'a> {
     /// Who it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a UserId>,
+    /// When its token ends, and the connection with it, in ms since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
     /// The node that holds the connection.
     node: &'a str,
     /// The server's clock, in ms since the Unix epoch.
@@ -52,6 +55,7 @@ impl<'a> Greeting<'a> {
         connection_id: &'a str,
         client_id: &'a str,
         user_id: Option<&'a UserId>,
+        expires_at: Option<i64>,
     ) -> Self {
         let SocketOptions { heartbeat_interval, heartbeat_timeout, .. } = *options;
         let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -59,6 +63,7 @@ impl<'a> Greeting<'a> {
             connection_id,
             client_id,
             user_id,
+            expires_at,
             node: &options.node,
             server_time: now_ms(),
             heartbeat: Heartbeat { interval_ms: ms(heartbeat_interval), timeout_ms: ms(heartbeat_timeout) },

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::auth::{AuthError, Denied};
+use crate::config::secret::Secret;
 use crate::fanout::{JoinError, Since};
 use crate::inbox::InboxError;
 use crate::model::{ChannelName, Epoch, Incoming, Position, UserId};
@@ -43,6 +45,19 @@ impl From<PublishError> for Refusal {
     }
 }
 
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        crate::metrics::rejected(denied.code());
+        Self::new(denied.code(), denied.to_string())
+    }
+}
+
 impl From<JoinError> for Refusal {
     fn from(error: JoinError) -> Self {
         Self::new("unavailable", error.to_string())
@@ -59,6 +74,8 @@ impl From<InboxError> for Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Handshake {
+    /// What says who it is.
+    pub(super) token: Option<Secret>,
     /// The client's own name for its device.
     pub(super) client_id: Option<String>,
     /// Who it is; believed only while authentication is off.
@@ -73,7 +90,7 @@ pub(super) struct Handshake {
 
 impl Default for Handshake {
     fn default() -> Self {
-        Self { client_id: None, user_id: None, batch: false, acks: false, inbox: true }
+        Self { token: None, client_id: None, user_id: None, batch: false, acks: false, inbox: true }
     }
 }
 
@@ -106,6 +123,7 @@ pub(super) enum Request {
     Ping(Option<Value>),
     Publish(Box<Incoming>),
     Acknowledge(Acknowledge),
+    Refresh(Secret),
 }
 
 /// Everything of a room up to a position was processed.
@@ -140,8 +158,8 @@ struct JoinObject {
 
 impl Request {
     /// The events that clients may send.
-    pub(super) const EVENTS: [&'static str; 5] =
-        ["room:join", "room:leave", "message:ack", "heartbeat:ping", "event:publish"];
+    pub(super) const EVENTS: [&'static str; 6] =
+        ["room:join", "room:leave", "message:ack", "heartbeat:ping", "event:publish", "auth:refresh"];
 
     /// Reads the first argument of `event`; `None` where there was none, or none that is JSON.
     pub(super) fn parse(event: &str, data: Option<Value>) -> Result<Self, Refusal> {
@@ -168,6 +186,11 @@ impl Request {
                 let message = serde_json::from_value(data)
                     .map_err(|e| Refusal::invalid(format!("event:publish takes a message: {e}")))?;
                 Ok(Self::Publish(Box::new(message)))
+            }
+            "auth:refresh" => {
+                let token = data.as_ref().and_then(|data| data.get("token")).and_then(Value::as_str);
+                let token = token.ok_or_else(|| Refusal::invalid("auth:refresh takes {token}"))?;
+                Ok(Self::Refresh(Secret::new(token)))
             }
             _ => Err(Refusal::new("unknown_event", format!("clients do not send `{event}`"))),
         }

@@ -4,6 +4,7 @@
 //! is something to do: an idle connection has none.
 
 mod device;
+mod identity;
 mod rooms;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::voice::Voice;
 use super::{Edge, Greeting};
+use crate::auth::Identity;
 use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
 use crate::limits::Reason;
@@ -69,8 +71,10 @@ enum Work {
     Inbox(ChannelName),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    // Changes when the client brings a newer token; its user never does.
+    identity: Arc<Identity>,
     pending: VecDeque<Work>,
     working: bool,
     ended: bool,
@@ -81,6 +85,18 @@ struct State {
 }
 
 impl State {
+    fn new(identity: Arc<Identity>) -> Self {
+        Self {
+            identity,
+            pending: VecDeque::new(),
+            working: false,
+            ended: false,
+            broke: false,
+            rooms: Vec::new(),
+            places: Places::default(),
+        }
+    }
+
     fn enter(&mut self, room: &ChannelName) {
         if !self.rooms.contains(room) {
             self.rooms.push(room.clone());
@@ -89,9 +105,15 @@ impl State {
 }
 
 impl Session {
-    pub(super) fn start(edge: &Arc<Edge>, socket: &SocketRef, handshake: Handshake) -> Arc<Self> {
+    pub(super) fn start(
+        edge: &Arc<Edge>,
+        socket: &SocketRef,
+        handshake: Handshake,
+        identity: Arc<Identity>,
+    ) -> Arc<Self> {
         let sid: Arc<str> = socket.id.as_str().into();
-        let tap = handshake.user_id.clone().map(|user| {
+        let user_id = identity.user().cloned();
+        let tap = user_id.clone().map(|user| {
             let channels = edge.parts.notifier.channels_of(&user);
             Arc::new(Tap::new(user, channels, sid.clone(), edge.parts.receipts.clone()))
         });
@@ -105,12 +127,12 @@ impl Session {
         };
         let limits = Limits { stuck: edge.options.write_deadline, ..Limits::default() };
         let device = handshake.client_id.clone();
-        let device = device.map(|client_id| Device { user_id: handshake.user_id.clone(), client_id });
+        let device = device.map(|client_id| Device { user_id: user_id.clone(), client_id });
         let session = Arc::new(Self {
             edge: Arc::downgrade(edge),
             client_id: handshake.client_id.map_or_else(|| sid.clone(), Arc::from),
             sid,
-            user_id: handshake.user_id,
+            user_id,
             device,
             batch: handshake.batch,
             tap,
@@ -120,7 +142,7 @@ impl Session {
             heard_s: AtomicU32::new(now_s()),
             inbox: handshake.inbox,
             connection: edge.parts.fanout.connect(Box::new(transport), limits),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(identity)),
         });
         edge.parts.presence.arrive(Arrival {
             connection_id: session.sid.clone(),
@@ -135,7 +157,9 @@ impl Session {
     /// Tells the client who it is here, and what holds; whether there is still somebody to tell.
     pub(super) fn greet(&self) -> bool {
         let Some(edge) = self.edge.upgrade() else { return false };
-        let greeting = Greeting::new(&edge.options, &self.sid, &self.client_id, self.user_id.as_ref());
+        let expires_at = self.identity().expires_at_ms();
+        let greeting =
+            Greeting::new(&edge.options, &self.sid, &self.client_id, self.user_id.as_ref(), expires_at);
         let greeted = self.voice.say_indirectly(|socket| socket.emit("connection:established", &greeting));
         // Its fence is on the way before the first room is joined.
         let greeted = greeted.and_then(|()| self.voice.flush());
@@ -281,16 +305,13 @@ impl Session {
                 Ok(())
             }
             Request::Publish(message) => self.publish(edge, *message, reply).await,
+            Request::Refresh(token) => self.refresh(edge, &token, reply).await,
             // Answered at once, when it came.
             Request::Ping(_) => Ok(()),
         }
     }
 
-    async fn publish(&self, edge: &Edge, mut message: Incoming, reply: &Reply) -> Result<(), Refusal> {
-        // Who speaks is known from the connection; a message may name somebody only where it is not.
-        if let Some(user) = &self.user_id {
-            message.user_id.get_or_insert_with(|| user.clone());
-        }
+    async fn publish(&self, edge: &Edge, message: Incoming, reply: &Reply) -> Result<(), Refusal> {
         if let Some(admitted) = &self.admitted {
             let paced = edge.parts.pace.publish(self.user_id.as_ref(), admitted.address, 1);
             paced.map_err(|wait| {
@@ -300,7 +321,7 @@ impl Session {
                 Refusal::new(reason.code(), text)
             })?;
         }
-        let results = edge.parts.publisher.publish(vec![message]).await;
+        let results = edge.parts.publisher.publish(&self.identity(), vec![message]).await;
         let Some(result) = results.into_iter().next() else { return Ok(()) };
         let appended = result?;
         let position = appended.position;

@@ -4,7 +4,7 @@
 //! request: one long-lived WebSocket would hold the whole buffer. The parts that matter are copied, and the
 //! rest is let go.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +14,14 @@ use futures_util::future::{self, Map, Ready};
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{Either, Full};
 use hyper::upgrade::OnUpgrade;
+use socketioxide::extract::SocketRef;
 use tower::Service;
 
 use super::carriers::{self, Carriers};
+use crate::auth::bearer;
+use crate::auth::origin::Origins;
+use crate::config::live::Live;
+use crate::config::secret::Secret;
 use crate::limits::crowd::{Begun, Crowd};
 use crate::limits::{Notice, Reason, met, retry_after_s};
 use crate::listener::KillSwitch;
@@ -36,11 +41,12 @@ pub struct SlimService<S> {
     inner: S,
     carriers: Arc<Carriers>,
     crowd: Arc<Crowd>,
+    origins: Live<Origins>,
 }
 
 impl<S> SlimService<S> {
-    pub(super) fn new(inner: S, carriers: Arc<Carriers>, crowd: Arc<Crowd>) -> Self {
-        Self { inner, carriers, crowd }
+    pub(super) fn new(inner: S, carriers: Arc<Carriers>, crowd: Arc<Crowd>, origins: Live<Origins>) -> Self {
+        Self { inner, carriers, crowd, origins }
     }
 
     /// Counts the session that a request begins.
@@ -48,6 +54,18 @@ impl<S> SlimService<S> {
         let origin = request.extensions().get::<Origin>();
         let Some(origin) = origin.filter(|_| carriers::sid(request.uri()).is_none()) else { return Ok(None) };
         self.crowd.begin(origin.address).map(|begun| Some(Arc::new(begun)))
+    }
+}
+
+/// The token that a handshake came with, in its header or its query. It is kept only until it is looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Presented(Arc<Mutex<Option<Secret>>>);
+
+impl Presented {
+    /// Takes the token of the request that opened `socket`.
+    pub(super) fn of(socket: &SocketRef) -> Option<Secret> {
+        let Self(token) = socket.req_parts().extensions.get::<Self>()?;
+        token.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -72,12 +90,22 @@ where
         if !request.uri().path().starts_with("/socket.io/") {
             return future::Either::Left(self.inner.call(request).map(unify));
         }
+        if !self.origins.read().admits(request.headers(), request.uri()) {
+            // Behind no socket there is the one who answers such requests.
+            *request.uri_mut() = Uri::from_static("/");
+            return future::Either::Left(self.inner.call(request).map(unify));
+        }
         let begun = match self.begin(&request) {
             Ok(begun) => begun,
             Err((reason, wait)) => return future::Either::Right(future::ready(Ok(refusal(reason, wait)))),
         };
         self.carriers.note(&mut request);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // Before the library, which may log what it is asked for.
+        let token = bearer::take(&mut parts.headers, &mut parts.uri);
+        if let Some(token) = token.filter(|_| carriers::sid(&parts.uri).is_none()) {
+            parts.extensions.insert(Presented(Arc::new(Mutex::new(Some(token)))));
+        }
         let slim = slim(parts, begun);
         future::Either::Left(self.inner.call(Request::from_parts(slim, body)).map(unify))
     }
@@ -114,6 +142,9 @@ fn slim(mut parts: Parts, begun: Option<Arc<Begun>>) -> Parts {
     }
     if let Some(switch) = parts.extensions.remove::<KillSwitch>() {
         extensions.insert(switch);
+    }
+    if let Some(token) = parts.extensions.remove::<Presented>() {
+        extensions.insert(token);
     }
     if let Some(begun) = begun {
         extensions.insert(begun);

@@ -6,6 +6,7 @@ mod broker;
 mod inbox;
 pub(crate) mod presence;
 pub(crate) mod queue;
+mod revocation;
 mod sync;
 
 use std::path::Path;
@@ -29,6 +30,9 @@ use tidings::queue::embedded::EmbeddedQueue;
 use tidings::queue::redis::RedisQueue;
 use tidings::queue::{Queue, QueueOptions};
 use tidings::redis::Redis;
+use tidings::revocation::Revocations;
+use tidings::revocation::embedded::EmbeddedRevocations;
+use tidings::revocation::redis::RedisRevocations;
 use tidings::store::{OpenError, Store, Synchronous};
 use tidings::sync::SyncState;
 use tidings::sync::embedded::EmbeddedSync;
@@ -56,6 +60,9 @@ pub(crate) trait Backend: Send + Sync {
 
     /// The places of devices in the channels of `node`, kept for `retention`.
     fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState>;
+
+    /// Who is shut out.
+    fn revocations(&self, node: &Node) -> Arc<dyn Revocations>;
 
     /// Who is connected to `node`; nobody yet.
     fn presence(&self, node: &Node) -> Arc<dyn Presence>;
@@ -138,6 +145,10 @@ impl Backend for Embedded {
         Arc::new(EmbeddedSync::new(node.store.clone(), retention))
     }
 
+    fn revocations(&self, node: &Node) -> Arc<dyn Revocations> {
+        Arc::new(EmbeddedRevocations::new(node.store.clone()))
+    }
+
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {
         EmbeddedPresence::start(node.broker.clone(), node.rules.clone(), &node.tasks)
     }
@@ -201,6 +212,10 @@ impl Backend for OnRedis {
 
     fn sync(&self, node: &Node, retention: Duration) -> Arc<dyn SyncState> {
         Arc::new(RedisSync::new(node.redis(), retention))
+    }
+
+    fn revocations(&self, node: &Node) -> Arc<dyn Revocations> {
+        Arc::new(RedisRevocations::new(node.redis()))
     }
 
     fn presence(&self, node: &Node) -> Arc<dyn Presence> {

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 7] = [
     &["model"],
     &["config", "fault", "limits", "metrics", "telemetry", "traces", "tasks"],
     // Only the files `broker.rs` and `queue.rs`, and what they are made of beside their back ends.
-    &["broker", "queue", "presence", "inbox", "sync", "quota"],
+    &["broker", "queue", "presence", "inbox", "sync", "quota", "revocation"],
     &["store", "redis"],
     &["publish", "fanout", "notify", "worker", "upkeep", "auth"],
     &["socket", "http", "client", "listener", "dashboard"],

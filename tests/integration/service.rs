@@ -1,5 +1,6 @@
 //! The real program as its users run it: started, talked to over HTTP and Socket.IO, killed and started again.
 
+mod auth;
 mod bench;
 mod chaos;
 mod cluster;

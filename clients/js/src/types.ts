@@ -116,6 +116,8 @@ export interface Greeting {
   clientId: string;
   /** Names the connection. */
   connectionId: string;
+  /** When its token ends, and the connection with it, in ms since the Unix epoch. */
+  expiresAt?: number;
   /** When a silent connection ends. */
   heartbeat: Heartbeat;
   /** How much the client may do. */
@@ -451,6 +453,18 @@ export interface Reset {
   room: ChannelName;
   /** The state of the test at this position. */
   snapshot?: Snapshot;
+}
+
+/** Until when a token has to be shut out. The whole body may be left out. */
+export interface RevokeToken {
+  /** When it expires, in ms since the Unix epoch; a year from now unless told. */
+  expiresAt?: number;
+}
+
+/** What a change did. */
+export interface Revoked {
+  /** Whether it changed something; else it was so already. */
+  changed: boolean;
 }
 
 /** Who is in a room. */

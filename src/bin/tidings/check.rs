@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use tidings::auth;
 use tidings::config::report;
 use tidings::worker::runner::stress::StressRunner;
 
@@ -24,6 +25,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     // What only the runners understand.
     let checked = checked.and_then(|summary| match StressRunner::new(&summary.settings.stress.allow) {
         Ok(_) => Ok(summary),
+        Err(mistake) => Err(vec![mistake.to_string()]),
+    });
+    // The keys themselves lie in files.
+    let checked = checked.and_then(|summary| match auth::check(&summary.settings.auth) {
+        Ok(()) => Ok(summary),
         Err(mistake) => Err(vec![mistake.to_string()]),
     });
     match checked {

@@ -10,6 +10,7 @@ mod doctor;
 mod follow;
 mod serve;
 mod signals;
+mod token;
 mod worker;
 
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ enum Command {
     Publish(client::PublishArgs),
     /// Measure a server.
     Bench(bench::Args),
+    /// Make a token, for development.
+    Token(token::Args),
     /// Follow rooms: print every message as it comes.
     Watch(client::WatchArgs),
 }
@@ -108,9 +111,14 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
-    if let Command::Check(args) = command {
-        return Ok(check::run(&args));
+    match command {
+        Command::Check(args) => Ok(check::run(&args)),
+        Command::Token(args) => token::run(&args),
+        command => run_async(command),
     }
+}
+
+fn run_async(command: Command) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match command {
@@ -124,6 +132,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Bench(args) => bench::run(args).await,
             Command::Watch(args) => client::watch(args).await,
             Command::Check(args) => Ok(check::run(&args)),
+            Command::Token(args) => token::run(&args),
         }
     });
     // A blocking read of a terminal must not keep an ended command alive.

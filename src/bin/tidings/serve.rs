@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tidings::app::{App, AppOptions, StartError};
+use tidings::auth;
 use tidings::config::channels::Rules;
 use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
@@ -69,9 +70,10 @@ pub(crate) fn sources(config: Option<&Path>) -> Sources {
 /// What the settings' own checks cannot see is a mistake in them all the same.
 pub(crate) fn refused(error: StartError) -> Failure {
     match error {
-        StartError::Stress(_) | StartError::Suite { .. } | StartError::NoRedis => {
-            Failure::configuration(error)
-        }
+        StartError::Stress(_)
+        | StartError::Suite { .. }
+        | StartError::NoRedis
+        | StartError::Auth(auth::StartError::Keys(_)) => Failure::configuration(error),
         error => error.into(),
     }
 }

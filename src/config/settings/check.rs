@@ -1,6 +1,7 @@
 //! The rules of the settings that types cannot say: bounds, and what one key means for another.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(super) struct Fault {
 pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     faults.listen(settings);
+    faults.auth(settings);
     faults.queue(settings);
     faults.limits(settings);
     faults.shutdown(settings);
@@ -77,17 +79,65 @@ impl Faults {
     }
 
     fn listen(&mut self, settings: &Settings) {
-        let ip = settings.listen.ip().to_canonical();
-        if ip.is_loopback() {
+        // Metrics name nobody, and are asked for by a machine of its own.
+        for (key, address) in [("listen", Some(settings.listen)), ("admin.listen", settings.admin.listen)] {
+            if let Some(address) = address {
+                self.listen_at(key, address, settings.auth.is_on());
+            }
+        }
+    }
+
+    fn listen_at(&mut self, key: &str, address: SocketAddr, is_on: bool) {
+        if address.ip().to_canonical().is_loopback() || is_on {
             return;
         }
         let message = format!(
-            "{} can be reached from other machines, where everybody would have every right: this version has no \
-             authentication yet. Listen on 127.0.0.1 or [::1], and let a reverse proxy that authenticates stand \
-             in front of it",
-            settings.listen
+            "{address} can be reached from other machines, where everybody would have every right while \
+             authentication is off. Set one of auth.hs256_secret, auth.public_key_file, auth.jwks_file and \
+             auth.jwks_url, or listen on 127.0.0.1 or [::1]"
         );
-        self.add("listen", message);
+        self.add(key, message);
+    }
+
+    fn auth(&mut self, settings: &Settings) {
+        let auth = &settings.auth;
+        self.lasts("auth.leeway", auth.leeway, Duration::ZERO..=Duration::from_mins(10));
+        let refresh = Duration::from_secs(10)..=Duration::from_hours(24);
+        self.lasts("auth.jwks_refresh", auth.jwks_refresh, refresh);
+        if auth.hs256_secret.as_ref().is_some_and(|secret| secret.reveal().len() < MIN_SECRET_BYTES) {
+            let message = format!(
+                "a secret of less than {MIN_SECRET_BYTES} bytes can be guessed; make one with \
+                 `openssl rand -base64 48`"
+            );
+            self.add("auth.hs256_secret", message);
+        }
+        if let Some(url) = &auth.jwks_url
+            && let Err(message) = check_web_address(url)
+        {
+            self.add("auth.jwks_url", message);
+        }
+        for (key, text) in [("auth.issuer", &auth.issuer), ("auth.audience", &auth.audience)] {
+            if text.as_ref().is_some_and(String::is_empty) {
+                self.add(key, "expected a text, or no such key: an empty one matches no token");
+            }
+        }
+        for (key, path) in [
+            ("auth.user_claim", &auth.user_claim),
+            ("auth.roles_claim", &auth.roles_claim),
+            ("auth.teams_claim", &auth.teams_claim),
+        ] {
+            if path.split('.').any(str::is_empty) {
+                self.add(
+                    key,
+                    format!("expected the name of a claim such as `realm_access.roles`, found {path:?}"),
+                );
+            }
+        }
+        for origin in &settings.http.allowed_origins {
+            if let Err(message) = check_origin(origin) {
+                self.add("http.allowed_origins", message);
+            }
+        }
     }
 
     fn queue(&mut self, settings: &Settings) {
@@ -179,6 +229,36 @@ impl Faults {
     }
 }
 
+/// As long as what HMAC makes of it (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+fn check_web_address(url: &str) -> Result<(), String> {
+    let expected = "expected an address such as \"https://id.example.org/jwks.json\"";
+    let uri: http::Uri = url.parse().map_err(|error| format!("{expected}: {error}"))?;
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    match uri.scheme_str() {
+        // It would stand in logs.
+        _ if authority.contains('@') => Err(format!("{expected}, without a user or a password")),
+        Some("http" | "https") if !authority.is_empty() => Ok(()),
+        _ => Err(format!("{expected}, found {url:?}")),
+    }
+}
+
+fn check_origin(origin: &str) -> Result<(), String> {
+    let uri: Option<http::Uri> = origin.parse().ok();
+    let is_origin = uri.is_some_and(|uri| {
+        let written =
+            format!("{}://{}", uri.scheme_str().unwrap_or(""), uri.authority().map_or("", |a| a.as_str()));
+        matches!(uri.scheme_str(), Some("http" | "https")) && written == origin
+    });
+    if origin == "*" || is_origin {
+        return Ok(());
+    }
+    Err(format!(
+        "expected \"*\" or origins such as \"https://dash.example.org\", without a path, found {origin:?}"
+    ))
+}
+
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Whether `level` is a level or directives such as `warn,tidings::queue=debug`; if not, what is wrong.
@@ -202,6 +282,7 @@ fn check_level(level: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::config::redis_url::RedisUrl;
+    use crate::config::secret::Secret;
 
     #[test]
     fn the_server_stays_on_loopback_without_authentication() {
@@ -212,7 +293,7 @@ mod tests {
         for open in ["0.0.0.0:80", "[::]:80", "192.168.1.1:80", "[::ffff:10.0.0.1]:80"] {
             let message = told(open).unwrap_err();
             assert!(
-                message.starts_with("`listen`: ") && message.contains("Listen on 127.0.0.1"),
+                message.starts_with("`listen`: ") && message.contains("Set one of auth.hs256_secret"),
                 "{message}"
             );
         }
@@ -236,6 +317,45 @@ mod tests {
             message.contains("`inbox.retention`") && message.contains("1month 4days 7h 26m 24s at most"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn with_a_key_the_server_listens_anywhere() {
+        let mut settings = Settings { listen: "0.0.0.0:80".parse().unwrap(), ..Settings::default() };
+        settings.auth.hs256_secret = Some(Secret::new(&"k".repeat(32)));
+        assert_eq!(settings.check(), Ok(()));
+        settings.auth.hs256_secret = Some(Secret::new(&"k".repeat(31)));
+        let message = settings.check().unwrap_err().to_string();
+        assert!(message.starts_with("`auth.hs256_secret`: ") && !message.contains("kk"), "{message}");
+    }
+
+    #[test]
+    fn an_origin_has_a_scheme_and_a_host_and_nothing_else() {
+        for good in ["*", "http://localhost:3000", "https://dash.example.org"] {
+            assert_eq!(check_origin(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "dash.example.org",
+            "https://dash.example.org/",
+            "https://a/b",
+            "ftp://a",
+            "https://",
+            "null",
+        ] {
+            assert!(check_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_fetched_from_web_addresses() {
+        for good in ["http://127.0.0.1:1/jwks", "https://id.example.org/realms/a/certs?x=1"] {
+            assert_eq!(check_web_address(good), Ok(()), "{good}");
+        }
+        for bad in ["", "id.example.org", "file:///etc/passwd", "https://", "https://user:word@host/"] {
+            let message = check_web_address(bad).expect_err(bad);
+            assert!(!message.contains("user:word"), "{message}");
+        }
     }
 
     #[test]

@@ -1,13 +1,26 @@
-//! `[http]`: from where the server may be asked.
+//! `[http]` and `[admin]`: from where the server may be asked, and for what.
+
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 
 use crate::config::network::Network;
 
-/// What stands between the server and those who ask.
+/// Who may ask, and what stands between.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Proxies whose word about whom they ask for (`X-Forwarded-For`) counts.
     pub trusted_proxies: Vec<Network>,
+    /// Origins beside the server's own whose pages may ask it, such as `https://dash.example.org`; `*` for all.
+    pub allowed_origins: Vec<String>,
+}
+
+/// A part of the API that may have a listener of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Side {
+    /// Where it is served; then it is served nowhere else.
+    #[serde(deserialize_with = "super::some_address")]
+    pub listen: Option<SocketAddr>,
 }

@@ -33,6 +33,9 @@ pub(super) const CLIENT_VARIABLES: [&str; 8] = [
 
 pub(super) const PREFIX: &str = "TIDINGS_";
 
+/// Keys whose values stand in no message.
+const SECRETS: [&str; 1] = ["auth.hs256_secret"];
+
 /// Why there are no settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -166,8 +169,16 @@ fn resolve_paths(settings: &mut Settings, layers: &[Layer]) {
     if let Some(channels) = &mut settings.channels {
         resolve(&["channels"], channels);
     }
-    if let Some(file) = &mut settings.redis.ca_file {
-        resolve(&["redis", "ca_file"], file);
+    let Settings { redis, auth, .. } = settings;
+    for (section, key, file) in [
+        ("redis", "ca_file", &mut redis.ca_file),
+        ("auth", "public_key_file", &mut auth.public_key_file),
+        ("auth", "jwks_file", &mut auth.jwks_file),
+        ("auth", "jwks_ca_file", &mut auth.jwks_ca_file),
+    ] {
+        if let Some(file) = file {
+            resolve(&[section, key], file);
+        }
     }
     for (name, suite) in &mut settings.suites {
         if let Some(cwd) = &mut suite.cwd {
@@ -197,6 +208,7 @@ fn extract(layers: &mut [Layer], mistakes: &mut Vec<Mistake>) -> Settings {
         if layers[i].take_as_text(&error) {
             continue;
         }
+        let told = if SECRETS.contains(&key.as_str()) { hidden(&error.kind) } else { message(&error.kind) };
         let is_key = matches!(error.kind, Kind::UnknownField(..));
         let is_missing = matches!(error.kind, Kind::MissingField(_));
         // What is missing may be what was taken out before.
@@ -204,7 +216,7 @@ fn extract(layers: &mut [Layer], mistakes: &mut Vec<Mistake>) -> Settings {
         if !(is_missing && found.iter().any(|(_, _, mistake)| mistake.key.starts_with(&below))) {
             let order = layers[i].line_and_column(&error.path, is_key).unwrap_or_default();
             let place = layers[i].place(&error.path, is_key);
-            found.push((i, order, Mistake { place, key, message: message(&error.kind) }));
+            found.push((i, order, Mistake { place, key, message: told }));
         }
         // What no layer has is missing from all of them, a wrong value only wrong in its own.
         let of = if is_missing { 0..layers.len() } else { i..i + 1 };
@@ -213,6 +225,16 @@ fn extract(layers: &mut [Layer], mistakes: &mut Vec<Mistake>) -> Settings {
     found.sort_by_key(|(layer, order, _)| (*layer, *order));
     mistakes.extend(found.into_iter().map(|(_, _, mistake)| mistake));
     settings
+}
+
+/// What is wrong with a value that is not to be shown.
+fn hidden(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            format!("expected {}", plain(expected))
+        }
+        _ => "it cannot be read".to_owned(),
+    }
 }
 
 fn message(kind: &Kind) -> String {

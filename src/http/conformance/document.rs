@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 29] = [
+const ROUTES: [(&str, &str); 32] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
@@ -33,6 +33,9 @@ const ROUTES: [(&str, &str); 29] = [
     ("get", "/api/v1/messages/offline"),
     ("post", "/api/v1/messages/offline/confirm"),
     ("get", "/api/v1/channels/{channel}/stream"),
+    ("post", "/api/v1/users/{userId}/block"),
+    ("post", "/api/v1/users/{userId}/unblock"),
+    ("post", "/api/v1/tokens/{tokenId}/revoke"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

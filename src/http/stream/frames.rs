@@ -8,11 +8,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
+use super::open::End;
+use crate::auth::AuthError;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
 use crate::model::farewell::{GOING_AWAY, going_away};
@@ -36,7 +39,7 @@ struct Place<'a> {
 /// Writes to one stream.
 pub(super) struct StreamTransport {
     pub(super) events: mpsc::Sender<Bytes>,
-    pub(super) ended: CancellationToken,
+    pub(super) ended: End,
     // None where the request did not come through our listener.
     pub(super) kill: Option<KillSwitch>,
 }
@@ -64,7 +67,7 @@ impl Transport for StreamTransport {
     }
 
     fn kill(&self) {
-        self.ended.cancel();
+        self.ended.end();
         // A body whose peer never reads is not asked for more, so that its end alone would not be seen.
         if let Some(switch) = &self.kill {
             switch.press();
@@ -106,19 +109,23 @@ fn write_event(text: &mut String, name: &str, json: &RawValue) {
     text.push('\n');
 }
 
-/// The body of a stream: what comes through `queue`, until `ended`. If that is because the server goes away, which
-/// `closing` says, what waits is written before it, and when to come back.
-pub(super) fn body(
-    queue: mpsc::Receiver<Bytes>,
-    ended: CancellationToken,
-    closing: CancellationToken,
-) -> Body {
+/// Why a reader may not stay, as the last event of its stream.
+pub(super) fn dismissal(error: &AuthError) -> Bytes {
+    let notice = json!({ "code": error.code(), "message": error.to_string(), "event": "auth" });
+    format!("event: error\ndata: {notice}\n\n").into()
+}
+
+/// The body of a stream: what comes through `queue`, until `ended`. If that is because its reader may not stay, it is
+/// told why; if it is because the server goes away, which `closing` says, what waits is written before it, and when to
+/// come back.
+pub(super) fn body(queue: mpsc::Receiver<Bytes>, ended: End, closing: CancellationToken) -> Body {
     let events = stream::unfold(Some((queue, ended, closing)), async |open| {
         let (mut queue, ended, closing) = open?;
         let next = tokio::select! {
             biased;
-            () = ended.cancelled() => {
-                return closing.is_cancelled().then(|| (Ok(last_words(&mut queue)), None));
+            () = ended.ended() => {
+                let closing = || closing.is_cancelled().then(|| last_words(&mut queue));
+                return ended.words().or_else(closing).map(|words| (Ok(words), None));
             }
             next = tokio::time::timeout(KEEP_ALIVE, queue.recv()) => {
                 next.unwrap_or(Some(Bytes::from_static(b": keep-alive\n\n")))
@@ -152,7 +159,7 @@ mod tests {
 
     fn transport(queue: usize) -> (StreamTransport, mpsc::Receiver<Bytes>) {
         let (events, received) = mpsc::channel(queue);
-        (StreamTransport { events, ended: CancellationToken::new(), kill: None }, received)
+        (StreamTransport { events, ended: End::default(), kill: None }, received)
     }
 
     fn send(transport: &StreamTransport, data: &str) -> Result<(), SendError> {
@@ -208,7 +215,7 @@ mod tests {
         send(&transport, "1").unwrap();
         send(&transport, "2").unwrap();
         let closing = CancellationToken::new();
-        let body = body(received, closing.child_token(), closing.clone());
+        let body = body(received, End::within(&closing), closing.clone());
         closing.cancel();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let blocks: Vec<_> = text.trim_end().split("\n\n").collect();

@@ -6,20 +6,13 @@ use super::super::reply::Reply;
 use super::Session;
 use crate::fanout::{JoinAck, JoinRequest, Since};
 use crate::limits::{Reason, met};
-use crate::metrics;
 use crate::model::{ChannelName, Position};
 use crate::quota::Seat;
 
 impl Session {
     pub(super) async fn join(&self, edge: &Edge, join: Join, reply: &Reply) -> Result<(), Refusal> {
         let Join { room, since, batch, snapshot } = join;
-        if edge.parts.rules.resolve(room.as_str()).is_none() {
-            metrics::rejected("unknown_channel");
-            return Err(Refusal::new(
-                "unknown_channel",
-                format!("no channel of this server is called `{room}`"),
-            ));
-        }
+        edge.parts.rights.read(&self.identity(), &room).await?;
         self.count_room(edge, &room).await?;
         let (since, stored) = match since {
             Some(since) => (since, None),

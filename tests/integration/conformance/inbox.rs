@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidings::auth::Identity;
 use tidings::inbox::{Inbox, InboxError, InboxPage, MAX_PER_USER, Marked, PageOf, Receipt, Status};
 use tidings::model::{MessageId, Position, UserId};
 
@@ -48,12 +49,12 @@ async fn notify(node: &Node, name: &str, message: &str) -> Position {
     let mut sent = incoming(&room(name), "user:notification", &json!({ "title": message }));
     sent.id = Some(id(message));
     sent.user_id = Some(user("sender"));
-    node.publisher.publish_one(sent).await.expect("a notification is taken").position
+    node.publisher.publish_one(Identity::server(), sent).await.expect("a notification is taken").position
 }
 
 async fn recall(node: &Node, name: &str, message: &Value) {
     let sent = incoming(&room(name), "user:notification:recalled", &json!({ "messageId": message }));
-    node.publisher.publish_one(sent).await.expect("a recall is taken");
+    node.publisher.publish_one(Identity::server(), sent).await.expect("a recall is taken");
 }
 
 fn ids(page: &InboxPage) -> Vec<&str> {
@@ -108,7 +109,7 @@ async fn every_notification_is_an_entry_from_its_append_on(backend: &dyn Backend
 async fn only_notifications_to_a_user_are_entries(backend: &dyn Backend) {
     let (node, inbox) = start(backend).await;
     let told = incoming("plain-ann", "custom:x", &json!({}));
-    node.publisher.publish_one(told).await.expect("taken");
+    node.publisher.publish_one(Identity::server(), told).await.expect("taken");
     recall(&node, "ann", &json!("none")).await;
     recall(&node, "ann", &json!({ "no": "id" })).await;
     assert_eq!(unread(&*inbox, "ann").await.total, 0);
@@ -335,7 +336,7 @@ async fn old_entries_go_and_the_newest_of_a_user_stay(backend: &dyn Backend) {
             sent.id = Some(id(message));
             sent
         });
-        node.publisher.publish(sent.collect()).await;
+        node.publisher.publish(Identity::server(), sent.collect()).await;
     }
     notify(&node, "bob", "m1").await;
     let page = unread(&*inbox, "ann").await;

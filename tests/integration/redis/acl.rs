@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use tidings::auth::Identity;
 use tidings::inbox::PageOf;
 use tidings::model::{MessageId, UserId, WorkerId, now_ms};
 use tidings::queue::{Ending, NewJob};
@@ -85,7 +86,9 @@ async fn inbox(backend: &OnRedis, node: &crate::conformance::Node) {
     for n in 0..3 {
         let mut sent = incoming(name, "user:notification", &json!({ "title": "x" }));
         sent.id = Some(id(n));
-        places.push(node.publisher.publish_one(sent).await.expect("a notification").position);
+        places.push(
+            node.publisher.publish_one(Identity::server(), sent).await.expect("a notification").position,
+        );
     }
     let page = PageOf { after: None, limit: 10 };
     assert_eq!(inbox.unread(&ann, page).await.expect("a page").total, 3);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tidings::auth::Identity;
 use tidings::broker::redis::RedisBroker;
 use tidings::config::channels::{BUILTIN, Rules};
 use tidings::inbox::redis::RedisInbox;
@@ -41,7 +42,7 @@ impl Bench {
     async fn notify(&self, channel: &str, id: &str) -> Position {
         let mut sent = incoming(channel, "user:notification", &json!({ "title": id }));
         sent.id = Some(message(id));
-        self.publisher.publish_one(sent).await.expect("a notification is taken").position
+        self.publisher.publish_one(Identity::server(), sent).await.expect("a notification is taken").position
     }
 
     async fn unread(&self, after: Option<i64>, limit: usize) -> InboxPage {
@@ -175,7 +176,7 @@ async fn while_redis_is_away_the_inbox_says_so_and_afterwards_it_is_whole() {
     assert_eq!(ids(&bench.unread(None, 10).await), ["m1"]);
     let recalled =
         incoming("user-notifications-ann", "user:notification:recalled", &json!({ "messageId": "m1" }));
-    bench.publisher.publish_one(recalled).await.expect("a recall is taken");
+    bench.publisher.publish_one(Identity::server(), recalled).await.expect("a recall is taken");
     assert_eq!(bench.unread(None, 10).await.total, 0);
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tempfile::TempDir;
+use tidings::auth::Identity;
 use tidings::broker::embedded::Live;
 use tidings::broker::{AppendGroup, Broker, BrokerError};
 use tidings::model::{Priority, now_ms};
@@ -50,8 +51,10 @@ async fn a_full_disk_refuses_what_is_new_and_keeps_what_was_acknowledged() {
     assert_eq!(stored(&*broker, "plain-1").await, kept, "reading goes on");
     assert_eq!(broker.top(&channel("plain-1")).await.unwrap().position.offset, kept.len() as u64);
     let publisher = Publisher::new(broker.clone(), rules(), 1 << 20);
-    let refused =
-        publisher.publish(vec![incoming("plain-1", "custom:x", &json!("x".repeat(20_000)))]).await.remove(0);
+    let refused = publisher
+        .publish(Identity::server(), vec![incoming("plain-1", "custom:x", &json!("x".repeat(20_000)))])
+        .await
+        .remove(0);
     assert_eq!(refused.as_ref().map_err(PublishError::code).unwrap_err(), "storage_full", "{refused:?}");
     assert_eq!(stored(&*broker, "plain-1").await, kept, "a refusal leaves nothing");
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tidings::auth::Identity;
 use tidings::broker::AppendGroup;
 use tidings::model::now_ms;
 use tidings::publish::PublishError;
@@ -139,7 +140,7 @@ async fn an_id_belongs_to_its_channel_alone(backend: &dyn Backend) {
     for test in ["one", "two"] {
         let mut started = incoming(&format!("test-progress-{test}"), "test:started", &json!({"attempt": 1}));
         started.id = Some("1".parse().expect("an id"));
-        node.publisher.publish(vec![started]).await.remove(0).expect("accepted");
+        node.publisher.publish(Identity::server(), vec![started]).await.remove(0).expect("accepted");
     }
     assert_eq!(history(&*node.broker, "test-updates").await.len(), 2, "both tests were told of");
 }
@@ -171,7 +172,7 @@ async fn a_group_whose_first_message_is_known_or_refused_leaves_nothing(backend:
     let story =
         |event: &str, attempt: u32| incoming("test-progress-t", event, &json!({ "attempt": attempt }));
     let told = vec![story("test:started", 2), story("test:progress", 1), story("test:completed", 2)];
-    let answers = node.publisher.publish(told).await;
+    let answers = node.publisher.publish(Identity::server(), told).await;
     assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
     assert!(matches!(answers[1], Err(PublishError::Stale(_))), "{answers:?}");
     for name in ["test-progress-t", "test-updates"] {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tidings::auth::Identity;
 use tidings::model::{Epoch, JobId, Snapshot, TestId, TestState};
 
 use crate::conformance::{Backend, Node, for_each_backend};
@@ -44,7 +45,7 @@ async fn a_beginning_that_is_repeated_late_changes_nothing(backend: &dyn Backend
     let node = Arc::new(backend.start().await);
     node.broker.begin(vec![begun("t", "a", 5)]).await.expect("it begins");
     let told = incoming("test-progress-t", "test:progress", &json!({ "testId": "t", "progress": 40 }));
-    node.publisher.publish_one(told).await.expect_err("its job has not started");
+    node.publisher.publish_one(Identity::server(), told).await.expect_err("its job has not started");
     let before = snapshot(&node, "t").await;
     node.broker.begin(vec![begun("t", "a", 5), begun("t", "older", 4)]).await.expect("a repetition");
     assert_eq!(snapshot(&node, "t").await, before);
@@ -53,7 +54,7 @@ async fn a_beginning_that_is_repeated_late_changes_nothing(backend: &dyn Backend
 async fn a_test_that_begins_anew_forgets_what_it_was_but_not_its_messages(backend: &dyn Backend) {
     let node = backend.start().await;
     let told = incoming("test-progress-t", "test:progress", &json!({ "testId": "t", "progress": 40 }));
-    node.publisher.publish_one(told).await.expect("it reports from outside");
+    node.publisher.publish_one(Identity::server(), told).await.expect("it reports from outside");
     assert_eq!(snapshot(&node, "t").await.progress, 40.0);
     node.broker.begin(vec![begun("t", "a", 5)]).await.expect("it begins");
     let found = snapshot(&node, "t").await;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
+use tidings::auth::Identity;
 use tidings::model::event::TestEvent;
 use tidings::model::test::TestData;
 use tidings::model::{Published, Snapshot, TestId, TestState};
@@ -81,7 +82,11 @@ async fn a_snapshot_is_the_fold_of_the_messages_up_to_its_position(backend: &dyn
         let (test, name) = (format!("t{case}"), format!("test-progress-t{case}"));
         let mut told = Vec::new();
         for (event, data) in &steps {
-            let answer = node.publisher.publish(vec![incoming(&name, event, data)]).await.remove(0);
+            let answer = node
+                .publisher
+                .publish(Identity::server(), vec![incoming(&name, event, data)])
+                .await
+                .remove(0);
             told.push(answer.is_ok());
             let (yes, no) = if answer.is_ok() { (1, 0) } else { (0, 1) };
             (accepted, refused) = (accepted + yes, refused + no);
@@ -109,7 +114,7 @@ async fn the_top_and_its_snapshot_are_of_one_moment(backend: &dyn Backend) {
             for n in 0..80 {
                 let data = json!({"attempt": 1, "progress": f64::from(n), "metrics": {"n": n}});
                 let progress = incoming("test-progress-t", "test:progress", &data);
-                node.publisher.publish(vec![progress]).await.remove(0).expect("accepted");
+                node.publisher.publish(Identity::server(), vec![progress]).await.remove(0).expect("accepted");
             }
             done.store(true, Ordering::Release);
         })
@@ -150,7 +155,11 @@ async fn a_test_that_reports_from_outside_may_name_a_job_and_still_end(backend: 
         ("test:progress", json!({"attempt": 1, "progress": 50})),
         ("test:completed", json!({"attempt": 1, "results": {}})),
     ] {
-        let answer = node.publisher.publish(vec![incoming("test-progress-t", event, &data)]).await.remove(0);
+        let answer = node
+            .publisher
+            .publish(Identity::server(), vec![incoming("test-progress-t", event, &data)])
+            .await
+            .remove(0);
         assert!(answer.is_ok(), "{event}: {answer:?}");
     }
     let test = TestId::parse("t").expect("an id");
@@ -160,7 +169,7 @@ async fn a_test_that_reports_from_outside_may_name_a_job_and_still_end(backend: 
 
 async fn start(node: &Node, test: &str) {
     let started = incoming(&format!("test-progress-{test}"), "test:started", &json!({"attempt": 1}));
-    node.publisher.publish(vec![started]).await.remove(0).expect("accepted");
+    node.publisher.publish(Identity::server(), vec![started]).await.remove(0).expect("accepted");
 }
 
 async fn tests_are_listed_newest_first_and_each_once(backend: &dyn Backend) {
@@ -169,7 +178,7 @@ async fn tests_are_listed_newest_first_and_each_once(backend: &dyn Backend) {
         start(&node, &format!("t{n}")).await;
     }
     let end = incoming("test-progress-t7", "test:completed", &json!({"attempt": 1}));
-    node.publisher.publish(vec![end]).await.remove(0).expect("accepted");
+    node.publisher.publish(Identity::server(), vec![end]).await.remove(0).expect("accepted");
     let (mut seen, mut cursor, mut late) = (Vec::new(), None, 100);
     loop {
         let page = node.broker.tests(None, cursor, 4).await.expect("a page");

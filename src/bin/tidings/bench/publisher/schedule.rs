@@ -181,7 +181,7 @@ mod tests {
         let due = |picks: Vec<Pick>| -> Vec<_> { picks.iter().filter_map(|pick| pick.due).collect() };
         assert_eq!(due(schedule.pick(MS * 65, |_| 0)), [Duration::ZERO, MS * 10, MS * 20, MS * 30, MS * 40]);
         assert_eq!(due(schedule.pick(MS * 66, |_| 0)), [MS * 50, MS * 60]);
-        assert_eq!(due(schedule.pick(MS * 67, |_| 0)), []);
+        assert_eq!(due(schedule.pick(MS * 67, |_| 0)), [Duration::ZERO; 0]);
     }
 
     #[test]

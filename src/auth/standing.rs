@@ -1,0 +1,145 @@
+//! Standing: whether an identity that was let in may stay. Knows who is shut out, and ends live connections.
+//!
+//! Every node has the whole list in memory, so that a look costs nothing and works while the store is away. A task asks
+//! twice a second whether it changed, and looks at the live connections when it did, or when a token expires.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use super::{AuthError, Identity};
+use crate::fault::Fault;
+use crate::model::now_ms;
+use crate::revocation::{Change, RevocationError, Revocations, Revoked};
+
+/// The pause between two looks at the list.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What an edge lets the task do with its live connections.
+pub trait Watched: Send + Sync {
+    /// Ends those whose identity `judge` finds at fault, telling them why; when the first of the others expires, in ms
+    /// since the Unix epoch.
+    fn review(&self, judge: &dyn Fn(&Identity) -> Option<AuthError>) -> Option<i64>;
+}
+
+/// Who may stay.
+pub(super) struct Standing {
+    list: Arc<dyn Revocations>,
+    held: RwLock<Arc<Held>>,
+    live: Mutex<Vec<Weak<dyn Watched>>>,
+    // When the first connection expires; the task lowers and raises it.
+    next_expiry_ms: AtomicI64,
+}
+
+#[derive(Default)]
+struct Held {
+    version: u64,
+    revoked: Revoked,
+}
+
+impl Standing {
+    /// Reads the list.
+    pub(super) async fn load(list: Arc<dyn Revocations>) -> Result<Self, Fault> {
+        // The number first: what changes while the list is read is seen with the next look.
+        let version = list.version().await?;
+        let revoked = list.load().await?;
+        Ok(Self {
+            list,
+            held: RwLock::new(Arc::new(Held { version, revoked })),
+            live: Mutex::default(),
+            next_expiry_ms: AtomicI64::new(i64::MAX),
+        })
+    }
+
+    /// Whether `identity` may stay.
+    pub(super) fn judge(&self, identity: &Identity, now_ms: i64) -> Option<AuthError> {
+        let held = self.held();
+        if identity.expires_at_ms().is_some_and(|at| at <= now_ms) {
+            return Some(AuthError::Expired);
+        }
+        if let Some(user) = identity.user().filter(|user| held.revoked.users.contains(*user)) {
+            return Some(AuthError::Blocked(user.clone()));
+        }
+        let until = identity.token_id().and_then(|id| held.revoked.tokens.get(id));
+        until.filter(|until| **until > now_ms).map(|_| AuthError::Revoked)
+    }
+
+    /// A connection of `identity` begins, or goes on with it.
+    pub(super) fn note(&self, identity: &Identity) {
+        if let Some(at) = identity.expires_at_ms() {
+            self.next_expiry_ms.fetch_min(at, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn watch(&self, live: &Arc<dyn Watched>) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(live));
+    }
+
+    pub(super) async fn apply(&self, change: Change) -> Result<bool, RevocationError> {
+        let changed = self.list.apply(change).await?;
+        // It holds here when the caller hears of it.
+        if self.look().await? {
+            self.review();
+        }
+        Ok(changed)
+    }
+
+    /// Reads the list if it changed; whether it did.
+    async fn look(&self) -> Result<bool, Fault> {
+        let version = self.list.version().await?;
+        if version == self.held().version {
+            return Ok(false);
+        }
+        let revoked = self.list.load().await?;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Held { version, revoked });
+        Ok(true)
+    }
+
+    /// Looks at all live connections.
+    fn review(&self) {
+        let now = now_ms();
+        // Whoever comes meanwhile lowers it again.
+        self.next_expiry_ms.store(i64::MAX, Ordering::Release);
+        let live: Vec<Arc<dyn Watched>> = {
+            let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            live.retain(|live| live.strong_count() > 0);
+            live.iter().filter_map(Weak::upgrade).collect()
+        };
+        let next = live
+            .iter()
+            .filter_map(|live| live.review(&|identity: &Identity| self.judge(identity, now)))
+            .min();
+        if let Some(next) = next {
+            self.next_expiry_ms.fetch_min(next, Ordering::AcqRel);
+        }
+    }
+
+    /// Keeps looking.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut away = false;
+        loop {
+            let until_expiry = self.next_expiry_ms.load(Ordering::Acquire).saturating_sub(now_ms());
+            let pause = Duration::from_millis(u64::try_from(until_expiry).unwrap_or(0)).min(LOOK_EVERY);
+            tokio::time::sleep(pause).await;
+            let changed = match self.look().await {
+                Ok(changed) => {
+                    away = false;
+                    changed
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(%error, "it is not known who else is shut out; the last list holds");
+                    }
+                    false
+                }
+            };
+            if changed || self.next_expiry_ms.load(Ordering::Acquire) <= now_ms() {
+                self.review();
+            }
+        }
+    }
+
+    fn held(&self) -> Arc<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

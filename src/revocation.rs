@@ -1,0 +1,65 @@
+//! Revocation: who is shut out, although their token would be taken.
+//!
+//! This file holds the promises; [`embedded`] keeps them on one machine, [`mod@redis`] on many.
+
+pub mod embedded;
+pub mod redis;
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+
+use crate::fault::Fault;
+use crate::model::UserId;
+
+/// So many users, and as many tokens, may be shut out at once: every node keeps all of them in memory.
+pub const MOST: usize = 100_000;
+
+/// Everybody who is shut out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Revoked {
+    /// Users, until they are let in again.
+    pub users: HashSet<UserId>,
+    /// Tokens, by their id, and until when in ms since the Unix epoch: by then they have expired.
+    pub tokens: HashMap<String, i64>,
+}
+
+/// A change of who is shut out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A user is shut out.
+    Block(UserId),
+    /// A user is let in again.
+    Unblock(UserId),
+    /// A token is shut out until then, in ms since the Unix epoch.
+    Revoke(String, i64),
+}
+
+/// Why a change was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RevocationError {
+    /// The list is as long as it may be. Nothing was changed.
+    #[error("{MOST} users or tokens are shut out already; let some in again, or change the keys")]
+    TooMany,
+    /// The store.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// The list of those who are shut out.
+///
+/// - What was changed is on every node's list within a second of the answer, as long as the store can be reached, and
+///   after a restart.
+/// - A token that was shut out is forgotten after its time, and not before.
+/// - Making a change again changes nothing.
+#[async_trait]
+pub trait Revocations: Send + Sync + 'static {
+    /// Makes a change; whether it was one. After an error of the store it may have been made.
+    async fn apply(&self, change: Change) -> Result<bool, RevocationError>;
+
+    /// The whole list, without tokens whose time is over.
+    async fn load(&self) -> Result<Revoked, Fault>;
+
+    /// A number that is another one after each change.
+    async fn version(&self) -> Result<u64, Fault>;
+}
