@@ -13,6 +13,12 @@ export interface Accepted {
   testId: TestId;
 }
 
+/** How full flushes are, in messages. */
+export interface Batches {
+  mean: number;
+  p99: number;
+}
+
 /** What everybody is to be told: `level` and `message`, or `data` of one's own. */
 export interface Broadcast {
   /** The payload, instead of `level` and `message`. */
@@ -199,6 +205,8 @@ export interface Job {
   testType: string;
   /** How long an attempt may take; the runner's own limit if absent. */
   timeoutMs?: number;
+  /** The trace that it belongs to, as W3C has it: that of its submission. */
+  traceparent?: string;
   /** Who submitted it. */
   userId?: UserId;
   /** Why it does not start, where that is not plain waiting for its turn. */
@@ -258,6 +266,13 @@ export interface JoinAck {
   since?: Position;
   /** The state of the test at the captured top. */
   snapshot?: Snapshot;
+}
+
+/** Milliseconds that so many in a hundred kept below, as closely as the buckets of `/metrics` tell. */
+export interface Latency {
+  p50: number;
+  p90: number;
+  p99: number;
 }
 
 /** How much a connection may do. */
@@ -331,16 +346,7 @@ export interface MessageToUser {
 }
 
 /** What one node has now. */
-export interface NodeStats {
-  /** Its open connections. */
-  connections: number;
-  /** Messages that it handed to sockets since its process began. */
-  deliveries: number;
-  /** Names it. */
-  node: string;
-  /** Messages that it appended since its process began. */
-  publications: number;
-}
+export type NodeStats = Work & {  /** Its open connections. */  connections: number;  /** Names it. */  node: string; };
 
 /** An open connection. */
 export interface OpenConnection {
@@ -362,6 +368,14 @@ export interface OpenConnection {
 
 /** What became of one message of an array. */
 export type Outcome = Placed | {  /** Why. */  error: Refusal; };
+
+/** Messages of one priority. */
+export interface Passed {
+  /** Handed to sockets. */
+  deliveries: number;
+  /** Appended. */
+  publications: number;
+}
 
 /** Where a message stands. */
 export interface Placed {
@@ -392,6 +406,8 @@ export interface Problem {
   detail: string;
   /** The channel's epoch now (`epoch_changed`, `ahead_of_top`). */
   epoch?: Epoch;
+  /** Names the request, as `x-request-id` does: it stands in the server's log, too. */
+  requestId?: string;
   /** The HTTP status. */
   status: number;
   /** The phrase of the status. */
@@ -431,6 +447,16 @@ export interface RecalledMessage {
   offset: number;
   /** What it is now. */
   status: Status;
+}
+
+/** How joins with a position ended. */
+export interface Recoveries {
+  /** They got what they had missed. */
+  recovered: number;
+  /** Messages that were replayed to them. */
+  replayed: number;
+  /** They were told to start over. */
+  reset: number;
 }
 
 /** Why one message was refused. */
@@ -520,26 +546,7 @@ export interface Snapshot {
 }
 
 /** What the server has now. */
-export interface Stats {
-  /** Open connections. */
-  connections: number;
-  /** Messages that were handed to sockets since the processes began. */
-  deliveries: number;
-  /** Inboxes. */
-  inbox: InboxStats;
-  /** Jobs, by state. */
-  jobs: Record<string, number>;
-  /** What each node has of this, where several share a Redis. */
-  nodes?: NodeStats[];
-  /** Messages that were appended since the processes began. */
-  publications: number;
-  /** Rooms with somebody in them. */
-  rooms: number;
-  /** Tasks that are alive in the process that answers. */
-  tasks: number;
-  /** Users that are online. */
-  users: number;
-}
+export type Stats = Work & {  /** Open connections. */  connections: number;  /** Inboxes. */  inbox: InboxStats;  /** Jobs, by state. */  jobs: Record<string, number>;  /** What each node has of this, where several share a Redis. */  nodes?: NodeStats[];  /** Rooms with somebody in them. */  rooms: number;  /** Tasks that are alive in the process that answers. */  tasks: number;  /** Users that are online. */  users: number;  /** Workers that take jobs. */  workers: number; };
 
 /** What became of a notification. */
 export type Status = 'unread' | 'read' | 'recalled';
@@ -671,6 +678,26 @@ export interface UsersOnline {
   total: number;
   /** By name. */
   users: UserOnline[];
+}
+
+/** What was done since the process began: the numbers of `/metrics`. */
+export interface Work {
+  /** Messages that left a connection at once; absent before the first ones. */
+  batch?: Batches;
+  /** Both, by priority. */
+  byPriority: Record<string, Passed>;
+  /** Messages that receivers were spared, because a newer one stands for them. */
+  conflated: number;
+  /** Messages that were handed to sockets. */
+  deliveries: number;
+  /** From the acceptance of a live message to its hand-over; absent before the first one. */
+  deliveryLatencyMs?: Latency;
+  /** Messages that were appended. */
+  publications: number;
+  /** Joins with a position. */
+  recoveries: Recoveries;
+  /** Times that a receiver fell behind its bound and was read on from history. */
+  slowConsumers: number;
 }
 
 /** Names a worker: a process that runs jobs. */
