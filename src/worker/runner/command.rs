@@ -2,7 +2,7 @@
 //!
 //! A submitter names a suite that the operator configured, and may set the environment variables and choose the
 //! arguments that the suite opens to them, from lists of values; there is no shell between. The command's
-//! environment is made anew ([`launch`]), its output has a budget ([`budget`]), and it may be another user with
+//! environment is made anew (`launch`), its output has a budget (`budget`), and it may be another user with
 //! limited resources ([`super::guard`]). The command gets a process group of its own, so that
 //! whatever it starts ends with it: at its end, at a cancel, and, where a guard is set, when the server dies.
 //! What it prints goes to the log and to a parser ([`super::parse`]).

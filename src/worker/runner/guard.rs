@@ -5,7 +5,7 @@
 //! guard kills the whole group, itself included. It has no other use.
 //!
 //! With `--user`, `--group` or `--rlimit NAME=NUMBER` before the `--` the command is confined. The guard itself is
-//! not: it starts this program once more ([`CONFINE`]), which takes the limits and the user on and then becomes
+//! not: it starts this program once more (`CONFINE`), which takes the limits and the user on and then becomes
 //! the command.
 
 use std::ffi::OsString;
