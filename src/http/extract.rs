@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Bytes, HttpBody as _};
@@ -12,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
@@ -23,6 +25,8 @@ use crate::model::id::InvalidId;
 
 /// The header that names the user while authentication is off.
 const USER_HEADER: &str = "x-user-id";
+/// So long a body that is refused is taken.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// A body that says it is JSON, not parsed yet.
 pub(super) struct JsonBytes(pub(super) Bytes);
@@ -73,12 +77,27 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
 }
 
 /// Refuses a body that says that it is larger than `max`, instead of waiting for it.
+///
+/// A little is taken of it all the same: a peer that still writes when its connection is closed is told so by its system
+/// before it reads the answer.
 pub(super) async fn refuse_large(State(max): State<usize>, request: Request, next: Next) -> Response {
     let length = request.body().size_hint().exact();
     if length.is_some_and(|length| length > max as u64) {
+        let _ = tokio::time::timeout(LINGER, discard(request.into_body(), 2 * max)).await;
         return too_large().into_response();
     }
     next.run(request).await
+}
+
+/// Reads `body` to its end, or so many bytes of it.
+async fn discard(mut body: axum::body::Body, bytes: usize) {
+    let mut left = bytes;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 fn too_large() -> Problem {
