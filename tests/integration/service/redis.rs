@@ -1,7 +1,10 @@
 //! Several servers on one Redis.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tidings::client::receiver::{Receiver, Verdict};
 use tidings::client::room::Since;
@@ -137,6 +140,40 @@ async fn while_redis_is_away_servers_say_so_and_their_clients_stay() {
 
 async fn is_ready(server: &Server) -> bool {
     server.text("/readyz").await.contains(r#""status":"ok""#)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_one_connection_only_so_much_waits_and_the_rest_is_refused_at_once() {
+    const AT_ONCE: usize = 300;
+    /// One is being worked on and 128 wait behind it; Redis may have answered a few before it stood still.
+    const TAKEN: std::ops::RangeInclusive<usize> = 129..=135;
+    const REFUSED: &str = "too_many_requests";
+    let redis = RedisServer::start();
+    let (_site, server) = servers(&redis.url(), 1).pop().expect("one");
+    let mut client = Client::join(&server, &ROOMS[..1]).await;
+    redis.pause();
+    let sender = client.socket.sender();
+    let send = async |n: usize| {
+        let told = sender.emit_with_ack("event:publish", &news(ROOMS[0], &n.to_string()), DEADLINE).await;
+        let told: Value = serde_json::from_str(told.expect("answered").get()).expect("JSON");
+        told["error"]["code"].as_str().unwrap_or("taken").to_owned()
+    };
+    let mut answers: FuturesUnordered<_> = (0..AT_ONCE).map(send).collect();
+    let mut codes = HashMap::<_, usize>::new();
+    while codes.get(REFUSED).is_none_or(|n| AT_ONCE - n > *TAKEN.end()) {
+        *codes.entry(answers.next().await.expect("so many are refused at once")).or_default() += 1;
+    }
+    redis.resume();
+    while let Some(code) = answers.next().await {
+        *codes.entry(code).or_default() += 1;
+    }
+    let (refused, taken) = (codes[REFUSED], codes["taken"]);
+    let unavailable = codes.get("unavailable").copied().unwrap_or_default();
+    assert!(TAKEN.contains(&(AT_ONCE - refused)) && refused + taken + unavailable == AT_ONCE, "{codes:?}");
+    let after = server.post("/api/v1/events", &news(ROOMS[0], "after")).await;
+    let all = after["offset"].as_u64().unwrap_or_else(|| panic!("{after}"));
+    assert!(all > taken as u64, "{all}");
+    client.read_to(&ROOMS[..1], all).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
