@@ -295,6 +295,7 @@ impl Entrance {
 fn http_limits(settings: &Settings) -> HttpLimits {
     HttpLimits {
         body_bytes: settings.limits.body_bytes,
+        message_bytes: settings.limits.message_bytes,
         publish_batch: settings.limits.publish_batch,
         streams: settings.limits.connections,
     }

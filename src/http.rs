@@ -10,6 +10,7 @@ mod channels;
 #[cfg(test)]
 mod conformance;
 mod events;
+mod external;
 mod extract;
 mod guard;
 mod health;
@@ -119,7 +120,9 @@ impl std::fmt::Debug for HttpState {
 pub struct HttpLimits {
     /// Bytes of a request's body.
     pub body_bytes: usize,
-    /// Messages of one `POST /api/v1/events`.
+    /// Bytes of a message's data.
+    pub message_bytes: usize,
+    /// Messages of one `POST /api/v1/events`, and events of one report.
     pub publish_batch: usize,
     /// Open streams, over all clients.
     pub streams: usize,
@@ -127,7 +130,7 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { body_bytes: 8 * 1024 * 1024, publish_batch: 1000, streams: 10_000 }
+        Self { body_bytes: 8 * 1024 * 1024, message_bytes: 64 * 1024, publish_batch: 1000, streams: 10_000 }
     }
 }
 
@@ -319,8 +322,10 @@ fn usual() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
-        .routes(routes!(tests::list))
+        .routes(routes!(tests::list, external::register))
         .routes(routes!(tests::get))
+        .routes(routes!(external::report))
+        .routes(routes!(external::end))
         .routes(routes!(events::publish))
         .routes(routes!(channels::messages))
         .routes(routes!(stream::stream))

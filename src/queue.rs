@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod events;
+mod hold;
 pub mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,9 @@ use tokio::sync::broadcast;
 use crate::fault::{Cause, Fault};
 use crate::model::test::TestError;
 use crate::model::trace::TraceContext;
-use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+use crate::model::{EventName, Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+
+pub use hold::{CancelWish, Held, Holder, NewHold, WORKER_LOST};
 
 /// How jobs are treated.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct QueueOptions {
 pub struct NewJob {
     /// Which runner handles it.
     pub test_type: String,
+    /// What its runs have in common.
+    pub name: Option<String>,
     /// What the runner is told.
     pub config: Map<String, Value>,
     /// The name of the test, if the submitter wants to choose it.
@@ -82,6 +87,8 @@ pub struct Lease {
     pub attempt: u32,
     /// The fencing token: a later claim of the job has a higher one, and this one then counts for nothing.
     pub fence: i64,
+    /// Who holds it, where that is no worker.
+    pub holder: Option<Holder>,
 }
 
 /// A job that a worker may run now.
@@ -140,6 +147,20 @@ pub enum Report {
         /// The lines.
         lines: Vec<String>,
     },
+    /// Whatever else the test's own channel carries.
+    Custom {
+        /// `custom:…`
+        event: EventName,
+        /// The data without `testId` and `attempt`, a JSON object.
+        data: Box<RawValue>,
+    },
+    /// One with a name of the reporter's choice: the job tells each name once, however often it is reported.
+    Named {
+        /// `[A-Za-z0-9_.:-]{1,64}`
+        name: String,
+        /// What is told.
+        report: Box<Report>,
+    },
 }
 
 /// A page of jobs.
@@ -194,6 +215,9 @@ pub enum QueueError {
         /// Where it is.
         state: JobState,
     },
+    /// It runs outside of all workers.
+    #[error("job {0} runs outside of all workers: whoever runs its test starts it again")]
+    Outside(JobId),
     /// The lease counts for nothing any more.
     #[error(
         "the lease of attempt {attempt} of job {job} has ended: another attempt owns the job, or it is over"
@@ -253,12 +277,27 @@ pub trait Queue: Send + Sync + 'static {
     /// Prolongs leases; the answer has one status per lease, in order.
     async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<LeaseStatus>, QueueError>;
 
-    /// Publishes what a running attempt tells, in order.
-    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError>;
+    /// Publishes what a running attempt tells, in order, and prolongs the lease; the answer says if somebody wants
+    /// the attempt to be cancelled. Reporting nothing is a sign of life.
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<Option<CancelWish>, QueueError>;
 
     /// Ends the attempt, after it told `last`, in order. After `Unavailable` it may have been ended: the same call
-    /// again then answers `LeaseLost`. The end is taken even where there is no room for `last`.
+    /// again then answers `LeaseLost`, or, where the lease has a [`Holder`], the job as it ended. The end is taken
+    /// even where there is no room for `last`.
     async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError>;
+
+    /// Adds a job whose only attempt begins at once, held by somebody outside of all workers: no worker ever claims
+    /// it. Its lease has a [`Holder`] and is prolonged by reports; once it has run out, a sweep ends the job as
+    /// [`WORKER_LOST`].
+    ///
+    /// A known dedupe key answers with the job that has it and its newest lease, whether that still counts or not;
+    /// the job of somebody else is `TestActive`.
+    async fn hold(&self, hold: NewHold) -> Result<Held, QueueError>;
+
+    /// Goes on where `lease`, which has a [`Holder`], left off. While it counts it is prolonged. Once it has run out,
+    /// the job's next attempt begins under another lease, and this one counts for nothing. What has ended otherwise
+    /// is `LeaseLost`; a test that another job runs meanwhile is `TestActive`.
+    async fn resume(&self, lease: &Lease) -> Result<Held, QueueError>;
 
     /// Gives everything that `worker` holds back to the queue and forgets the worker. The attempts do not
     /// count: they begin anew under the next number, but never because of this is a job out of attempts.
@@ -275,7 +314,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Hears of running jobs that are to be cancelled. Who lags may miss some: [`Queue::renew`] tells as well.
     fn cancellations(&self) -> broadcast::Receiver<JobId>;
 
-    /// Puts an ended job back into the queue, with as many attempts as it had in the beginning.
+    /// Puts an ended job back into the queue, with as many attempts as it had in the beginning. One that was held
+    /// outside is `Outside`.
     async fn retry(&self, job: &JobId) -> Result<Job, QueueError>;
 
     /// One job.

@@ -3,6 +3,7 @@
 mod compression;
 mod document;
 mod events;
+mod external;
 mod history;
 mod inbox;
 mod jobs;
@@ -123,7 +124,12 @@ impl Server {
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),
-            limits: HttpLimits { body_bytes: BODY_BYTES, publish_batch: PUBLISH_BATCH, streams: STREAMS },
+            limits: HttpLimits {
+                body_bytes: BODY_BYTES,
+                message_bytes: MESSAGE_BYTES,
+                publish_batch: PUBLISH_BATCH,
+                streams: STREAMS,
+            },
         };
         Self { router: router(state, Routes::ALL), queue, store, presence, inbox, ready, _dir: dir }
     }

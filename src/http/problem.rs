@@ -95,6 +95,11 @@ impl Problem {
         &self.detail
     }
 
+    /// The same with the place of what is wrong before its detail.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self { detail: format!("{place}: {}", self.detail), ..self }
+    }
+
     /// The request itself is wrong.
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
@@ -153,6 +158,7 @@ impl From<QueueError> for Problem {
             QueueError::TestActive { .. } => (StatusCode::CONFLICT, "test_active"),
             QueueError::Ended { .. } => (StatusCode::CONFLICT, "job_ended"),
             QueueError::NotEnded { .. } => (StatusCode::CONFLICT, "job_not_ended"),
+            QueueError::Outside(_) => (StatusCode::CONFLICT, "job_is_external"),
             QueueError::LeaseLost { .. } => (StatusCode::CONFLICT, "lease_lost"),
             QueueError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
             QueueError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

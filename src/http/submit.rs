@@ -157,6 +157,7 @@ impl SubmitJob {
         Ok(NewJob {
             run_at: self.start(now_ms())?,
             test_type: self.test_type,
+            name: None,
             config: self.config,
             test_id: self.test_id,
             priority: self.priority.unwrap_or_default(),

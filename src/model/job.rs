@@ -20,6 +20,9 @@ pub struct Job {
     pub test_id: TestId,
     /// Which runner handles it: `stress`, `command`, …
     pub test_type: String,
+    /// What its runs have in common: with others of this name it shares its history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What the runner is told.
     pub config: Map<String, Value>,
     /// Where it is in its life.
@@ -67,6 +70,9 @@ pub struct Job {
     /// Why the newest attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<TestError>,
+    /// How long its holder may be silent: it runs outside of all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// Why it does not start, where that is not plain waiting for its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod control;
+mod hold;
 mod rows;
 mod submit;
 mod sweep;
@@ -12,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{Notify, broadcast};
 
+use super::hold::new_secret;
 use super::{
-    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, QueueOptions, Report, Submitted,
-    Sweep, explain,
+    CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
+    QueueOptions, Report, Submitted, Sweep, explain,
 };
 use crate::broker::AppendGroup;
 use crate::broker::embedded::{Appender, Live, Told};
@@ -55,7 +57,8 @@ impl EmbeddedQueue {
     /// The queue on `store`, which tells `live` of every change.
     ///
     /// The store belongs to this process alone, so a lease from before is one whose worker is gone: such
-    /// attempts end at the first sweep.
+    /// attempts end at the first sweep. Who holds one outside could not give a sign of life meanwhile, and gets
+    /// the time of a whole lease.
     pub async fn open(
         store: Store,
         rules: Arc<Rules>,
@@ -63,7 +66,10 @@ impl EmbeddedQueue {
         options: QueueOptions,
     ) -> Result<Self, QueueError> {
         store
-            .write(|tx| tx.conn().execute("UPDATE job SET lease_until = 0 WHERE state = 'running'", []))
+            .write(|tx| {
+                let leases = "UPDATE job SET lease_until = iif(lease_ms IS NULL, 0, ?1 + lease_ms) WHERE state = 'running'";
+                tx.conn().execute(leases, [crate::model::now_ms()])
+            })
             .await?;
         let inner = Inner {
             store,
@@ -160,7 +166,7 @@ impl Queue for EmbeddedQueue {
         Ok(self.inner.store.write(move |tx| attempt::renew(&inner, tx, &leases)).await?)
     }
 
-    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError> {
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<Option<CancelWish>, QueueError> {
         let (inner, lease) = (self.inner.clone(), lease.clone());
         self.inner.store.write(move |tx| attempt::report(&inner, tx, &lease, &reports)).await?
     }
@@ -168,6 +174,16 @@ impl Queue for EmbeddedQueue {
     async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError> {
         let (inner, lease) = (self.inner.clone(), lease.clone());
         self.inner.store.write(move |tx| attempt::finish(&inner, tx, &lease, &last, &ending)).await?
+    }
+
+    async fn hold(&self, hold: NewHold) -> Result<Held, QueueError> {
+        let (inner, secret) = (self.inner.clone(), new_secret()?);
+        self.inner.store.write(move |tx| hold::hold(&inner, tx, &hold, &secret)).await?
+    }
+
+    async fn resume(&self, lease: &Lease) -> Result<Held, QueueError> {
+        let (inner, lease, secret) = (self.inner.clone(), lease.clone(), new_secret()?);
+        self.inner.store.write(move |tx| hold::resume(&inner, tx, &lease, &secret)).await?
     }
 
     async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {

@@ -32,6 +32,8 @@ pub struct Teller<'a> {
     pub event_seq: i64,
     /// When it happens.
     pub now_ms: i64,
+    /// What its reporter calls the change, where it has a name.
+    pub named: Option<&'a str>,
 }
 
 /// What the data of a `queue:job:*` message says.
@@ -156,8 +158,20 @@ impl Teller<'_> {
                 data.insert(key.to_owned(), value.clone());
             }
         }
-        data.insert("durationMs".to_owned(), self.duration_ms().into());
+        let measured = results.get("durationMs").and_then(Value::as_u64);
+        // Who ran it outside may tell late.
+        let measured = measured.filter(|_| self.job.lease_ms.is_some());
+        let duration = measured.map_or_else(|| self.duration_ms().into(), Value::from);
+        data.insert("durationMs".to_owned(), duration);
         self.test(event, &to_raw_value(&data).ok()?)
+    }
+
+    /// A message of the reporter's own, for the test's own channel.
+    #[must_use]
+    pub fn custom(&self, event: &EventName, data: &RawValue) -> Option<AppendGroup> {
+        let data = self.with_subject(data)?;
+        let own = self.append(&test_progress_channel(&self.job.test_id), event.clone(), &data, None);
+        group(own.into_iter())
     }
 
     /// `test:cancelled` of the newest attempt, or of a job that never began one.
@@ -211,7 +225,12 @@ impl Teller<'_> {
 
     fn append(&self, channel: &str, event: EventName, data: &RawValue, fold: Option<Fold>) -> Option<Append> {
         let job = self.job;
-        let id = MessageId::parse(&format!("{}.{}.{}", job.job_id, job.attempt, self.event_seq))
+        let id = match self.named {
+            // Of the job, not of the attempt: what was told before the lease ran out is not told again after it.
+            Some(name) => format!("{}.e.{name}", job.job_id),
+            None => format!("{}.{}.{}", job.job_id, job.attempt, self.event_seq),
+        };
+        let id = MessageId::parse(&id)
             // A job id of the full length leaves no room for the numbers.
             .unwrap_or_else(|_| MessageId::generate());
         let user_id = job.user_id.as_ref();

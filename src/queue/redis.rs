@@ -23,9 +23,10 @@ use ::redis::Value;
 use async_trait::async_trait;
 use tokio::sync::{Notify, broadcast};
 
+use super::hold::new_secret;
 use super::{
-    Claim, Ending, JobPage, Lease, LeaseStatus, NewJob, Queue, QueueError, QueueOptions, Report, Submitted,
-    Sweep, explain,
+    CancelWish, Claim, Ending, Held, Holder, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
+    QueueOptions, Report, Submitted, Sweep, explain,
 };
 use crate::broker::Broker;
 use crate::config::channels::Rules;
@@ -91,6 +92,34 @@ impl RedisQueue {
     }
 }
 
+impl RedisQueue {
+    /// The attempt as its holder gets it; `asked` is the lease that it asked with.
+    async fn held(&self, answered: Value, test: &TestId, asked: Option<&Lease>) -> Result<Held, QueueError> {
+        let (word, mut rest) = answer(answered)?;
+        let first = rest.next().unwrap_or_default();
+        let existing = match (word.as_str(), asked) {
+            ("added", _) => false,
+            ("existing", _) => true,
+            ("active", _) => {
+                return Err(QueueError::TestActive {
+                    test: test.clone(),
+                    job: parsed(&first, JobId::parse)?,
+                });
+            }
+            ("lost", Some(lease)) => return Err(lost(lease)),
+            (word, _) => return Err(unexpected(word)),
+        };
+        let mut stored = Stored::read(first)?;
+        let (fence, secret) = (stored.fence, stored.secret.take());
+        let secret = secret.ok_or_else(|| unexpected("a job without its secret"))?;
+        // What another node has not told yet of an old one is that node's to tell.
+        let job = if existing { stored.job } else { self.inner.made(stored).await };
+        let holder = Some(Holder { test_id: job.test_id.clone(), secret });
+        let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence, holder };
+        Ok(Held { claim: Claim { job, lease }, existing })
+    }
+}
+
 fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
 }
@@ -143,7 +172,7 @@ impl Queue for RedisQueue {
         let claims = jobs.into_iter().zip(fences).map(|(job, fence)| {
             let began = job.started_at.unwrap_or(job.created_at);
             metrics::job_wait(began - job.run_at.unwrap_or(job.created_at));
-            let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence };
+            let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence, holder: None };
             Claim { job, lease }
         });
         Ok(claims.collect())
@@ -168,7 +197,7 @@ impl Queue for RedisQueue {
         Ok(statuses)
     }
 
-    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<(), QueueError> {
+    async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<Option<CancelWish>, QueueError> {
         let inner = &self.inner;
         let answered = inner.link.report(lease, &reports, UNTOLD_MAX, &inner.options).await?;
         let (word, mut rest) = answer(answered)?;
@@ -176,7 +205,7 @@ impl Queue for RedisQueue {
             "ok" => {
                 let stored = Stored::read(rest.next().unwrap_or_default())?;
                 inner.teller.tell(stored.untold).await;
-                Ok(())
+                Ok(stored.job.cancel_requested.then_some(stored.wish))
             }
             "lost" => Err(lost(lease)),
             "full" => Err(QueueError::Unavailable(Cause::new(format!(
@@ -197,9 +226,24 @@ impl Queue for RedisQueue {
                 count_attempt(&job);
                 Ok(job)
             }
+            "told" => Ok(Stored::read(rest.next().unwrap_or_default())?.job),
             "lost" => Err(lost(lease)),
             word => Err(unexpected(word)),
         }
+    }
+
+    async fn hold(&self, hold: NewHold) -> Result<Held, QueueError> {
+        let inner = &self.inner;
+        let new = &hold.job;
+        let test = new.test_id.clone().unwrap_or_else(|| TestId::generate(&new.test_type));
+        let answered = inner.link.hold(&JobId::generate(), test.as_str(), &hold, new_secret()?).await?;
+        self.held(answered, &test, None).await
+    }
+
+    async fn resume(&self, lease: &Lease) -> Result<Held, QueueError> {
+        let Some(holder) = &lease.holder else { return Err(lost(lease)) };
+        let answered = self.inner.link.resume(lease, new_secret()?).await?;
+        self.held(answered, &holder.test_id, Some(lease)).await
     }
 
     async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {
@@ -250,6 +294,7 @@ impl Queue for RedisQueue {
                 Ok(explain(job, || handled))
             }
             "missing" => Err(QueueError::NotFound(job.clone())),
+            "outside" => Err(QueueError::Outside(job.clone())),
             "alive" => Err(QueueError::NotEnded { job: job.clone(), state: state_of(&first)? }),
             "active" => Err(QueueError::TestActive {
                 test: parsed(&second.unwrap_or_default(), TestId::parse)?,

@@ -155,7 +155,8 @@ impl Attempt {
             return;
         }
         match self.queue.report(&self.claim.lease, reports).await {
-            Ok(()) => {}
+            // The wish to cancel reaches the pool by its renewals.
+            Ok(_) => {}
             Err(QueueError::LeaseLost { .. }) => self.stop.press(Stop::LeaseLost),
             // The next state stands for this one; lines of output are lost, and their numbers show it.
             Err(error) => {

@@ -125,6 +125,7 @@ async fn assert_one_end_each(broker: &dyn Broker) {
 fn new_job(priority: Priority) -> NewJob {
     NewJob {
         test_type: "note".to_owned(),
+        name: None,
         config: Map::new(),
         test_id: None,
         priority,

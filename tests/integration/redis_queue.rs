@@ -118,6 +118,7 @@ fn worker(name: &str) -> WorkerId {
 fn job() -> NewJob {
     NewJob {
         test_type: "command".to_owned(),
+        name: None,
         config: Map::new(),
         test_id: None,
         priority: Priority::Normal,

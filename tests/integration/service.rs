@@ -8,6 +8,7 @@ mod control;
 mod demo;
 mod devices;
 mod doctor;
+mod external;
 mod hostile;
 mod inbox;
 mod join_under_load;

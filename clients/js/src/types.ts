@@ -92,6 +92,32 @@ export interface Counts {
   total?: number;
 }
 
+/** The end of a registered test. */
+export interface End {
+  /** The attempt that ends. */
+  attempt: number;
+  /** How long it took; the time since it began unless told. */
+  durationMs?: number;
+  /** Why it failed, or was cancelled; `tests_failed` unless told. */
+  error?: TestError;
+  /** What happened last. */
+  events?: Event[];
+  /** The test cases that failed. */
+  failures?: Failure[];
+  /** Its lease. */
+  lease: string;
+  /** How. */
+  outcome: Verdict;
+  /** What was found. */
+  results?: Record<string, unknown>;
+}
+
+/** The answer to an end. */
+export interface Ended {
+  /** How the test ended. */
+  state: TestState;
+}
+
 /** Marks an unbroken past of a channel. While it stays the same, offsets rise by exactly one per message; it changes when the channel's past can no longer be vouched for. */
 export type Epoch = string;
 
@@ -101,6 +127,16 @@ export interface EtaMs {
   high: number;
   /** Not before. */
   low: number;
+}
+
+/** One thing that happened. */
+export interface Event {
+  /** As in `test:progress`, in `test:log`, or anything. */
+  data: Record<string, unknown>;
+  /** `progress`, `log` or `custom:…` */
+  event: string;
+  /** Names it within the job: what was told under this name before is not told again. */
+  id?: string;
 }
 
 /** What happened: `test:progress`, `queue:job:added`, `custom:anything`. */
@@ -187,8 +223,12 @@ export interface Job {
   error?: TestError;
   /** Names the job. */
   jobId: JobId;
+  /** How long its holder may be silent: it runs outside of all workers. */
+  leaseMs?: number;
   /** The queue gives up after this many. */
   maxAttempts: number;
+  /** What its runs have in common: with others of this name it shares its history. */
+  name?: string;
   /** Higher ones run first. */
   priority: Priority;
   /** When it may start: the delay of its submission or the back-off before its next attempt. */
@@ -467,6 +507,56 @@ export interface Refusal {
   message: string;
 }
 
+/** A test that somebody outside runs. Fields that do not stand here are refused. */
+export interface Register {
+  /** The same `id` again, by the same user, is answered as the first time. */
+  id?: string;
+  /** The longest time between two reports, in ms; 30,000 unless told. */
+  leaseMs?: number;
+  /** What its runs have in common: they share durations and outcomes. */
+  name?: string;
+  /** Goes on with an attempt whose lease may have run out meanwhile. Its `testId` stands beside it. */
+  resume?: Resume;
+  /** When it began, in ms since the Unix epoch; now unless told. */
+  startedAt?: number;
+  /** The team that it belongs to. */
+  teamId?: string;
+  /** The name of the test, to choose it; one is made up otherwise. One that has ended begins anew. */
+  testId?: TestId;
+  /** What kind of test it is; `external` unless told. */
+  testType?: string;
+  /** How many test cases there will be. */
+  total?: number;
+  /** Where more can be seen; http or https. */
+  url?: string;
+}
+
+/** An attempt that the caller holds from now on. */
+export interface Registered {
+  /** The attempt, from 1. */
+  attempt: number;
+  /** Names its job. */
+  jobId: JobId;
+  /** The right to speak for the attempt, a secret. Send it with every report and with the end. */
+  lease: string;
+  /** The longest time between two reports, in ms. */
+  leaseMs: number;
+  /** Where the test is in its life. */
+  state: TestState;
+  /** Names the test: its channel is `test-progress-{testId}`. */
+  testId: TestId;
+}
+
+/** What a registered test does. */
+export interface Reports {
+  /** The attempt that speaks. */
+  attempt: number;
+  /** What happened, in order. None is a sign of life. */
+  events: Event[];
+  /** Its lease. */
+  lease: string;
+}
+
 /** `room:reset`: what follows does not continue what the receiver had. */
 export interface Reset {
   /** The epoch of what follows. */
@@ -479,6 +569,16 @@ export interface Reset {
   room: ChannelName;
   /** The state of the test at this position. */
   snapshot?: Snapshot;
+}
+
+/** An attempt that was registered before. */
+export interface Resume {
+  /** The attempt. */
+  attempt: number;
+  /** Its job. */
+  jobId: JobId;
+  /** Its lease. */
+  lease: string;
 }
 
 /** Until when a token has to be shut out. The whole body may be left out. */
@@ -589,6 +689,16 @@ export interface SubmitJob {
   timeoutMs?: number;
 }
 
+/** The answer to a report. */
+export interface Taken {
+  /** The attempt that goes on. */
+  attempt: number;
+  /** Somebody asked to cancel the test: stop it, and end it as `cancelled`. */
+  cancel?: Wish;
+  /** The next report has to come within this time, in ms. */
+  leaseMs: number;
+}
+
 /** What the data of a `test:*` message may say. Fields that no rule needs pass through unread. */
 export interface TestData {
   /** Which attempt speaks. */
@@ -678,6 +788,17 @@ export interface UsersOnline {
   total: number;
   /** By name. */
   users: UserOnline[];
+}
+
+/** How a test ends. */
+export type Verdict = 'passed' | 'failed' | 'cancelled';
+
+/** A wish to cancel. */
+export interface Wish {
+  /** Who asked. */
+  cancelledBy?: UserId;
+  /** Why. */
+  reason: string;
 }
 
 /** What was done since the process began: the numbers of `/metrics`. */

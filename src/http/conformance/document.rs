@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 32] = [
+const ROUTES: [(&str, &str); 35] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
@@ -17,6 +17,9 @@ const ROUTES: [(&str, &str); 32] = [
     ("post", "/api/v1/jobs/{jobId}/retry"),
     ("get", "/api/v1/tests"),
     ("get", "/api/v1/tests/{testId}"),
+    ("post", "/api/v1/tests"),
+    ("post", "/api/v1/tests/{testId}/reports"),
+    ("post", "/api/v1/tests/{testId}/end"),
     ("post", "/api/v1/events"),
     ("get", "/api/v1/channels/{channel}/messages"),
     ("get", "/api/v1/channels/{channel}/presence"),

@@ -9,7 +9,7 @@ use crate::model::event::{JobEvent, TestEvent};
 use crate::model::test::TestError;
 use crate::model::{Job, JobState, WorkerId, now_ms};
 use crate::queue::events::Teller;
-use crate::queue::{Claim, Ending, Lease, LeaseStatus, QueueError, Report};
+use crate::queue::{CancelWish, Claim, Ending, Lease, LeaseStatus, QueueError, Report, WORKER_LOST};
 use crate::store::WriteTx;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
@@ -42,27 +42,44 @@ pub(super) fn claim(
     let now = now_ms();
     let mut claims = Vec::with_capacity(ready.len());
     for mut row in ready {
-        row.job.state = JobState::Running;
-        row.job.attempt += 1;
-        row.job.started_at = Some(now);
-        row.job.worker_id = Some(worker.clone());
-        row.job.error = None;
-        row.fence += 1;
-        row.event_seq += 1;
-        rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
-        let depth = rows::depth(tx.conn())?;
-        let teller = inner.teller(&row, now);
-        inner.tell(tx, [teller.test_started(), teller.job(JobEvent::Started, None, Some(depth))])?;
+        begin(inner, tx, &mut row, worker, now, now)?;
         let waited = now - row.job.run_at.unwrap_or(row.job.created_at);
         tx.after_commit(move || metrics::job_wait(waited));
-        let lease = Lease { job_id: row.job.job_id.clone(), attempt: row.job.attempt, fence: row.fence };
+        let lease = Lease {
+            job_id: row.job.job_id.clone(),
+            attempt: row.job.attempt,
+            fence: row.fence,
+            holder: None,
+        };
         claims.push(Claim { job: row.job, lease });
     }
     Ok(claims)
 }
 
+/// Begins the next attempt of `row`, which `by` runs.
+pub(super) fn begin(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    row: &mut JobRow,
+    by: &WorkerId,
+    began: i64,
+    now: i64,
+) -> rusqlite::Result<()> {
+    row.job.state = JobState::Running;
+    row.job.attempt += 1;
+    row.job.started_at = Some(began);
+    row.job.worker_id = Some(by.clone());
+    row.job.error = None;
+    row.fence += 1;
+    row.event_seq += 1;
+    rows::update(tx.conn(), row, Some(inner.lease_until(&row.job, now)))?;
+    let depth = rows::depth(tx.conn())?;
+    let teller = inner.teller(row, now);
+    inner.tell(tx, [teller.test_started(), teller.job(JobEvent::Started, None, Some(depth))])
+}
+
 pub(super) fn renew(inner: &Inner, tx: &WriteTx<'_>, leases: &[Lease]) -> rusqlite::Result<Vec<LeaseStatus>> {
-    let until = inner.lease_until(now_ms());
+    let now = now_ms();
     let mut statuses = Vec::with_capacity(leases.len());
     for lease in leases {
         let Some(row) = rows::find_leased(tx.conn(), lease)? else {
@@ -71,7 +88,7 @@ pub(super) fn renew(inner: &Inner, tx: &WriteTx<'_>, leases: &[Lease]) -> rusqli
         };
         tx.conn()
             .prepare_cached("UPDATE job SET lease_until = ?2 WHERE seq = ?1")?
-            .execute(params![row.seq, until])?;
+            .execute(params![row.seq, inner.lease_until(&row.job, now)])?;
         let cancelled = row.job.cancel_requested;
         statuses.push(if cancelled { LeaseStatus::CancelRequested } else { LeaseStatus::Held });
     }
@@ -83,13 +100,14 @@ pub(super) fn report(
     tx: &mut WriteTx<'_>,
     lease: &Lease,
     reports: &[Report],
-) -> rusqlite::Result<Result<(), QueueError>> {
+) -> rusqlite::Result<Result<Option<CancelWish>, QueueError>> {
     let Some(mut row) = rows::find_leased(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
     let now = now_ms();
     tell_reports(inner, tx, &mut row, reports, now)?;
     // Who reports is alive.
-    rows::update(tx.conn(), &row, Some(inner.lease_until(now)))?;
-    Ok(Ok(()))
+    rows::update(tx.conn(), &row, Some(inner.lease_until(&row.job, now)))?;
+    let wanted = row.job.cancel_requested;
+    Ok(Ok(wanted.then_some(CancelWish { reason: row.cancel_reason, by: row.cancelled_by })))
 }
 
 /// Tells the reports; the row is to be updated.
@@ -102,7 +120,11 @@ fn tell_reports(
 ) -> rusqlite::Result<()> {
     for report in reports {
         row.event_seq += 1;
-        let teller = inner.teller(row, now);
+        let (named, report) = match report {
+            Report::Named { name, report } => (Some(name.as_str()), &**report),
+            report => (None, report),
+        };
+        let teller = Teller { named, ..inner.teller(row, now) };
         match report {
             Report::Progress { percent, data } => {
                 let job = teller.job(JobEvent::Progress, Some(*percent), None);
@@ -112,6 +134,10 @@ fn tell_reports(
                 let data = to_raw_value(&json!({ "firstLine": first_line, "lines": lines })).ok();
                 let log = data.and_then(|data| teller.test(TestEvent::Log, &data));
                 inner.tell(tx, [log])?;
+            }
+            Report::Custom { event, data } => inner.tell(tx, [teller.custom(event, data)])?,
+            Report::Named { .. } => {
+                tracing::warn!(job = %row.job.job_id, "a report with two names is not told")
             }
         }
     }
@@ -125,12 +151,22 @@ pub(super) fn finish(
     last: &[Report],
     ending: &Ending,
 ) -> rusqlite::Result<Result<Job, QueueError>> {
-    let Some(mut row) = rows::find_leased(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
+    let Some(mut row) = rows::find_held(tx.conn(), lease)? else { return Ok(Err(lost(lease))) };
+    if row.job.state != JobState::Running {
+        // Whoever holds it outside asks again where the answer was lost.
+        let told = row.job.state.is_terminal() && lease.holder.is_some() && !was_lost(&row.job);
+        return Ok(if told { Ok(row.job) } else { Err(lost(lease)) });
+    }
     tell_reports(inner, tx, &mut row, last, now_ms())?;
     end_attempt(inner, tx, row, ending).map(Ok)
 }
 
-fn lost(lease: &Lease) -> QueueError {
+/// Whether it ended because nobody gave a sign of life.
+pub(super) fn was_lost(job: &Job) -> bool {
+    job.error.as_ref().is_some_and(|error| error.code == WORKER_LOST)
+}
+
+pub(super) fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
 }
 
@@ -267,11 +303,12 @@ fn count_attempt(tx: &mut WriteTx<'_>, job: &Job, now: i64) {
 }
 
 impl Inner {
-    pub(super) fn lease_until(&self, now: i64) -> i64 {
-        now + i64::try_from(self.options.lease.as_millis()).unwrap_or(i64::MAX / 2)
+    pub(super) fn lease_until(&self, job: &Job, now: i64) -> i64 {
+        let lease = job.lease_ms.map_or(self.options.lease.as_millis(), u128::from);
+        now + i64::try_from(lease).unwrap_or(i64::MAX / 2)
     }
 
     pub(super) fn teller<'a>(&'a self, row: &'a JobRow, now_ms: i64) -> Teller<'a> {
-        Teller { rules: &self.rules, job: &row.job, event_seq: row.event_seq, now_ms }
+        Teller { rules: &self.rules, job: &row.job, event_seq: row.event_seq, now_ms, named: None }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::attempt::end_cancelled;
-use super::rows;
+use super::rows::{self, JobRow};
 use super::submit::{announce, restart_test};
 use crate::model::{Job, JobId, JobState, UserId, now_ms};
 use crate::queue::QueueError;
@@ -50,6 +50,9 @@ pub(super) fn retry(
     let Some(mut row) = rows::find(tx.conn(), job)? else {
         return Ok(Err(QueueError::NotFound(job.clone())));
     };
+    if row.job.lease_ms.is_some() {
+        return Ok(Err(QueueError::Outside(job.clone())));
+    }
     if !row.job.state.is_terminal() {
         return Ok(Err(QueueError::NotEnded { job: job.clone(), state: row.job.state }));
     }
@@ -57,6 +60,18 @@ pub(super) fn retry(
         return Ok(Err(QueueError::TestActive { test: row.job.test_id, job: active.job.job_id }));
     }
     let now = now_ms();
+    begin_again(inner, tx, &mut row, now)?;
+    inner.wake_after_commit(tx, row.job.state);
+    Ok(Ok(row.job))
+}
+
+/// Makes an ended job one that waits again, with all of its attempts.
+pub(super) fn begin_again(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    row: &mut JobRow,
+    now: i64,
+) -> rusqlite::Result<()> {
     row.job.state = JobState::Queued;
     row.job.run_at = None;
     row.job.started_at = None;
@@ -68,8 +83,7 @@ pub(super) fn retry(
     row.cancel_reason = None;
     row.cancelled_by = None;
     row.event_seq += 1;
-    rows::update(tx.conn(), &row, None)?;
+    rows::update(tx.conn(), row, None)?;
     restart_test(tx, &row.job, now)?;
-    announce(inner, tx, &row, now)?;
-    Ok(Ok(row.job))
+    announce(inner, tx, row, now)
 }

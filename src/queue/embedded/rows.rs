@@ -19,18 +19,22 @@ pub(super) struct JobRow {
     pub(super) event_seq: i64,
     pub(super) cancel_reason: Option<String>,
     pub(super) cancelled_by: Option<UserId>,
+    /// Known to whoever holds it outside of all workers.
+    pub(super) secret: Option<String>,
 }
 
 /// The columns that [`read`] expects, in its order.
 const COLUMNS: &str = "seq, id, test_id, test_type, config, state, priority, attempt, max_attempts, timeout_ms, \
      dedupe_key, team_id, user_id, created_at, run_at, started_at, ended_at, worker_id, cancel_requested, error, \
-     attempt_base, fence, event_seq, cancel_reason, cancelled_by, traceparent";
+     attempt_base, fence, event_seq, cancel_reason, cancelled_by, traceparent, name, lease_ms, secret";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     let job = Job {
         job_id: parsed(row, 1, JobId::parse)?,
         test_id: parsed(row, 2, TestId::parse)?,
         test_type: row.get(3)?,
+        name: row.get(26)?,
+        lease_ms: row.get(27)?,
         config: parsed(row, 4, |text| serde_json::from_str(text))?,
         state: parsed(row, 5, |text| JobState::from_name(text).ok_or(std::fmt::Error))?,
         priority: Priority::from_number(row.get(6)?).map_err(|e| unreadable(6, e))?,
@@ -58,6 +62,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         event_seq: row.get(22)?,
         cancel_reason: row.get(23)?,
         cancelled_by: optional(row, 24, UserId::parse)?,
+        secret: row.get(28)?,
     })
 }
 
@@ -106,8 +111,17 @@ fn find_where(conn: &Connection, condition: &str, value: &str) -> rusqlite::Resu
 
 /// The job, if `lease` still counts.
 pub(super) fn find_leased(conn: &Connection, lease: &Lease) -> rusqlite::Result<Option<JobRow>> {
+    Ok(find_held(conn, lease)?.filter(|row| row.job.state == JobState::Running))
+}
+
+/// The job, if `lease` is the newest one of it, whether it still counts or not.
+pub(super) fn find_held(conn: &Connection, lease: &Lease) -> rusqlite::Result<Option<JobRow>> {
     let row = find(conn, &lease.job_id)?;
-    Ok(row.filter(|row| row.job.state == JobState::Running && row.fence == lease.fence))
+    Ok(row.filter(|row| {
+        let secret = lease.holder.as_ref().map(|holder| &holder.secret);
+        let of_its_test = lease.holder.as_ref().is_none_or(|holder| holder.test_id == row.job.test_id);
+        row.fence == lease.fence && row.secret.as_ref() == secret && of_its_test
+    }))
 }
 
 /// Jobs that fulfil `condition`, whose parameters are `params`.
@@ -120,14 +134,14 @@ pub(super) fn select(
     statement.query_map(params, read)?.collect()
 }
 
-/// Adds a job; its `seq` is set by the table.
-pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<()> {
+/// Adds a job; its number is given by the table.
+pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<i64> {
     let job = &row.job;
     conn.prepare_cached(
         "INSERT INTO job (id, test_id, test_type, config, state, priority, attempt, max_attempts, timeout_ms,
            dedupe_key, team_id, user_id, created_at, run_at, attempt_base, fence, event_seq, traceparent,
-           cancel_requested)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 0)",
+           name, lease_ms, secret, cancel_requested)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, 0)",
     )?
     .execute(params![
         job.job_id.as_str(),
@@ -148,8 +162,11 @@ pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<()> {
         row.fence,
         row.event_seq,
         job.traceparent.map(|trace| trace.to_string()),
+        job.name,
+        job.lease_ms,
+        row.secret,
     ])?;
-    Ok(())
+    Ok(conn.last_insert_rowid())
 }
 
 /// Writes back what may change in a job's life. `lease_until` counts only while it runs.
@@ -159,7 +176,7 @@ pub(super) fn update(conn: &Connection, row: &JobRow, lease_until: Option<i64>) 
     conn.prepare_cached(
         "UPDATE job SET state = ?2, attempt = ?3, run_at = ?4, started_at = ?5, ended_at = ?6, worker_id = ?7,
            cancel_requested = ?8, error = ?9, attempt_base = ?10, fence = ?11, event_seq = ?12,
-           cancel_reason = ?13, cancelled_by = ?14, lease_until = ?15
+           cancel_reason = ?13, cancelled_by = ?14, lease_until = ?15, secret = ?16
          WHERE seq = ?1",
     )?
     .execute(params![
@@ -178,6 +195,7 @@ pub(super) fn update(conn: &Connection, row: &JobRow, lease_until: Option<i64>) 
         row.cancel_reason,
         row.cancelled_by.as_ref().map(UserId::as_str),
         lease_until,
+        row.secret,
     ])?;
     Ok(())
 }

@@ -14,18 +14,50 @@ pub(super) fn submit(
     tx: &mut WriteTx<'_>,
     new: &NewJob,
 ) -> rusqlite::Result<Result<Submitted, QueueError>> {
+    let added = add(inner, tx, new, None)?;
+    Ok(added.map(|added| {
+        if !added.existing {
+            inner.wake_after_commit(tx, added.row.job.state);
+        }
+        Submitted { job: added.row.job, existing: added.existing }
+    }))
+}
+
+/// A job that was added, or found.
+pub(super) struct Added {
+    pub(super) row: JobRow,
+    pub(super) existing: bool,
+}
+
+/// How a job is held outside.
+pub(super) struct Outside {
+    pub(super) lease_ms: u64,
+    pub(super) secret: String,
+}
+
+/// Adds a job, its test, and the news of it; or finds the one that has its dedupe key.
+pub(super) fn add(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    new: &NewJob,
+    outside: Option<Outside>,
+) -> rusqlite::Result<Result<Added, QueueError>> {
     if let Some(key) = &new.dedupe_key
         && let Some(row) = rows::find_by_dedupe_key(tx.conn(), key)?
     {
-        return Ok(Ok(Submitted { job: row.job, existing: true }));
+        return Ok(Ok(Added { row, existing: true }));
     }
     let test_id = new.test_id.clone().unwrap_or_else(|| TestId::generate(&new.test_type));
     if let Some(active) = rows::find_active(tx.conn(), &test_id)? {
         return Ok(Err(QueueError::TestActive { test: test_id, job: active.job.job_id }));
     }
     let now = now_ms();
-    let job = job_of(new, test_id, inner.options.max_attempts, now);
-    let row = JobRow {
+    let mut job = job_of(new, test_id, inner.options.max_attempts, now);
+    if let Some(outside) = &outside {
+        job.lease_ms = Some(outside.lease_ms);
+        (job.max_attempts, job.state, job.run_at) = (1, JobState::Queued, None);
+    }
+    let mut row = JobRow {
         job,
         seq: 0,
         attempt_base: 0,
@@ -33,11 +65,12 @@ pub(super) fn submit(
         event_seq: 1,
         cancel_reason: None,
         cancelled_by: None,
+        secret: outside.map(|outside| outside.secret),
     };
-    rows::insert(tx.conn(), &row)?;
+    row.seq = rows::insert(tx.conn(), &row)?;
     restart_test(tx, &row.job, now)?;
     announce(inner, tx, &row, now)?;
-    Ok(Ok(Submitted { job: row.job, existing: false }))
+    Ok(Ok(Added { row, existing: false }))
 }
 
 fn job_of(new: &NewJob, test_id: TestId, max_attempts: u32, now: i64) -> Job {
@@ -46,6 +79,8 @@ fn job_of(new: &NewJob, test_id: TestId, max_attempts: u32, now: i64) -> Job {
         job_id: JobId::generate(),
         test_id,
         test_type: new.test_type.clone(),
+        name: new.name.clone(),
+        lease_ms: None,
         config: new.config.clone(),
         state: if run_at.is_some() { JobState::Scheduled } else { JobState::Queued },
         priority: new.priority,
@@ -80,11 +115,10 @@ pub(super) fn restart_test(tx: &WriteTx<'_>, job: &Job, now: i64) -> rusqlite::R
     save_snapshot(tx.conn(), &snapshot, now)
 }
 
-/// Tells of a job that was added, and wakes who has to act on it.
+/// Tells of a job that was added.
 pub(super) fn announce(inner: &Inner, tx: &mut WriteTx<'_>, row: &JobRow, now: i64) -> rusqlite::Result<()> {
     let depth = rows::depth(tx.conn())?;
-    let teller = Teller { rules: &inner.rules, job: &row.job, event_seq: row.event_seq, now_ms: now };
-    inner.tell(tx, [teller.job(JobEvent::Added, None, Some(depth))])?;
-    inner.wake_after_commit(tx, row.job.state);
-    Ok(())
+    let teller =
+        Teller { rules: &inner.rules, job: &row.job, event_seq: row.event_seq, now_ms: now, named: None };
+    inner.tell(tx, [teller.job(JobEvent::Added, None, Some(depth))])
 }

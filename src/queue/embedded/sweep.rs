@@ -7,7 +7,7 @@ use super::attempt::end_attempt;
 use super::{Inner, rows};
 use crate::model::test::TestError;
 use crate::model::{JobState, now_ms};
-use crate::queue::{Ending, QueueError, QueueOptions, Sweep};
+use crate::queue::{Ending, QueueError, QueueOptions, Sweep, WORKER_LOST};
 use crate::store::{Store, WriteTx};
 
 /// How many jobs one sweep promotes, and how many leases it ends, at most.
@@ -49,7 +49,7 @@ pub(super) fn sweep(inner: &Inner, tx: &mut WriteTx<'_>) -> rusqlite::Result<Swe
     for row in dead {
         let worker = row.job.worker_id.as_ref().map_or_else(|| "its worker".to_owned(), ToString::to_string);
         let error = TestError {
-            code: "worker_lost".to_owned(),
+            code: WORKER_LOST.to_owned(),
             message: format!("{worker} was lost: no sign of life before the lease ended"),
         };
         tracing::warn!(job = %row.job.job_id, test = %row.job.test_id, attempt = row.job.attempt, "an attempt lost its worker");

@@ -30,10 +30,8 @@ repeat
     table.insert(gone[key], id)
     local job = load(id)
     if job then
-      job.state, job.worker, job.started, job.claim = 'running', worker, int(now), name
-      job.attempt = int(tonumber(job.attempt) + 1)
-      -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
-      job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
+      job.worker, job.started, job.claim = worker, int(now), name
+      begin(job)
       claims[#claims + 1], ids[#ids + 1] = job, id
       running[#running + 1], running[#running + 2] = job.seq, id
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
@@ -51,7 +49,6 @@ redis.call('ZADD', R .. ':lease', unpack(leases))
 redis.call('SADD', R .. ':w:' .. worker, unpack(ids))
 local queued = redis.call('ZCARD', R .. ':s:queued') + #claims
 for n, job in ipairs(claims) do
-  job.error = nil
   note(job, 'started', nil, tostring(queued - n))
   taken[#taken + 1] = save(job, 'error')
 end

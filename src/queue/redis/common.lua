@@ -2,7 +2,8 @@
 --
 -- KEYS[1] is the root of all keys of the queue, which have one hash tag. ARGV[1] is the command that publishes.
 -- Below the root R:
---   R:j:ID     hash     a job: its state, and what is still to be told of it in fields `o:SEQ`
+--   R:j:ID     hash     a job: its state, and what is still to be told of it in fields `o:SEQ`; `hold` (how long it may
+--                       be silent, in ms) and `secret` of one that somebody outside of all workers runs
 --   R:all      zset     every job by its number;          R:s:STATE  the same for each state
 --   R:r:TYPE   zset     who may be claimed: the most urgent first, then the oldest
 --   R:due      zset     who waits for the clock, by due time
@@ -147,11 +148,42 @@ local function save(job, ...)
   return flat(job)
 end
 
--- The job of a lease that counts.
-local function leased(id, fence)
+-- The job of a lease that is its newest. That of somebody outside has a secret, and names its test.
+local function held(id, fence, test, secret)
   local job = load(id)
-  if not job or job.state ~= 'running' or job.fence ~= fence then return nil end
+  if not job or job.fence ~= fence or (job.secret or '') ~= secret then return nil end
+  if secret ~= '' and job.test ~= test then return nil end
   return job
+end
+
+-- The job of a lease that counts.
+local function leased(id, fence, test, secret)
+  local job = held(id, fence, test, secret)
+  if not job or job.state ~= 'running' then return nil end
+  return job
+end
+
+-- Whether it ended because nobody gave a sign of life.
+local function was_lost(job) return job.state == 'failed' and cjson.decode(job.error).code == 'worker_lost' end
+
+-- A job begins its next attempt, which `job.worker` runs.
+local function begin(job)
+  job.state = 'running'
+  job.attempt = int(tonumber(job.attempt) + 1)
+  -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
+  job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
+  job.error = nil
+end
+
+-- An ended job is one that waits again, with all of its attempts.
+local AGAIN = { 'run', 'started', 'ended', 'worker', 'error', 'reason', 'by' }
+local function begin_again(job)
+  depart(job)
+  redis.call('HSET', R .. ':active', job.test, job.id)
+  job.state, job.cancel, job.base = 'queued', '0', job.attempt
+  for _, field in ipairs(AGAIN) do job[field] = nil end
+  -- Never the same twice: by this the test's beginnings are told apart.
+  job.queued = int(math.max(now, tonumber(job.queued) + 1))
 end
 
 local function cancelled(job)

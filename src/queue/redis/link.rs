@@ -7,7 +7,7 @@ use ::redis::Value;
 use super::row::Unreadable;
 use crate::fault::{Cause, Fault};
 use crate::model::{JobId, JobState, UserId, WorkerId};
-use crate::queue::{Ending, Lease, NewJob, QueueError, QueueOptions, Report};
+use crate::queue::{Ending, Lease, NewHold, NewJob, QueueError, QueueOptions, Report};
 use crate::redis::{Redis, Script};
 
 /// The hash tag of everything that belongs to the queue.
@@ -24,6 +24,8 @@ macro_rules! script {
     };
 }
 script!(SUBMIT, "submit.lua");
+script!(HOLD, "hold.lua");
+script!(RESUME, "resume.lua");
 script!(CLAIM, "claim.lua");
 script!(REPORT, "report.lua");
 script!(RETRY, "retry.lua");
@@ -97,14 +99,37 @@ impl Link {
             new.dedupe_key.clone().unwrap_or_default(),
             serde_json::Value::Object(new.config.clone()).to_string(),
         ];
-        let mut field = |name: &str, value: Option<String>| {
-            args.extend(value.map(|v| [name.to_owned(), v]).into_iter().flatten())
-        };
-        field("timeout", new.timeout_ms.map(|ms| ms.to_string()));
-        field("team", new.team_id.clone());
-        field("trace", new.traceparent.map(|trace| trace.to_string()));
-        field("user", new.user_id.as_ref().map(UserId::to_string));
+        args.extend(fields(new));
         self.run(&SUBMIT, &args).await
+    }
+
+    pub(super) async fn hold(
+        &self,
+        id: &JobId,
+        test: &str,
+        new: &NewHold,
+        secret: String,
+    ) -> Result<Value, QueueError> {
+        let NewHold { job, holder, lease, started_at } = new;
+        let mut args = vec![
+            id.to_string(),
+            test.to_owned(),
+            job.test_type.clone(),
+            job.priority.number().to_string(),
+            holder.to_string(),
+            ms(*lease),
+            secret,
+            started_at.map(|at| at.to_string()).unwrap_or_default(),
+            job.dedupe_key.clone().unwrap_or_default(),
+            serde_json::Value::Object(job.config.clone()).to_string(),
+        ];
+        args.extend(fields(job));
+        self.run(&HOLD, &args).await
+    }
+
+    pub(super) async fn resume(&self, lease: &Lease, secret: String) -> Result<Value, QueueError> {
+        let [job, fence, test, known] = named(lease);
+        self.run(&RESUME, &[job, fence, test, known, secret]).await
     }
 
     pub(super) async fn claim(
@@ -134,12 +159,8 @@ impl Link {
         untold_max: usize,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
-        let mut args = vec![
-            lease.job_id.to_string(),
-            lease.fence.to_string(),
-            ms(options.lease),
-            untold_max.to_string(),
-        ];
+        let mut args = named(lease).to_vec();
+        args.extend([ms(options.lease), untold_max.to_string()]);
         args.extend(reports.iter().flat_map(told));
         self.run(&REPORT, &args).await
     }
@@ -161,9 +182,8 @@ impl Link {
             }
             Ending::Cancelled => ("cancelled", String::new(), "0", String::new()),
         };
-        let mut args = vec![
-            lease.job_id.to_string(),
-            lease.fence.to_string(),
+        let mut args = named(lease).to_vec();
+        args.extend([
             outcome.to_owned(),
             error,
             is_final.to_owned(),
@@ -171,7 +191,7 @@ impl Link {
             ms(options.backoff_base),
             ms(options.backoff_max),
             untold_max.to_string(),
-        ];
+        ]);
         args.extend(last.iter().flat_map(told));
         self.run(&FINISH, &args).await
     }
@@ -252,7 +272,27 @@ impl Link {
     }
 }
 
-/// What a report is to a script: kind, payload and percent.
+/// A lease as a script takes it: job, fence, and the test and secret of a holder outside.
+fn named(lease: &Lease) -> [String; 4] {
+    let holder = lease.holder.as_ref();
+    let test = holder.map(|holder| holder.test_id.to_string()).unwrap_or_default();
+    let secret = holder.map(|holder| holder.secret.clone()).unwrap_or_default();
+    [lease.job_id.to_string(), lease.fence.to_string(), test, secret]
+}
+
+/// Fields of a new job that it may lack, each with its name before it.
+fn fields(new: &NewJob) -> impl Iterator<Item = String> {
+    let fields = [
+        ("name", new.name.clone()),
+        ("timeout", new.timeout_ms.map(|ms| ms.to_string())),
+        ("team", new.team_id.clone()),
+        ("trace", new.traceparent.map(|trace| trace.to_string())),
+        ("user", new.user_id.as_ref().map(UserId::to_string)),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten()
+}
+
+/// What a report is to a script: kind, payload and percent. A name that it has stands behind the kind.
 fn told(report: &Report) -> [String; 3] {
     match report {
         Report::Progress { percent, data } => {
@@ -261,6 +301,11 @@ fn told(report: &Report) -> [String; 3] {
         Report::Log { first_line, lines } => {
             let data = serde_json::json!({ "firstLine": first_line, "lines": lines });
             ["log".to_owned(), data.to_string(), String::new()]
+        }
+        Report::Custom { event, data } => [event.to_string(), data.get().to_owned(), String::new()],
+        Report::Named { name, report } => {
+            let [kind, payload, extra] = told(report);
+            [format!("{kind}#{name}"), payload, extra]
         }
     }
 }

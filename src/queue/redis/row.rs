@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use crate::model::test::TestError;
 use crate::model::trace::TraceContext;
 use crate::model::{Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+use crate::queue::CancelWish;
 
 /// What begins the name of a field that holds news.
 const NEWS: &str = "o:";
@@ -34,6 +35,9 @@ pub(super) struct Stored {
     pub(super) job: Job,
     pub(super) seq: i64,
     pub(super) fence: i64,
+    /// Of whoever holds it outside of all workers.
+    pub(super) secret: Option<String>,
+    pub(super) wish: CancelWish,
     pub(super) untold: Vec<News>,
 }
 
@@ -143,7 +147,10 @@ impl Stored {
         }
         untold.sort_by_key(|news| news.seq);
         let (seq, fence) = (fields.parse("seq", str::parse)?, fields.parse("fence", str::parse)?);
-        Ok(Self { seq, fence, job, untold })
+        let secret = fields.0.get("secret").cloned();
+        let wish =
+            CancelWish { reason: fields.0.get("reason").cloned(), by: fields.optional("by", UserId::parse)? };
+        Ok(Self { seq, fence, secret, wish, job, untold })
     }
 }
 
@@ -152,6 +159,8 @@ fn job(fields: &Fields) -> Result<Job, Unreadable> {
         job_id: fields.parse("id", JobId::parse)?,
         test_id: fields.parse("test", TestId::parse)?,
         test_type: fields.get("type")?.to_owned(),
+        name: fields.0.get("name").cloned(),
+        lease_ms: fields.optional("hold", str::parse)?,
         config: fields.parse("config", |text| serde_json::from_str(text))?,
         state: fields.parse("state", state)?,
         priority: fields.parse("prio", priority)?,

@@ -9,8 +9,11 @@ use crate::broker::AppendGroup;
 
 use crate::config::channels::Rules;
 use crate::model::event::{JobEvent, TestEvent};
-use crate::model::{Epoch, Snapshot};
+use crate::model::{Epoch, EventName, Snapshot};
 use crate::queue::events::Teller;
+
+/// What begins the names of events that are none of ours.
+const CUSTOM: &str = "custom:";
 
 /// What one change asks of the broker: at first the beginning of the test, then the groups in their order.
 #[derive(Debug)]
@@ -20,9 +23,13 @@ pub(super) struct Story {
 }
 
 pub(super) fn story(rules: &Rules, news: &News) -> Story {
-    let teller = Teller { rules, job: &news.job, event_seq: news.seq, now_ms: news.now_ms };
+    let (kind, named) = match news.kind.split_once('#') {
+        Some((kind, name)) => (kind, Some(name)),
+        None => (news.kind.as_str(), None),
+    };
+    let teller = Teller { rules, job: &news.job, event_seq: news.seq, now_ms: news.now_ms, named };
     let job = |event| teller.job(event, None, None);
-    let (begun, groups) = match news.kind.as_str() {
+    let (begun, groups) = match kind {
         "added" => (begun(news), vec![teller.job(JobEvent::Added, None, news.extra.parse().ok())]),
         "due" => (begun(news), Vec::new()),
         "started" => {
@@ -46,6 +53,10 @@ pub(super) fn story(rules: &Rules, news: &News) -> Story {
         "cancelled" => {
             let by = Some(news.extra.as_str()).filter(|by| !by.is_empty());
             (None, vec![teller.test_cancelled(&news.payload, by), job(JobEvent::Cancelled)])
+        }
+        event if event.starts_with(CUSTOM) => {
+            let told = EventName::parse(event).ok().zip(raw(&news.payload));
+            (None, vec![told.and_then(|(event, data)| teller.custom(&event, &data))])
         }
         unknown => {
             tracing::error!(job = %news.job.job_id, kind = unknown, "a change of a job cannot be told: a newer tidings wrote it");

@@ -1,6 +1,7 @@
 //! What every [`tidings::queue::Queue`] promises.
 
 mod control;
+mod hold;
 mod lease;
 mod life;
 mod list;
@@ -23,6 +24,7 @@ use crate::support::{channel, raw, wait_until};
 pub(crate) fn job(test_type: &str) -> NewJob {
     NewJob {
         test_type: test_type.to_owned(),
+        name: None,
         config: Map::new(),
         test_id: None,
         priority: Priority::Normal,

@@ -107,6 +107,7 @@ async fn a_full_disk_refuses_jobs_and_leaves_the_queue_as_it_was() {
         let config = [("text".to_owned(), "x".repeat(20_000).into())].into_iter().collect();
         NewJob {
             test_type: "command".to_owned(),
+            name: None,
             config,
             test_id: None,
             priority: Priority::Normal,

@@ -187,6 +187,7 @@ async fn work_off(queue: &Arc<dyn Queue>, before: u64, jobs: u64, submitters: us
 fn job() -> NewJob {
     NewJob {
         test_type: NOOP.to_owned(),
+        name: None,
         config: Map::new(),
         test_id: None,
         priority: Priority::Normal,

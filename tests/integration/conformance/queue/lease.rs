@@ -86,7 +86,7 @@ async fn renewing_tells_of_each_lease_what_became_of_it(backend: &dyn Backend) {
     }
     node.queue.cancel(&leases[1].job_id, None, None).await.expect("a wish");
     node.queue.finish(&leases[2], Vec::new(), passed()).await.expect("an end");
-    let unknown = Lease { job_id: "job_nobody".parse().expect("an id"), attempt: 1, fence: 1 };
+    let unknown = Lease { job_id: "job_nobody".parse().expect("an id"), attempt: 1, fence: 1, holder: None };
     leases.insert(0, unknown);
     let statuses = node.queue.renew(leases).await.expect("a renewal");
     use LeaseStatus::{CancelRequested, Held, Lost};

@@ -102,7 +102,7 @@ impl Play {
         let before = view(&self.node, &lease.job_id).await;
         let answer = if self.random.bool() {
             let reports = vec![progress(f64::from(self.random.u8(0..=100))), log("a line")];
-            self.node.queue.report(&lease, reports).await
+            self.node.queue.report(&lease, reports).await.map(drop)
         } else {
             let ending = self.ending();
             self.node.queue.finish(&lease, Vec::new(), ending).await.map(drop)

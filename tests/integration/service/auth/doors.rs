@@ -299,6 +299,21 @@ fn asked(job: &str) -> Vec<Asked> {
         (jobs.clone(), new_job(json!({ "teamId": "t1", "dedupeKey": "d" })), TEAM, "ok", "forbidden"),
         (jobs, new_job(json!({ "testId": "T" })), OWNERS, "test_active", "forbidden"),
         (route(&format!("jobs/{job}/retry")), nothing.clone(), TEAM, "job_not_ended", "forbidden"),
+        (route("tests"), Some(json!({ "leaseMs": 300_000 })), SENDERS, "ok", "forbidden"),
+        (
+            route("tests/none/reports"),
+            Some(json!({ "attempt": 1, "lease": "", "events": [] })),
+            SENDERS,
+            "test_not_found",
+            "forbidden",
+        ),
+        (
+            route("tests/none/end"),
+            Some(json!({ "attempt": 1, "lease": "", "outcome": "passed" })),
+            SENDERS,
+            "test_not_found",
+            "forbidden",
+        ),
         (route("jobs/job_none/retry"), nothing, ADMIN, "job_not_found", "forbidden"),
     ]
 }
