@@ -45,6 +45,38 @@ fn the_queue_benchmark_prints_its_figures() {
 }
 
 #[test]
+fn benchmarks_bring_their_token_to_a_server_that_wants_one() {
+    let secret = "the secret of the benchmarks, which is long enough";
+    let site =
+        Site::new(&format!("[auth]\nhs256_secret = \"{secret}\"\n[limits]\nconnections_per_user = 0\n"));
+    let server = site.start();
+    let mint = site_token(&site);
+    for args in [
+        &["queue", "--jobs", "2"][..],
+        &["urgent", "--rounds", "1", "--low", "20", "--payload", "50"],
+        &["storm", "--clients", "5"],
+    ] {
+        let run = |token: Option<&str>| {
+            let mut command = tidings(&["bench"]);
+            command.args(args).args(["--server", &server.url, "--json"]);
+            command.envs(token.map(|token| ("TIDINGS_TOKEN", token)));
+            command.output().expect("the benchmark runs")
+        };
+        let done = run(Some(&mint));
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(!run(None).status.success(), "{args:?} without a token");
+    }
+}
+
+/// A token for everything, of the secret of the site.
+fn site_token(site: &Site) -> String {
+    let mut command = tidings(&["token", "--role", "admin"]);
+    let minted = command.arg("--config").arg(site.path("tidings.toml")).output().expect("it ran");
+    assert!(minted.status.success(), "{}", String::from_utf8_lossy(&minted.stderr));
+    String::from_utf8(minted.stdout).expect("text").trim().to_owned()
+}
+
+#[test]
 fn jobs_that_do_nothing_are_counted() {
     let figures = figures(&["jobs", "--jobs", "50", "--concurrency", "4", "--submitters", "3"]);
     assert_eq!(figures["jobs"], 50, "{figures}");

@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// A running server; without it, one is started in a temporary directory.
     #[arg(long, env = "TIDINGS_SERVER", value_name = "URL")]
     server: Option<String>,
+    /// The token, where the server wants one.
+    #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
     /// For the server that is started: the Redis in which it keeps its jobs; else a file.
     #[arg(long, env = "TIDINGS_REDIS", hide_env_values = true, value_name = "URL", conflicts_with = "server", value_parser = RedisUrl::parse)]
     redis: Option<RedisUrl>,
@@ -39,10 +42,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let Args { jobs, server, redis, json } = args;
+    let Args { jobs, server, token, redis, json } = args;
     let own = if server.is_some() { None } else { Some(OwnServer::start(redis).await?) };
     let url = server.or_else(|| own.as_ref().map(OwnServer::url)).context("there is no server")?;
-    let measured = measure_queue(&url, jobs).await;
+    let measured = measure_queue(&url, token, jobs).await;
     if let Some(own) = own {
         own.stop().await;
     }
@@ -99,10 +102,10 @@ impl OwnServer {
     }
 }
 
-async fn measure_queue(url: &str, jobs: u32) -> Result<Histogram<u64>, Failure> {
-    let http = HttpClient::new(url, None)?;
+async fn measure_queue(url: &str, token: Option<String>, jobs: u32) -> Result<Histogram<u64>, Failure> {
+    let http = HttpClient::new(url, token.as_deref())?;
     let rooms = vec!["test-updates".to_owned(), "queue-updates".to_owned()];
-    let mut follower = Follower::new(url, None, rooms, Since::Now);
+    let mut follower = Follower::new(url, token, rooms, Since::Now);
     for _ in 0..2 {
         follower.next().await?;
     }

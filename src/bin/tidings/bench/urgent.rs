@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// A running server; without it, one is started in a temporary directory.
     #[arg(long, env = "TIDINGS_SERVER", value_name = "URL")]
     server: Option<String>,
+    /// The token, where the server wants one.
+    #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -84,8 +87,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 async fn measure(url: &str, args: &Args) -> anyhow::Result<Figures> {
     let run = ulid::Ulid::generate().to_string();
     let rooms: Vec<String> = (0..ROOMS).map(|n| format!("test-progress-bench-{run}-{n}")).collect();
-    let http = HttpClient::new(url, None)?;
-    let mut socket = SocketClient::connect(url, ConnectOptions::default()).await?;
+    let http = HttpClient::new(url, args.token.as_deref())?;
+    let options = ConnectOptions { token: args.token.clone(), ..ConnectOptions::default() };
+    let mut socket = SocketClient::connect(url, options).await?;
     for room in rooms.iter().map(String::as_str).chain(["system-alerts"]) {
         socket.join(room, Since::Now).await?;
     }
