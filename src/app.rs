@@ -176,7 +176,7 @@ impl App {
         // Before the store: a taken port should leave no trace.
         let Entrance { listener, address, door, crowd, pace } = Entrance::open(&settings, &reload)?;
         let sides = Sides::bind(&settings, &door)?;
-        let origins = reload.view(|settings| Origins::new(&settings.http.allowed_origins));
+        let origins = reload.view(Origins::of);
         let (tasks, readiness) = (Tasks::new(), Readiness::default());
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());

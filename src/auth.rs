@@ -128,15 +128,14 @@ impl fmt::Debug for Auth {
 impl Policy {
     /// By `settings`; what was fetched for `before` holds on where the same is to be fetched.
     fn of(settings: &settings::Auth, before: Option<&Self>) -> Result<Self, KeyError> {
-        let source = |of: &settings::Auth| (of.jwks_url.clone(), of.jwks_ca_file.clone(), of.jwks_refresh);
-        let same = before.filter(|before| source(&before.settings) == source(settings));
+        let before = before.and_then(|before| before.remote.as_ref());
         Ok(Self {
             settings: settings.clone(),
             fixed: keys::fixed(settings)?,
-            remote: match same {
-                Some(before) => before.remote.clone(),
-                None => Remote::of(settings)?,
-            },
+            remote: Remote::of(settings)?.map(|remote| match before {
+                Some(before) => remote.in_place_of(before),
+                None => remote,
+            }),
             expected: Expected::of(settings),
             names: ClaimNames::of(settings),
         })
@@ -252,7 +251,8 @@ impl Auth {
 }
 
 impl Follower for Auth {
-    /// Reads the keys anew. Connections that were let in by a key which is gone stay until their tokens expire.
+    /// Reads the keys anew. Connections that were let in by a key which is gone stay until their tokens expire; of the
+    /// rooms they are in, they leave those that the rules keep from them now.
     fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
         let before = self.policy.get();
         if settings.auth.is_on() != before.settings.is_on() {
@@ -261,10 +261,12 @@ impl Follower for Auth {
             return Err(vec![change.to_owned()]);
         }
         let policy = Policy::of(&settings.auth, Some(&before)).map_err(|error| vec![error.to_string()])?;
-        let (live, tasks) = (self.policy.clone(), self.tasks.clone());
+        let (live, tasks, standing) = (self.policy.clone(), self.tasks.clone(), self.standing.clone());
         Ok(Box::new(move || {
             policy.keep_fresh(&tasks);
             live.replace(policy);
+            // The rules hold already.
+            tasks.spawn("memberships", standing.review_rooms());
         }))
     }
 }

@@ -53,7 +53,8 @@ use crate::broker::Broker;
 use crate::config::live::Live;
 use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
-use crate::limits::pace::Pace;
+use crate::limits::pace::{Act, Pace};
+use crate::listener::serve::Origin;
 use crate::metrics;
 use crate::model::now_ms;
 use crate::notify::Notifier;
@@ -63,6 +64,7 @@ use crate::queue::Queue;
 use crate::quota::Quota;
 use crate::worker::runner::RunnerSet;
 
+use extract::Caller;
 pub use problem::Problem;
 
 /// Answers below this are sent as they are: little would be won.
@@ -85,7 +87,7 @@ pub struct HttpState {
     pub presence: Arc<dyn Presence>,
     /// Counts streams by address, and knows the limits.
     pub crowd: Arc<Crowd>,
-    /// Measures what is published.
+    /// Measures how often somebody does something.
     pub pace: Arc<Pace>,
     /// Counts what users have.
     pub quota: Arc<Quota>,
@@ -112,6 +114,15 @@ impl std::fmt::Debug for HttpState {
             .field("ready", &self.ready)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+impl HttpState {
+    /// Counts that `caller` does something `n` times; a refusal if that is too often.
+    fn paced(&self, act: Act, caller: &Caller, origin: Option<&Origin>, n: usize) -> Result<(), Problem> {
+        let Some(origin) = origin else { return Ok(()) };
+        let taken = self.pace.take(act, caller.user(), origin.address, n);
+        taken.map_err(|wait| Problem::limited(act.reason(), wait))
     }
 }
 
@@ -212,7 +223,7 @@ pub fn router(state: HttpState, which: Routes) -> Router {
         document.paths.paths.keys().map(String::as_str).chain([metrics_layer::UNMATCHED]),
     );
     let state = Arc::new(state);
-    let open_streams = stream::Streams::new(streams);
+    let open_streams = stream::Streams::new(streams, state.rights.clone());
     let watched: Arc<dyn Watched> = open_streams.clone();
     state.auth.watch(&watched);
     routes

@@ -1,7 +1,7 @@
 //! Limits: how much of something one party may have or do, counted in bounded memory.
 //!
 //! [`address`] names who comes over the network, [`rate`] measures how often, [`table`] counts for each party, and with
-//! it [`crowd`] sessions and [`pace`] messages. What the limits are is a setting (`limits.*`); what becomes of whoever is over one is decided where it is met, by its
+//! it [`crowd`] sessions and [`pace`] what is sent. What the limits are is a setting (`limits.*`); what becomes of whoever is over one is decided where it is met, by its
 //! [`Reason`].
 
 pub mod address;
@@ -36,6 +36,10 @@ pub enum Reason {
     Flood,
     /// Messages that one party publishes in a second.
     PublishRate,
+    /// Notifications that one party sends in a second.
+    NotificationRate,
+    /// Jobs that one party submits in a second.
+    JobRate,
     /// In no room, and silent.
     Idle,
     /// A head, a body or a handshake that took too long.
@@ -56,6 +60,8 @@ impl Reason {
             Self::EventRate => "event_rate",
             Self::Flood => "flood",
             Self::PublishRate => "publish_rate",
+            Self::NotificationRate => "notification_rate",
+            Self::JobRate => "job_rate",
             Self::Idle => "idle",
             Self::Timeout => "timeout",
         }
@@ -71,7 +77,9 @@ impl Reason {
             Self::ConnectRate => "too_many_connects",
             Self::Handshakes => "too_many_handshakes",
             Self::Rooms => "too_many_rooms",
-            Self::EventRate | Self::Flood | Self::PublishRate => "rate_limited",
+            Self::EventRate | Self::Flood | Self::PublishRate | Self::NotificationRate | Self::JobRate => {
+                "rate_limited"
+            }
             Self::Idle => "idle",
             Self::Timeout => "request_timeout",
         }
@@ -99,6 +107,10 @@ impl Reason {
             Self::PublishRate => {
                 "more messages in a second than this party may publish (limits.publishes_per_second)"
             }
+            Self::NotificationRate => {
+                "more notifications in a second than this party may send (limits.notifications_per_second)"
+            }
+            Self::JobRate => "more jobs in a second than this party may submit (limits.jobs_per_second)",
             Self::Idle => {
                 "this connection was in no room and sent nothing for too long (limits.idle_timeout)"
             }

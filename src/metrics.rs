@@ -37,7 +37,7 @@ const JOB_SECONDS: &[f64] =
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 /// The reasons why something is refused; the label of `tidings_rejected_total`.
-pub const REJECTED_REASONS: [&str; 21] = [
+pub const REJECTED_REASONS: [&str; 24] = [
     "unknown_channel",
     "forbidden",
     "unknown_event",
@@ -55,10 +55,13 @@ pub const REJECTED_REASONS: [&str; 21] = [
     "event_rate",
     "flood",
     "publish_rate",
+    "notification_rate",
+    "job_rate",
     "idle",
     "timeout",
     "unauthorized",
     "origin",
+    "host",
 ];
 /// How an attempt or a job can end; the label of the job metrics.
 pub const OUTCOMES: [&str; 4] = ["passed", "failed", "cancelled", "retried"];

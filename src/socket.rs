@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -62,6 +64,9 @@ const SOCKET_QUEUE: usize = 256;
 const ENVELOPE_BYTES: usize = 8 * 1024;
 /// How often those are looked for that have nothing to do here.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// So many sessions are looked at at once when the rules have changed.
+const REVIEWED_AT_ONCE: usize = 64;
 
 /// What was said last has so long to be read before the connection is cut.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -199,6 +204,12 @@ impl Watched for Edge {
             }
         }
         next
+    }
+
+    fn review_rooms(self: Arc<Self>) -> BoxFuture<'static, bool> {
+        let sessions: Vec<Arc<Session>> = self.sessions().values().cloned().collect();
+        let reviewed = stream::iter(sessions).map(Session::review_rooms).buffer_unordered(REVIEWED_AT_ONCE);
+        reviewed.fold(true, |all, is_known| std::future::ready(all && is_known)).boxed()
     }
 }
 

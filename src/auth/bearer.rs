@@ -10,11 +10,16 @@ use crate::config::secret::Secret;
 const PARAMETER: &str = "token=";
 
 /// Takes the token out of `Authorization: Bearer`, or else out of the query.
+///
+/// Several of one place are read as one text, which is no token: whatever stands before this server may believe another
+/// one of them.
 pub fn take(headers: &mut HeaderMap, uri: &mut Uri) -> Option<Secret> {
-    let header = headers.remove(AUTHORIZATION);
+    let values: Option<Vec<&str>> =
+        headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok()).collect();
+    let header = values.unwrap_or_default().join(", ");
+    headers.remove(AUTHORIZATION);
     let query = take_parameter(uri);
-    let header = header.as_ref().and_then(|value| value.to_str().ok()).and_then(of_header);
-    header.map(Secret::new).or(query)
+    of_header(&header).map(Secret::new).or(query)
 }
 
 fn of_header(value: &str) -> Option<&str> {
@@ -25,9 +30,10 @@ fn of_header(value: &str) -> Option<&str> {
 fn take_parameter(uri: &mut Uri) -> Option<Secret> {
     let query = uri.query().filter(|query| query.contains(PARAMETER))?;
     let (tokens, rest): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| pair.starts_with(PARAMETER));
-    let token = tokens.iter().filter_map(|pair| pair.strip_prefix(PARAMETER)).find(|token| !token.is_empty());
+    let tokens = tokens.iter().filter_map(|pair| pair.strip_prefix(PARAMETER));
     // The characters of a token stand for themselves in a query.
-    let token = token.map(Secret::new);
+    let tokens: Vec<&str> = tokens.filter(|token| !token.is_empty()).collect();
+    let token = (!tokens.is_empty()).then(|| Secret::new(&tokens.join(", ")));
     let path = uri.path();
     let without = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
     let mut parts = uri.clone().into_parts();
@@ -62,6 +68,19 @@ mod tests {
         assert_eq!(taken(Some("Bearer h"), "/x?token=q&y"), some("h", "/x?y"));
         assert_eq!(taken(Some("Basic YTpi"), "/x?token=q"), some("q", "/x"));
         assert_eq!(taken(None, "http://host/x?token=q"), some("q", "http://host/x"));
+    }
+
+    #[test]
+    fn two_tokens_of_one_place_are_read_as_one_that_is_none() {
+        assert_eq!(taken(None, "/x?token=a.b.c&token=d.e.f").0.as_deref(), Some("a.b.c, d.e.f"));
+        assert_eq!(taken(None, "/x?token=&token=a.b.c").0.as_deref(), Some("a.b.c"));
+        let mut headers = HeaderMap::new();
+        for value in ["Bearer a.b.c", "Bearer d.e.f"] {
+            headers.append(AUTHORIZATION, value.parse().expect("a header"));
+        }
+        let token = take(&mut headers, &mut Uri::from_static("/x"));
+        assert_eq!(token.as_ref().map(Secret::reveal), Some("a.b.c, Bearer d.e.f"));
+        assert!(headers.is_empty());
     }
 
     #[test]

@@ -32,6 +32,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to be connected.
 const CONNECT: Duration = Duration::from_secs(3);
+/// The setting that names certificates.
+const CA_FILE: &str = "jwks_ca_file";
 /// The least pause between two questions.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,8 @@ pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Remote {
     uri: Uri,
     refresh: Duration,
+    // The certificates that it is trusted by, as PEM, if they are named.
+    trusted: Option<Vec<u8>>,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     keys: RwLock<Option<Arc<[Key]>>>,
     begun: AtomicBool,
@@ -64,10 +68,11 @@ impl Remote {
         let Some(url) = &settings.jwks_url else { return Ok(None) };
         let wrong = |reason: String| KeyError::Content { key: "jwks_url", place: url.clone(), reason };
         let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
-        let roots = match &settings.jwks_ca_file {
-            Some(file) => from_file(file)?,
-            None if uri.scheme_str() == Some("https") => of_the_system().map_err(wrong)?,
-            None => RootCertStore::empty(),
+        let trusted = settings.jwks_ca_file.as_deref().map(read).transpose()?;
+        let roots = match (&settings.jwks_ca_file, &trusted) {
+            (Some(file), Some(pem)) => from_pem(file, pem)?,
+            _ if uri.scheme_str() == Some("https") => of_the_system().map_err(wrong)?,
+            _ => RootCertStore::empty(),
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
@@ -86,11 +91,25 @@ impl Remote {
         Ok(Some(Arc::new(Self {
             uri,
             refresh: settings.jwks_refresh,
+            trusted,
             client: Client::builder(TokioExecutor::new()).build(connector),
             keys: RwLock::default(),
             begun: AtomicBool::new(false),
             asked: tokio::sync::Mutex::default(),
         })))
+    }
+
+    /// The one that is to be asked from now on: `before`, where nothing about it has changed; else this one, and what was
+    /// fetched from the same address holds until it has answered itself.
+    pub(super) fn in_place_of(self: Arc<Self>, before: &Arc<Self>) -> Arc<Self> {
+        let has_moved = self.uri != before.uri;
+        if !has_moved && self.refresh == before.refresh && self.trusted == before.trusted {
+            return before.clone();
+        }
+        if !has_moved {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = before.keys();
+        }
+        self
     }
 
     /// The keys that were fetched last; none if there never were any.
@@ -160,18 +179,21 @@ fn reason(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-fn from_file(file: &Path) -> Result<RootCertStore, KeyError> {
-    let key = "jwks_ca_file";
-    let pem = std::fs::read(file).map_err(|error| KeyError::File {
-        key,
+fn read(file: &Path) -> Result<Vec<u8>, KeyError> {
+    let told = |error: std::io::Error| KeyError::File {
+        key: CA_FILE,
         file: file.to_owned(),
         reason: error.to_string(),
-    })?;
+    };
+    std::fs::read(file).map_err(told)
+}
+
+fn from_pem(file: &Path, pem: &[u8]) -> Result<RootCertStore, KeyError> {
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+    let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
     if roots.add_parsable_certificates(certificates).0 == 0 {
         let reason = "expected certificates as PEM".to_owned();
-        return Err(KeyError::Content { key, place: file.display().to_string(), reason });
+        return Err(KeyError::Content { key: CA_FILE, place: file.display().to_string(), reason });
     }
     Ok(roots)
 }

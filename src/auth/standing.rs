@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, join_all};
+
 use super::{AuthError, Identity};
 use crate::fault::Fault;
 use crate::model::now_ms;
@@ -20,6 +22,10 @@ pub trait Watched: Send + Sync {
     /// Ends those whose identity `judge` finds at fault, telling them why; when the first of the others expires, in ms
     /// since the Unix epoch.
     fn review(&self, judge: &dyn Fn(&Identity) -> Option<AuthError>) -> Option<i64>;
+
+    /// Has those leave what they may not read any more, because the rules changed, telling them why; whether that is
+    /// known of all of them.
+    fn review_rooms(self: Arc<Self>) -> BoxFuture<'static, bool>;
 }
 
 /// Who may stay.
@@ -29,6 +35,8 @@ pub(super) struct Standing {
     live: Mutex<Vec<Weak<dyn Watched>>>,
     // When the first connection expires; the task lowers and raises it.
     next_expiry_ms: AtomicI64,
+    // One look after the other, or an older list could take the place of a newer one.
+    looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -48,6 +56,7 @@ impl Standing {
             held: RwLock::new(Arc::new(Held { version, revoked })),
             live: Mutex::default(),
             next_expiry_ms: AtomicI64::new(i64::MAX),
+            looking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -77,15 +86,15 @@ impl Standing {
 
     pub(super) async fn apply(&self, change: Change) -> Result<bool, RevocationError> {
         let changed = self.list.apply(change).await?;
-        // It holds here when the caller hears of it.
-        if self.look().await? {
-            self.review();
-        }
+        // It holds here when the caller hears of it, whoever has seen it first.
+        self.look().await?;
+        self.review();
         Ok(changed)
     }
 
     /// Reads the list if it changed; whether it did.
     async fn look(&self) -> Result<bool, Fault> {
+        let _one = self.looking.lock().await;
         let version = self.list.version().await?;
         if version == self.held().version {
             return Ok(false);
@@ -100,17 +109,34 @@ impl Standing {
         let now = now_ms();
         // Whoever comes meanwhile lowers it again.
         self.next_expiry_ms.store(i64::MAX, Ordering::Release);
-        let live: Vec<Arc<dyn Watched>> = {
-            let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-            live.retain(|live| live.strong_count() > 0);
-            live.iter().filter_map(Weak::upgrade).collect()
-        };
-        let next = live
+        let next = self
+            .live()
             .iter()
             .filter_map(|live| live.review(&|identity: &Identity| self.judge(identity, now)))
             .min();
         if let Some(next) = next {
             self.next_expiry_ms.fetch_min(next, Ordering::AcqRel);
+        }
+    }
+
+    fn live(&self) -> Vec<Arc<dyn Watched>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|live| live.strong_count() > 0);
+        live.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Has all live connections leave what they may not read any more; again, until that is known of all.
+    pub(super) async fn review_rooms(self: Arc<Self>) {
+        let mut away = false;
+        loop {
+            let reviewed = join_all(self.live().into_iter().map(Watched::review_rooms)).await;
+            if reviewed.into_iter().all(|is_known| is_known) {
+                return;
+            }
+            if !std::mem::replace(&mut away, true) {
+                tracing::warn!("it is not known yet who may stay in which room after the reload");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

@@ -154,6 +154,8 @@ fn limits_read_at_start(old: &Limits, new: &Limits) -> [(&'static str, bool); 7]
         rooms_per_user: _,
         events_per_second: _,
         publishes_per_second: _,
+        notifications_per_second: _,
+        jobs_per_second: _,
         publish_batch,
         body_bytes,
         header_bytes: _,

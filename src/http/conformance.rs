@@ -120,7 +120,7 @@ impl Server {
                     .unwrap(),
             ),
             rights: Rights::new(rules.clone(), broker.clone(), Arc::new(queue.clone())),
-            origins: Origins::new(&settings.http.allowed_origins).into(),
+            origins: Origins::of(settings).into(),
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),

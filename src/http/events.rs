@@ -15,7 +15,7 @@ use super::extract::{Caller, JsonBytes, first, parse};
 use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
 use super::traced;
 use crate::broker::Appended;
-use crate::limits::Reason;
+use crate::limits::pace::Act;
 use crate::listener::serve::Origin;
 use crate::metrics;
 use crate::model::{ChannelName, Epoch, EventName, Incoming, MessageId, Priority, UserId};
@@ -145,11 +145,7 @@ pub(super) async fn publish(
     origin: Option<Extension<Origin>>,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    let paced = |n| {
-        let Some(Extension(origin)) = origin else { return Ok(()) };
-        let paced = state.pace.publish(caller.user(), origin.address, n);
-        paced.map_err(|wait| Problem::limited(Reason::PublishRate, wait))
-    };
+    let paced = |n| state.paced(Act::Publish, &caller, origin.as_deref(), n);
     if first(&body) == Some(b'[') {
         Ok(Json(publish_many(&state, &caller, &body, paced).await?).into_response())
     } else {

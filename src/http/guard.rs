@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::auth::origin::Foreign;
 use crate::auth::{AuthError, Denied, bearer};
 use crate::config::secret::Secret;
 use crate::fault::Fault;
@@ -24,10 +25,8 @@ const PUBLIC: [&str; 5] = ["/", "/assets/{name}", "/icon.svg", "/healthz", "/rea
 pub(super) async fn guard(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let token = bearer::take(&mut parts.headers, &mut parts.uri);
-    if !state.origins.read().admits(&parts.headers, &parts.uri) {
-        metrics::rejected("origin");
-        let detail = "pages of this origin may not ask this server (http.allowed_origins)";
-        return Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail).into_response();
+    if let Err(foreign) = state.origins.read().admits(&parts.headers, &parts.uri) {
+        return Problem::from(foreign).into_response();
     }
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     // A path that does not exist is nobody's secret.
@@ -57,6 +56,28 @@ fn harden(response: &mut Response) {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+}
+
+impl From<Foreign> for Problem {
+    fn from(foreign: Foreign) -> Self {
+        let (reason, status, code, detail) = match foreign {
+            Foreign::Origin => (
+                "origin",
+                StatusCode::FORBIDDEN,
+                "origin_not_allowed",
+                "pages of this origin may not ask this server (http.allowed_origins)",
+            ),
+            Foreign::Host => (
+                "host",
+                StatusCode::MISDIRECTED_REQUEST,
+                "host_not_allowed",
+                "this server does not answer to the name that was asked for: ask it as localhost, or list the name in \
+                 http.allowed_hosts",
+            ),
+        };
+        metrics::rejected(reason);
+        Self::new(status, code, detail)
+    }
 }
 
 impl From<AuthError> for Problem {

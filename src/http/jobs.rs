@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
 use super::extract::{Asked, Caller, Named, OptionalBody};
-use super::problem::{BodyErrors, Problem, ReadErrors, WriteErrors};
+use super::problem::{BodyErrors, LimitErrors, Problem, ReadErrors, WriteErrors};
 use super::query::{Cursor, ListQuery};
+use crate::limits::pace::Act;
+use crate::listener::serve::Origin;
 use crate::model::{Job, JobId};
 use crate::queue::{JobPage, QueueError};
 
@@ -138,14 +140,17 @@ pub(super) async fn cancel(
         (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`job_not_ended`, or `test_active`: another job runs its test", body = Problem,
             content_type = "application/problem+json"),
+        LimitErrors,
         WriteErrors,
     )
 )]
 pub(super) async fn retry(
     State(state): State<Arc<HttpState>>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     Named(job): Named<JobId>,
 ) -> Result<Json<Job>, Problem> {
     state.rights.control(&caller.0, &job, state.queue.get(&job).await?.as_ref())?;
+    state.paced(Act::Submit, &caller, origin.as_deref(), 1)?;
     Ok(Json(state.queue.retry(&job).await?))
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
@@ -13,9 +13,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::HttpState;
 use super::events::Placed;
 use super::extract::{Body, Caller, Named};
-use super::problem::{BodyErrors, Problem, WriteErrors};
+use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
 use crate::broker::Appended;
 use crate::inbox::Status;
+use crate::limits::pace::Act;
+use crate::listener::serve::Origin;
 use crate::model::{ChannelName, Epoch, EventName, Incoming, MessageId, Position, Priority, UserId};
 use crate::notify::{Notification, RecallError, Recalled};
 
@@ -98,6 +100,7 @@ pub(super) struct RecalledMessage {
         BodyErrors,
         (status = 413, description = "`body_too_large`, `too_large`", body = Problem,
             content_type = "application/problem+json"),
+        LimitErrors,
         WriteErrors,
     )
 )]
@@ -105,8 +108,10 @@ pub(super) async fn send(
     State(state): State<Arc<HttpState>>,
     Named(user): Named<UserId>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     Body(mut fields): Body<Fields>,
 ) -> Result<(StatusCode, Json<Placed>), Problem> {
+    state.paced(Act::Notify, &caller, origin.as_deref(), 1)?;
     let (id, priority) = (take(&mut fields, "id")?, take(&mut fields, "priority")?);
     require_text(&fields, "title")?;
     let notification = Notification { id, priority, data: object(&fields)? };
@@ -131,14 +136,17 @@ pub(super) async fn send(
         BodyErrors,
         (status = 413, description = "`body_too_large`, `too_large`", body = Problem,
             content_type = "application/problem+json"),
+        LimitErrors,
         WriteErrors,
     )
 )]
 pub(super) async fn broadcast(
     State(state): State<Arc<HttpState>>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     Body(mut fields): Body<Fields>,
 ) -> Result<(StatusCode, Json<Placed>), Problem> {
+    state.paced(Act::Notify, &caller, origin.as_deref(), 1)?;
     let invalid = |detail: String| Problem::bad_request("invalid", detail);
     let (id, priority) = (take(&mut fields, "id")?, take(&mut fields, "priority")?);
     let event: Option<EventName> = take(&mut fields, "event")?;
@@ -183,6 +191,7 @@ pub(super) async fn broadcast(
             body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`message_not_found`", body = Problem,
             content_type = "application/problem+json"),
+        LimitErrors,
         WriteErrors,
     )
 )]
@@ -190,7 +199,9 @@ pub(super) async fn recall(
     State(state): State<Arc<HttpState>>,
     Named(id): Named<MessageId>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
 ) -> Result<Json<RecalledMessage>, Problem> {
+    state.paced(Act::Notify, &caller, origin.as_deref(), 1)?;
     let by = match caller.user() {
         _ if state.auth.is_on() && caller.0.is_admin() => None,
         // Without a name it would pass for an administrator.

@@ -95,7 +95,9 @@ pub(super) async fn stream(
     // The end of the server is the end of its streams, or it would wait for them.
     let closing = state.ready.closing().clone();
     let ended = End::within(&closing);
-    let slot = streams.open(caller.0.clone(), ended.clone())?;
+    let slot = streams.open(caller.0.clone(), channel.clone(), ended.clone())?;
+    // Once more, or rules that changed since would be looked through before it was there.
+    state.rights.read(&caller.0, &channel).await?;
     state.auth.note(&caller.0);
     // Whoever was shut out while they were let in.
     if let Some(error) = state.auth.judge(&caller.0) {

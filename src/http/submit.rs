@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::HttpState;
 use super::extract::{Body, Caller};
-use super::problem::{BodyErrors, Problem, WriteErrors};
+use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
 use super::traced;
+use crate::limits::pace::Act;
+use crate::listener::serve::Origin;
 use crate::model::id::{MAX_ID_LEN, check};
 use crate::model::{JobId, JobState, Priority, TestId, now_ms};
 use crate::queue::{NewJob, Submitted};
@@ -99,15 +101,18 @@ pub(super) struct Accepted {
         (status = 409, description = "`test_active`: another job of this test has not ended", body = Problem,
             content_type = "application/problem+json"),
         BodyErrors,
+        LimitErrors,
         WriteErrors,
     )
 )]
 pub(super) async fn submit(
     State(state): State<Arc<HttpState>>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     Body(wish): Body<SubmitJob>,
 ) -> Result<Response, Problem> {
     state.rights.submit(&caller.0, wish.test_id.as_ref(), wish.team_id.as_deref()).await?;
+    state.paced(Act::Submit, &caller, origin.as_deref(), 1)?;
     let job = wish.check(&caller).map_err(|detail| Problem::bad_request("invalid", detail))?;
     if let Some(runner) = state.runners.get(&job.test_type) {
         runner.check(&job.config).map_err(|detail| Problem::bad_request("invalid_config", detail))?;

@@ -261,6 +261,10 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::live::Live;
+    use crate::config::settings::Limits;
+    use crate::listener::Listener;
+    use crate::listener::door::Door;
 
     const DEADLINE: Duration = Duration::from_millis(300);
     const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
@@ -272,6 +276,17 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
         (Connection::new(stream, DEADLINE, None, None), peer)
+    }
+
+    #[tokio::test]
+    async fn the_kernel_gives_up_a_peer_at_the_write_deadline() {
+        let limits = Limits { write_deadline: Duration::from_millis(7321), ..Limits::default() };
+        let door = Door::new(Live::new(limits), Live::default());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), door).unwrap();
+        let _peer = TcpStream::connect(listener.address().unwrap()).await.unwrap();
+        let (connection, _) = listener.accept().await;
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&*connection.stream).unwrap(), 7321);
+        assert!(rustix::net::sockopt::tcp_nodelay(&*connection.stream).unwrap());
     }
 
     #[tokio::test]

@@ -1,8 +1,14 @@
 //! `connection:established`: what a client is told first.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::SocketOptions;
+use crate::config::settings;
+use crate::limits::address::Address;
+use crate::limits::cap;
+use crate::limits::pace::Act;
 use crate::model::{UserId, now_ms};
 
 /// Who the client is here, and what holds.
@@ -47,6 +53,43 @@ pub(super) struct Limits {
     rooms_per_connection: usize,
     /// The most data that one message may carry.
     message_bytes: usize,
+    /// After so long in no room and in silence it is ended.
+    idle_timeout_ms: u64,
+    /// In so many different rooms may all connections of the user be, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms_per_user: Option<u32>,
+    /// So many connections may the user have, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_per_user: Option<u32>,
+    /// So many events may it send in a second, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_per_second: Option<u32>,
+    /// So many messages may its user, or its address, publish in a second, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publishes_per_second: Option<u32>,
+}
+
+impl Limits {
+    /// What holds for a client at `address`, who is a user or nobody in particular.
+    pub(super) fn of(
+        options: &SocketOptions,
+        limits: &settings::Limits,
+        address: Option<Address>,
+        is_user: bool,
+    ) -> Self {
+        let of_user = |most: u32| Some(most).filter(|most| is_user && *most > 0);
+        let usual = settings::Limits::EVENTS_PER_SECOND;
+        let events = |address: Address| cap(limits.events_per_second, usual, address.is_loopback());
+        Self {
+            rooms_per_connection: options.rooms_per_connection,
+            message_bytes: options.message_bytes,
+            idle_timeout_ms: ms(limits.idle_timeout),
+            rooms_per_user: of_user(limits.rooms_per_user),
+            connections_per_user: of_user(limits.connections_per_user),
+            events_per_second: address.and_then(events),
+            publishes_per_second: address.and_then(|address| Act::Publish.most(limits, address)),
+        }
+    }
 }
 
 impl<'a> Greeting<'a> {
@@ -56,9 +99,9 @@ impl<'a> Greeting<'a> {
         client_id: &'a str,
         user_id: Option<&'a UserId>,
         expires_at: Option<i64>,
+        limits: Limits,
     ) -> Self {
         let SocketOptions { heartbeat_interval, heartbeat_timeout, .. } = *options;
-        let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
             connection_id,
             client_id,
@@ -67,10 +110,11 @@ impl<'a> Greeting<'a> {
             node: &options.node,
             server_time: now_ms(),
             heartbeat: Heartbeat { interval_ms: ms(heartbeat_interval), timeout_ms: ms(heartbeat_timeout) },
-            limits: Limits {
-                rooms_per_connection: options.rooms_per_connection,
-                message_bytes: options.message_bytes,
-            },
+            limits,
         }
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -64,19 +64,12 @@ impl Intake {
         // The closure's body runs while the packet is read, so events are queued in their order.
         socket.on_fallback(move |Event(event): Event, reply: Reply, TryData(data): TryData<Value>| {
             let known = Request::EVENTS.into_iter().find(|known| *known == event);
-            let unknown = match known {
-                _ if !intake.is_in_time(&event, &reply) => None,
-                Some(known) => {
-                    intake.take(known, data.ok(), reply);
-                    None
-                }
-                None => Some((event, reply)),
-            };
-            async move {
-                if let Some((event, reply)) = unknown {
-                    refuse_unknown(&event, &reply).await;
-                }
+            match known {
+                _ if !intake.is_in_time(&event, &reply) => {}
+                Some(known) => intake.take(known, data.ok(), reply),
+                None => refuse_unknown(&event, &reply),
             }
+            std::future::ready(())
         });
     }
 
@@ -139,9 +132,10 @@ impl Intake {
     }
 }
 
-async fn refuse_unknown(event: &str, reply: &Reply) {
+/// At once: refusals that wait for room would be as many as a client that reads nothing cares to send.
+fn refuse_unknown(event: &str, reply: &Reply) {
     crate::metrics::rejected("unknown_event");
     let known = Request::EVENTS.join("`, `");
     let refusal = Refusal::new("unknown_event", format!("clients send `{known}`, not `{event}`"));
-    reply.refuse(None, event, &refusal).await;
+    reply.refuse_now(event, &refusal);
 }

@@ -15,13 +15,26 @@ use socketioxide_core::Value;
 
 use super::packet;
 use super::protocol::Refusal;
-use super::voice::{self, Voice};
+use super::voice::Voice;
 use crate::fanout::SendError;
 
 /// How often a full socket is offered an acknowledgement again.
 const RETRY: Duration = Duration::from_millis(10);
 /// After this long the peer does not read, and its connection ends by other means.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says something to `sid`, and again while there is no room for it.
+pub(super) async fn offer(sid: Sid, mut say: impl FnMut() -> Result<(), SendError>) {
+    let patience = tokio::time::timeout(PATIENCE, async {
+        // The library drops what finds no room, and takes the sender with it: offer it anew.
+        while say() == Err(SendError::Full) {
+            tokio::time::sleep(RETRY).await;
+        }
+    });
+    if patience.await.is_err() {
+        tracing::warn!(%sid, "a reply found no room for {PATIENCE:?} and was dropped");
+    }
+}
 
 /// The way back to whoever sent an event.
 pub(super) struct Reply<A: Adapter = LocalAdapter> {
@@ -77,20 +90,16 @@ impl<A: Adapter> Reply<A> {
         let Some(id) = self.ack_id else { return };
         // What cannot be written as JSON cannot be sent the other way either.
         let json = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
-        self.offer(|| voice.say(|| packet::acknowledgement(id, &json), |_| self.ack_sender().send(data)))
-            .await;
+        let say = || voice.say(|| packet::acknowledgement(id, &json), |_| self.ack_sender().send(data));
+        offer(self.sid(), say).await;
         // Nobody else may have a reason to.
-        self.offer(|| voice.flush()).await;
+        offer(self.sid(), || voice.flush()).await;
     }
 
-    /// Refuses: to the callback, or as an `error` event where there is none. In the order of `voice`, if that is
-    /// given.
-    pub(super) async fn refuse(&self, voice: Option<&Voice>, event: &str, refusal: &Refusal) {
-        let say = || match voice {
-            Some(voice) => voice.say_indirectly(|_| self.try_refuse(event, refusal)),
-            None => self.try_refuse(event, refusal).map_err(voice::send_error),
-        };
-        self.offer(say).await;
+    /// Refuses: to the callback, or as an `error` event where there is none. In the order of `voice`.
+    pub(super) async fn refuse(&self, voice: &Voice, event: &str, refusal: &Refusal) {
+        let say = || voice.say_indirectly(|_| self.try_refuse(event, refusal));
+        offer(self.sid(), say).await;
     }
 
     /// Refuses at once; a full socket does without it.
@@ -112,18 +121,6 @@ impl<A: Adapter> Reply<A> {
     pub(super) fn emit_now(&self, event: &str, data: &impl Serialize) {
         if let Err(error) = self.socket.emit(event, data) {
             tracing::debug!(sid = %self.socket.id, event, %error, "an event found no room and was dropped");
-        }
-    }
-
-    async fn offer(&self, mut say: impl FnMut() -> Result<(), SendError>) {
-        let patience = tokio::time::timeout(PATIENCE, async {
-            // The library drops what finds no room, and takes the sender with it: offer it anew.
-            while say() == Err(SendError::Full) {
-                tokio::time::sleep(RETRY).await;
-            }
-        });
-        if patience.await.is_err() {
-            tracing::warn!(sid = %self.socket.id, "a reply found no room for {PATIENCE:?} and was dropped");
         }
     }
 

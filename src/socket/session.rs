@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
+use tokio::sync::oneshot;
 
 use super::acks::Acks;
 use super::admission::Admitted;
@@ -24,11 +25,12 @@ use super::protocol::{Acknowledge, Handshake, Refusal, Request};
 use super::reply::Reply;
 use super::transport::SocketTransport;
 use super::voice::Voice;
-use super::{Edge, Greeting};
+use super::{Edge, Greeting, greeting};
 use crate::auth::Identity;
 use crate::fanout::Connection;
 use crate::fanout::outbox::Limits;
 use crate::limits::Reason;
+use crate::limits::pace::Act;
 use crate::limits::rate::now_ns;
 use crate::metrics;
 use crate::model::{ChannelName, Incoming, UserId, now_ms};
@@ -69,6 +71,8 @@ enum Work {
     Request(Result<Request, Refusal>, &'static str, Reply),
     /// Bring its user's notifications.
     Inbox(ChannelName),
+    /// See which of its rooms are still for it, because the rules have changed, and say whether that is known of all.
+    Review(oneshot::Sender<bool>),
 }
 
 #[derive(Debug)]
@@ -158,8 +162,11 @@ impl Session {
     pub(super) fn greet(&self) -> bool {
         let Some(edge) = self.edge.upgrade() else { return false };
         let expires_at = self.identity().expires_at_ms();
-        let greeting =
-            Greeting::new(&edge.options, &self.sid, &self.client_id, self.user_id.as_ref(), expires_at);
+        let address = self.admitted.as_ref().map(|admitted| admitted.address);
+        let limits =
+            greeting::Limits::of(&edge.options, &edge.parts.crowd.limits(), address, self.user_id.is_some());
+        let (sid, client_id, user_id) = (&*self.sid, &*self.client_id, self.user_id.as_ref());
+        let greeting = Greeting::new(&edge.options, sid, client_id, user_id, expires_at, limits);
         let greeted = self.voice.say_indirectly(|socket| socket.emit("connection:established", &greeting));
         // Its fence is on the way before the first room is joined.
         let greeted = greeted.and_then(|()| self.voice.flush());
@@ -198,6 +205,22 @@ impl Session {
         if !state.pending.is_empty() {
             self.wake(state);
         }
+    }
+
+    /// Leaves those rooms that are not for it any more, after what its client asked for before; whether that is known of
+    /// all of them.
+    pub(super) async fn review_rooms(self: Arc<Self>) -> bool {
+        let (done, reviewed) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.ended {
+                return true;
+            }
+            state.pending.push_back(Work::Review(done));
+            self.wake(state);
+        }
+        // A session that ends drops what waits, and is in no room.
+        reviewed.await.unwrap_or(true)
     }
 
     /// What the library calls it.
@@ -269,10 +292,14 @@ impl Session {
                         Err(refusal) => Err(refusal),
                     };
                     if let Err(refusal) = done {
-                        reply.refuse(Some(&self.voice), event, &refusal).await;
+                        reply.refuse(&self.voice, event, &refusal).await;
                     }
                 }
                 Some(Work::Inbox(channel)) => self.join_inbox(&edge, channel).await,
+                Some(Work::Review(done)) => {
+                    // Whoever asked may be gone.
+                    let _ = done.send(self.leave_lost(&edge).await);
+                }
                 None if ended => break,
                 None => {}
             }
@@ -313,7 +340,7 @@ impl Session {
 
     async fn publish(&self, edge: &Edge, message: Incoming, reply: &Reply) -> Result<(), Refusal> {
         if let Some(admitted) = &self.admitted {
-            let paced = edge.parts.pace.publish(self.user_id.as_ref(), admitted.address, 1);
+            let paced = edge.parts.pace.take(Act::Publish, self.user_id.as_ref(), admitted.address, 1);
             paced.map_err(|wait| {
                 let reason = Reason::PublishRate;
                 let text =

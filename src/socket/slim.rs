@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{self, Map, Ready};
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body_util::{Either, Full};
 use hyper::upgrade::OnUpgrade;
@@ -90,9 +91,9 @@ where
         if !request.uri().path().starts_with("/socket.io/") {
             return future::Either::Left(self.inner.call(request).map(unify));
         }
-        if !self.origins.read().admits(request.headers(), request.uri()) {
+        if self.origins.read().admits(request.headers(), request.uri()).is_err() {
             // Behind no socket there is the one who answers such requests.
-            *request.uri_mut() = Uri::from_static("/");
+            *request.uri_mut() = elsewhere(request.uri());
             return future::Either::Left(self.inner.call(request).map(unify));
         }
         let begun = match self.begin(&request) {
@@ -109,6 +110,13 @@ where
         let slim = slim(parts, begun);
         future::Either::Left(self.inner.call(Request::from_parts(slim, body)).map(unify))
     }
+}
+
+/// The page of the server that `uri` asks for: who judges it has to see the same name.
+fn elsewhere(uri: &Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 fn refusal<B>(reason: Reason, wait: Duration) -> Answer<B> {

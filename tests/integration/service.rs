@@ -19,7 +19,6 @@ mod reconnect_storm;
 mod redis;
 mod reload;
 mod restart;
-mod run;
 mod secrets;
 mod shutdown;
 mod startup;
@@ -100,6 +99,8 @@ struct Server {
     child: Child,
     url: String,
     http: HttpClient,
+    // What it is asked with, where it wants a token.
+    token: Option<String>,
     log: Arc<Mutex<String>>,
 }
 
@@ -134,7 +135,14 @@ impl Server {
             panic!("the server did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner));
         };
         let http = HttpClient::new(&url, None).expect("a URL");
-        Self { child, url, http, log }
+        Self { child, url, http, token: None, log }
+    }
+
+    /// From now on it is asked with `token`.
+    fn with_token(mut self, token: &str) -> Self {
+        self.http = HttpClient::new(&self.url, Some(token)).expect("a URL");
+        self.token = Some(token.to_owned());
+        self
     }
 
     /// What it logged so far.
@@ -187,7 +195,10 @@ impl Server {
     /// What stands at `path`, whatever it is.
     async fn text(&self, path: &str) -> String {
         let mut socket = TcpStream::connect(self.address()).await.expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n");
+        let token = self.token.iter().map(|token| format!("authorization: Bearer {token}\r\n"));
+        let token: String = token.collect();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{token}\r\n", self.address());
         socket.write_all(request.as_bytes()).await.expect("asked");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("answered");

@@ -92,6 +92,8 @@ export class Tidings {
       if (typeof answer === 'function') answer();
     });
     this.socket.on('disconnect', (reason) => this.#lost({ code: 'offline', message: reason }));
+    // A reload of the server's rules took it away.
+    this.socket.on('error', ({ code, message, room }) => room && this.#refuse(room, code, message));
     this.socket.on('connect_error', (error) => this.#lost(readRefusal(error)));
   }
 
@@ -240,13 +242,21 @@ export class Tidings {
       } else {
         const { code, message } = ack.error;
         if (code === 'unavailable' || code === 'too_many_requests') return void setTimeout(again, pause(tries));
-        room.handler.refused?.(new TidingsError(code, message));
-        // A refused room must not keep the others from being live.
-        this.#rooms.delete(room.name);
-        this.#refused.add(room);
+        this.#refuse(room.name, code, message);
       }
       this.#tell();
     });
+  }
+
+  #refuse(name: string, code: string, message: string): void {
+    const room = this.#rooms.get(name);
+    if (!room) return;
+    room.lost();
+    room.handler.refused?.(new TidingsError(code, message));
+    // A refused room must not keep the others from being live.
+    this.#rooms.delete(name);
+    this.#refused.add(room);
+    this.#tell();
   }
 
   #lost(error: { code: string; message: string }): void {

@@ -317,10 +317,20 @@ export interface Latency {
 
 /** How much a connection may do. */
 export interface Limits {
+  /** So many connections may the user have, where that is limited. */
+  connectionsPerUser?: number;
+  /** So many events may it send in a second, where that is limited. */
+  eventsPerSecond?: number;
+  /** After so long in no room and in silence it is ended. */
+  idleTimeoutMs: number;
   /** The most data that one message may carry. */
   messageBytes: number;
+  /** So many messages may its user, or its address, publish in a second, where that is limited. */
+  publishesPerSecond?: number;
   /** In so many rooms may it be. */
   roomsPerConnection: number;
+  /** In so many different rooms may all connections of the user be, where that is limited. */
+  roomsPerUser?: number;
 }
 
 /** A message as a receiver reads it. */

@@ -14,9 +14,9 @@ use crate::Failure;
 use crate::follow::{Follower, News};
 use crate::signals::StopSignals;
 
-/// Where the server is.
+/// Which server.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Address {
+pub(crate) struct Server {
     /// The server.
     #[arg(
         long = "server",
@@ -28,19 +28,6 @@ pub(crate) struct Address {
     /// The token, where the server wants one.
     #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
-}
-
-impl Address {
-    pub(crate) fn http(&self) -> Result<HttpClient, Failure> {
-        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
-    }
-}
-
-/// Which server, and how its answers are shown.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Server {
-    #[command(flatten)]
-    address: Address,
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
@@ -48,7 +35,7 @@ pub(crate) struct Server {
 
 impl Server {
     fn http(&self) -> Result<HttpClient, Failure> {
-        self.address.http()
+        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
     }
 
     fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -190,7 +177,7 @@ pub(crate) struct WatchArgs {
 
 pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
     let since = if args.from_start { Since::Start } else { Since::Now };
-    let Server { address: Address { url, token }, json } = args.server;
+    let Server { url, token, json } = args.server;
     let mut signals = StopSignals::listen()?;
     let mut follower = Follower::new(&url, token, args.rooms, since);
     loop {

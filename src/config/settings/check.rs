@@ -138,6 +138,11 @@ impl Faults {
                 self.add("http.allowed_origins", message);
             }
         }
+        for name in &settings.http.allowed_hosts {
+            if let Err(message) = check_host(name) {
+                self.add("http.allowed_hosts", message);
+            }
+        }
     }
 
     fn queue(&mut self, settings: &Settings) {
@@ -259,6 +264,14 @@ fn check_origin(origin: &str) -> Result<(), String> {
     ))
 }
 
+fn check_host(name: &str) -> Result<(), String> {
+    let authority: Option<http::uri::Authority> = name.parse().ok();
+    if name == "*" || authority.is_some_and(|authority| authority.host() == name) {
+        return Ok(());
+    }
+    Err(format!("expected \"*\" or names such as \"dash.example.org\", without a port, found {name:?}"))
+}
+
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Whether `level` is a level or directives such as `warn,tidings::queue=debug`; if not, what is wrong.
@@ -344,6 +357,16 @@ mod tests {
             "null",
         ] {
             assert!(check_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_the_server_has_no_port_and_no_scheme() {
+        for good in ["*", "dash.example.org", "192.0.2.1", "[2001:db8::1]"] {
+            assert_eq!(check_host(good), Ok(()), "{good}");
+        }
+        for bad in ["", "dash.example.org:443", "https://dash.example.org", "a b", "me@dash.example.org"] {
+            assert!(check_host(bad).is_err(), "{bad}");
         }
     }
 

@@ -14,6 +14,9 @@ pub struct Http {
     pub trusted_proxies: Vec<Network>,
     /// Origins beside the server's own whose pages may ask it, such as `https://dash.example.org`; `*` for all.
     pub allowed_origins: Vec<String>,
+    /// Names beside those of this machine under which the server answers; `*` for all. Without any, all count where
+    /// tokens are asked for, and none otherwise.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// A part of the API that may have a listener of its own.

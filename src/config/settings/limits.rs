@@ -32,6 +32,12 @@ pub struct Limits {
     /// Messages that one user, or one address, publishes in a second, if not [`Limits::PUBLISHES_PER_SECOND`] for
     /// other machines.
     pub publishes_per_second: Option<u32>,
+    /// Notifications, broadcasts and recalls that one user, or one address, asks for in a second, if not
+    /// [`Limits::NOTIFICATIONS_PER_SECOND`] for other machines.
+    pub notifications_per_second: Option<u32>,
+    /// Jobs that one user, or one address, submits or has run again in a second, if not [`Limits::JOBS_PER_SECOND`] for
+    /// other machines.
+    pub jobs_per_second: Option<u32>,
     /// Messages in one `POST /api/v1/events`.
     pub publish_batch: usize,
     /// The length of one request's body.
@@ -66,6 +72,10 @@ impl Limits {
     pub const EVENTS_PER_SECOND: u32 = 100;
     /// Messages that a party of another machine publishes in a second, unless set.
     pub const PUBLISHES_PER_SECOND: u32 = 1000;
+    /// Notifications that a party of another machine sends in a second, unless set.
+    pub const NOTIFICATIONS_PER_SECOND: u32 = 100;
+    /// Jobs that a party of another machine submits in a second, unless set.
+    pub const JOBS_PER_SECOND: u32 = 100;
 }
 
 impl Default for Limits {
@@ -81,6 +91,8 @@ impl Default for Limits {
             rooms_per_user: 50,
             events_per_second: None,
             publishes_per_second: None,
+            notifications_per_second: None,
+            jobs_per_second: None,
             publish_batch: 1000,
             body_bytes: 4 * 1024 * 1024,
             header_bytes: 32 * 1024,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,7 +16,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use super::open::End;
-use crate::auth::AuthError;
 use crate::fanout::{Frame, SendError, Transport};
 use crate::listener::KillSwitch;
 use crate::model::farewell::{GOING_AWAY, going_away};
@@ -110,8 +110,8 @@ fn write_event(text: &mut String, name: &str, json: &RawValue) {
 }
 
 /// Why a reader may not stay, as the last event of its stream.
-pub(super) fn dismissal(error: &AuthError) -> Bytes {
-    let notice = json!({ "code": error.code(), "message": error.to_string(), "event": "auth" });
+pub(super) fn dismissal(code: &str, why: &impl Display, event: &str) -> Bytes {
+    let notice = json!({ "code": code, "message": why.to_string(), "event": event });
     format!("event: error\ndata: {notice}\n\n").into()
 }
 

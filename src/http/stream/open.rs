@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::super::problem::Problem;
 use super::frames::dismissal;
-use crate::auth::{AuthError, Identity, Watched};
+use crate::auth::{AuthError, Denied, Identity, Rights, Watched};
 use crate::metrics;
+use crate::model::ChannelName;
 
 /// The open streams of this process.
 #[derive(Debug)]
@@ -20,11 +23,13 @@ pub(in super::super) struct Streams {
     free: Arc<Semaphore>,
     open: Mutex<HashMap<u64, Open>>,
     next: AtomicU64,
+    rights: Rights,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     identity: Arc<Identity>,
+    channel: ChannelName,
     end: End,
 }
 
@@ -53,8 +58,8 @@ impl End {
         self.words.get().cloned()
     }
 
-    fn say_and_end(&self, error: &AuthError) {
-        let _ = self.words.set(dismissal(error));
+    fn say_and_end(&self, words: Bytes) {
+        let _ = self.words.set(words);
         self.end();
     }
 }
@@ -68,24 +73,30 @@ pub(super) struct Slot {
 }
 
 impl Streams {
-    /// At most `most` at once.
-    pub(in super::super) fn new(most: usize) -> Arc<Self> {
+    /// At most `most` at once, of those who may read by `rights`.
+    pub(in super::super) fn new(most: usize, rights: Rights) -> Arc<Self> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             open: Mutex::default(),
             next: AtomicU64::new(0),
+            rights,
         })
     }
 
-    /// A stream of `identity` begins.
-    pub(super) fn open(self: &Arc<Self>, identity: Arc<Identity>, end: End) -> Result<Slot, Problem> {
+    /// A stream of `channel` begins for `identity`.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        identity: Arc<Identity>,
+        channel: ChannelName,
+        end: End,
+    ) -> Result<Slot, Problem> {
         let permit = self.free.clone().try_acquire_owned().map_err(|_| {
             metrics::rejected("limit");
             let detail = "as many streams are open as this server takes; come back later";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
         })?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(id, Open { identity, end });
+        self.lock().insert(id, Open { identity, channel, end });
         Ok(Slot { streams: self.clone(), id, _permit: permit })
     }
 
@@ -103,12 +114,30 @@ impl Drop for Slot {
 impl Watched for Streams {
     fn review(&self, judge: &dyn Fn(&Identity) -> Option<AuthError>) -> Option<i64> {
         let mut next = None;
-        for Open { identity, end } in self.lock().values() {
+        for Open { identity, end, .. } in self.lock().values() {
             match judge(identity) {
-                Some(error) => end.say_and_end(&error),
+                Some(error) => end.say_and_end(dismissal(error.code(), &error, "auth")),
                 None => next = next.into_iter().chain(identity.expires_at_ms()).min(),
             }
         }
         next
+    }
+    fn review_rooms(self: Arc<Self>) -> BoxFuture<'static, bool> {
+        let open: Vec<Open> = self.lock().values().cloned().collect();
+        async move {
+            let mut all_known = true;
+            for Open { identity, channel, end } in open {
+                match self.rights.read(&identity, &channel).await {
+                    Ok(_) => {}
+                    Err(Denied::Unknown(_)) => all_known = false,
+                    Err(denied) => {
+                        metrics::rejected(denied.code());
+                        end.say_and_end(dismissal(denied.code(), &denied, "room:join"));
+                    }
+                }
+            }
+            all_known
+        }
+        .boxed()
     }
 }

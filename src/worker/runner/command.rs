@@ -22,13 +22,12 @@ use crate::config::live::Live;
 use crate::config::suite::Suite;
 
 mod budget;
-pub(crate) mod feed;
-pub(crate) mod group;
+mod group;
 mod identity;
 mod launch;
-pub(crate) mod lines;
+mod lines;
 mod pump;
-pub(crate) mod verdict;
+mod verdict;
 
 use identity::Identity;
 pub use identity::InvalidIdentity;
@@ -182,7 +181,7 @@ async fn run_to_end(process: &mut Process, pump: &mut Pump) -> std::io::Result<E
 
 /// Asks the whole group to end, and then ends it.
 async fn stop(process: &mut Process, pump: &mut Pump) {
-    process.group.ask(group::Ask::Terminate);
+    process.group.terminate();
     // Its output is still read, or it might hang on a full pipe while it cleans up.
     let _ = timeout(CANCEL_GRACE, run_to_end(process, pump)).await;
     process.group.kill();

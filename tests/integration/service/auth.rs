@@ -1,8 +1,11 @@
 //! Who is let in, to what, and for how long: the real program with keys, asked through every door.
 
 mod doors;
+pub(super) mod forge;
 mod keys;
 mod life;
+mod provider;
+mod reload;
 mod web;
 
 use serde_json::{Map, Value, json};

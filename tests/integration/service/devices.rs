@@ -220,7 +220,7 @@ async fn say(server: &Server, path: &str, packet: &str) -> String {
     let mut socket = TcpStream::connect(server.address()).await.expect("connected");
     let length = packet.len();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{packet}"
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{packet}"
     );
     socket.write_all(request.as_bytes()).await.expect("asked");
     let mut answer = String::new();

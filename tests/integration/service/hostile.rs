@@ -1,4 +1,4 @@
-//! Hostile inputs: what nobody means well with, byte by byte, against one running server.
+//! Hostile inputs: what nobody means well with, byte by byte, against a running server.
 //!
 //! Each row of the tables below is an attack and the answer that `docs/protocol.md` promises. All the while a good
 //! client is connected that has to notice nothing, and in the end the server has to be as large as it was.
@@ -10,6 +10,7 @@ mod frames;
 mod http;
 mod packets;
 mod raw;
+mod tokens;
 mod values;
 
 use std::collections::HashMap;
@@ -20,11 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::swarm::{Client, alone, message, publish_until_acknowledged, stories, tops};
 use super::{Server, Site, wait_until};
 use raw::{Outcome, Target};
+use tokens::Forge;
 
 /// How many rows are under way at once.
 const AT_ONCE: usize = 16;
@@ -40,15 +43,17 @@ format = "json"
 [heartbeat]
 interval = "1s"
 timeout = "3s"
+[http]
+allowed_hosts = ["t"]
+[suites.one]
+command = ["true"]
+params = { A = ["1"] }
 [limits]
 message_bytes = 8192
 body_bytes = 65536
 rooms_per_connection = 10
 connect_timeout = "3s"
 body_timeout = "2s"
-[suites.one]
-command = ["true"]
-params = { A = ["1"] }
 "#;
 
 /// One attack and its documented answer.
@@ -65,6 +70,8 @@ enum Attack {
     Raw(Vec<u8>),
     /// Frames on a WebSocket that has not said `40` yet.
     Early(Vec<u8>),
+    /// Frames on a WebSocket that was opened with more in its query and head, and has not said `40` yet.
+    Opened { query: String, headers: String, frames: Vec<u8> },
     /// Frames on a WebSocket that is connected.
     Frames(Vec<u8>),
     /// The body of a POST to a connected polling session, and its content type.
@@ -114,20 +121,50 @@ fn rows() -> Vec<Row> {
     tables.into_iter().flatten().collect()
 }
 
-#[test]
-fn the_table_is_as_long_as_it_says_and_every_row_has_its_own_name() {
-    let names: Vec<&str> = rows().iter().map(|row| row.name).collect();
-    let mut unique = names.clone();
-    unique.sort_unstable();
-    unique.dedup();
-    assert_eq!(unique.len(), names.len());
-    assert!(names.len() >= 150, "{} rows", names.len());
+fn assert_well_named(rows: &[Row], least: usize) {
+    let mut names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    names.sort_unstable();
+    let twice = names.windows(2).find(|two| two[0] == two[1]);
+    assert_eq!(twice, None, "a name stands twice");
+    assert!(rows.len() >= least, "{} rows", rows.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_hostile_input_gets_its_answer_and_nobody_else_notices() {
     let _alone = alone().await;
-    let site = Site::new(CONFIG);
+    let rows = rows();
+    assert_well_named(&rows, 300);
+    let site = site("");
+    let server = tokio::task::block_in_place(|| start(&site));
+    let target = Target::new(server.address(), None);
+    // Once before the first look, so that what is made at the first use is there.
+    target.run(&Attack::Frames(Vec::new()), Answer::Silence).await;
+    target.run(&Attack::Post("text/plain", b"3".to_vec()), Answer::Says("ok")).await;
+    withstands(&site, &server, &target, rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_token_is_believed_that_should_not_be_by_whichever_way_it_comes() {
+    let _alone = alone().await;
+    let forge = tokio::task::block_in_place(Forge::new);
+    let site = site(&format!("connections_per_user = 0\n{}", Forge::config()));
+    site.write("keys.json", &forge.keys());
+    let admin = forge.sound("root", &["admin"]);
+    let server = tokio::task::block_in_place(|| start(&site)).with_token(&admin);
+    server.post(&format!("/api/v1/users/{}/block", tokens::BLOCKED), &json!({})).await;
+    server.post(&format!("/api/v1/tokens/{}/revoke", tokens::REVOKED), &json!({})).await;
+    let rows = tokio::task::block_in_place(|| tokens::rows(&forge));
+    assert_well_named(&rows, 300);
+    let target = Target::new(server.address(), Some(&forge.sound("ann", &[])));
+    target.run(&Attack::Frames(Vec::new()), Answer::Silence).await;
+    withstands(&site, &server, &target, rows).await;
+    let log = std::fs::read_to_string(site.path("log")).expect("a log");
+    assert!(!log.contains(&admin[..40]) && !log.contains(tokens::SECRET), "a token stands in the log");
+}
+
+/// A site with what the tables ask for, whose configuration ends with `more`.
+fn site(more: &str) -> Site {
+    let site = Site::new(&format!("{CONFIG}{more}"));
     site.write(
         "channels.toml",
         "[defaults]\nhistory = { size = 100000, ttl = \"1d\" }\n[channel.story]\npattern = \"story-{id}\"\n\
@@ -135,45 +172,45 @@ async fn every_hostile_input_gets_its_answer_and_nobody_else_notices() {
          events = [\"test:started\", \"test:progress\", \"test:completed\"]\nsnapshot = true\n\
          [channel.alerts]\npattern = \"alerts\"\nevents = [\"custom:*\"]\npublish = []\n",
     );
-    let server = tokio::task::block_in_place(|| start(&site));
-    let target = Target::new(server.address());
-    // Once before the first look, so that what is made at the first use is there.
-    target.run(&Attack::Frames(Vec::new()), Answer::Silence).await;
-    target.run(&Attack::Post("text/plain", b"3".to_vec()), Answer::Says("ok")).await;
+    site
+}
 
+/// Runs `rows` against the server while a good client follows a story, and sees that it is the same afterwards.
+async fn withstands(site: &Site, server: &Server, target: &Target, rows: Vec<Row>) {
     let rooms = ["story-good".to_owned()];
     let (finish, finished) = watch::channel(None);
-    let good = tokio::spawn(listen(Client::new(&server.url, &rooms), finished));
+    let good = Client::new(&server.url, &rooms).with_token(server.token.as_deref());
+    let good = tokio::spawn(listen(good, finished));
     wait_until("the good client has joined", async || server.metric("tidings_subscriptions").await == 1.0)
         .await;
-    publish(&server, 0..50).await;
-    let before = Size::of(&server).await;
+    publish(server, 0..50).await;
+    let before = Size::of(server).await;
 
     let on = AtomicBool::new(true);
+    let count = rows.len();
     let attacks = async {
-        let failures = attack_all(&target).await;
+        let failures = attack_all(target, rows).await;
         on.store(false, Ordering::Release);
         failures
     };
     let story = async {
         let mut n = 50;
         while on.load(Ordering::Acquire) {
-            publish(&server, n..n + 1).await;
+            publish(server, n..n + 1).await;
             n += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let (failures, ()) = tokio::join!(attacks, story);
-    let count = rows().len();
     assert!(failures.is_empty(), "{} of {count} rows:\n{}", failures.len(), failures.join("\n"));
 
     wait_until("only the good client is left", async || {
-        let now = Size::of(&server).await;
+        let now = Size::of(server).await;
         now.connections <= 1 && now.tasks <= before.tasks && now.files <= before.files
     })
     .await;
-    let after = Size::of(&server).await;
-    let stories = stories(&server, &rooms).await;
+    let after = Size::of(server).await;
+    let stories = stories(server, &rooms).await;
     finish.send(Some(Arc::new(tops(&stories)))).expect("it listens");
     let good = good.await.expect("the good client noticed nothing");
     good.assert_complete(&stories);
@@ -205,9 +242,9 @@ fn start(site: &Site) -> Server {
 }
 
 /// Runs every row; tells of those that got another answer.
-async fn attack_all(target: &Target) -> Vec<String> {
+async fn attack_all(target: &Target, rows: Vec<Row>) -> Vec<String> {
     let only = std::env::var("HOSTILE_ROW").ok();
-    let rows = rows().into_iter().filter(|row| only.as_deref().is_none_or(|part| row.name.contains(part)));
+    let rows = rows.into_iter().filter(|row| only.as_deref().is_none_or(|part| row.name.contains(part)));
     let attacks = rows.map(|Row { name, attack, answer }| async move {
         match tokio::time::timeout(ROW_TAKES, target.run(&attack, answer)).await {
             Ok(outcome) if !answer.misses(&outcome) => None,

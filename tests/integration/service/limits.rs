@@ -18,7 +18,7 @@ use super::{DEADLINE, Server, Site};
 /// An address of this machine that is not the one that the tests themselves ask from.
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// What every server answers to.
-const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: tidings\r\n\r\n";
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// A server without a worker whose limits are these lines.
 fn start(limits: &str) -> (Site, Server) {
@@ -110,7 +110,7 @@ async fn rejected(server: &Server, reason: &str) -> f64 {
 /// A WebSocket of Engine.IO from `address`, and what was read of it: the packet that opens it. `None` if it was refused.
 async fn upgrade(server: &Server, address: Ipv4Addr) -> Option<(TcpStream, String)> {
     let mut stream = connect(server, address).await;
-    let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: tidings\r\nconnection: Upgrade\r\n\
+    let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
         upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = Vec::new();

@@ -180,7 +180,7 @@ async fn stuck_peer(server: &Server, rooms: &[&str]) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut stream = socket.connect(server.address().parse().expect("an address")).await.expect("connected");
-    let upgrade = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: tidings\r\nconnection: Upgrade\r\n\
+    let upgrade = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
         upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(upgrade.as_bytes()).await.expect("asked");
     read_until(&mut stream, "pingInterval").await;

@@ -104,7 +104,7 @@ fn ask_old(url: &str, header: Option<&str>) -> impl Read + Send + 'static {
     let (address, path) = url.trim_start_matches("http://").split_once('/').expect("a path");
     let mut socket = std::net::TcpStream::connect(address).expect("connected");
     let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
-    write!(socket, "GET /{path} HTTP/1.0\r\nhost: tidings\r\n{header}\r\n").expect("asked");
+    write!(socket, "GET /{path} HTTP/1.0\r\nhost: localhost\r\n{header}\r\n").expect("asked");
     socket
 }
 
@@ -218,7 +218,7 @@ async fn a_connection_that_was_kept_alive_can_become_a_stream() {
     let server = site.start();
     let mut socket =
         tokio::io::BufReader::new(TcpStream::connect(server.address()).await.expect("connected"));
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: tidings\r\n\r\n");
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     socket.write_all(ask("/healthz").as_bytes()).await.expect("asked");
     read_until(&mut socket, "\r\n\r\n").await;
     socket.read_exact(&mut [0; r#"{"status":"ok"}"#.len()]).await.expect("the body");

@@ -126,6 +126,7 @@ pub(super) struct Faults {
 pub(super) struct Client {
     /// The servers, the one that it talks to first.
     urls: VecDeque<String>,
+    token: Option<String>,
     rooms: Vec<String>,
     receiver: Receiver,
     pub(super) seen: HashMap<String, Vec<Seen>>,
@@ -148,6 +149,7 @@ impl Client {
         urls.rotate_left(first);
         Self {
             urls,
+            token: None,
             rooms: rooms.to_vec(),
             receiver: Receiver::new(),
             seen: rooms.iter().map(|room| (room.clone(), Vec::new())).collect(),
@@ -158,9 +160,16 @@ impl Client {
         }
     }
 
+    /// The same client with a token.
+    pub(super) fn with_token(mut self, token: Option<&str>) -> Self {
+        self.token = token.map(str::to_owned);
+        self
+    }
+
     /// Connects and joins every room where it is, or at its start.
     pub(super) async fn connect(&mut self) -> Result<SocketClient, ClientError> {
-        let options = ConnectOptions { auth: json!({ "batch": true }), ..ConnectOptions::default() };
+        let auth = json!({ "batch": true });
+        let options = ConnectOptions { auth, token: self.token.clone(), ..ConnectOptions::default() };
         let mut socket = SocketClient::connect(&self.urls[0], options).await?;
         for room in &self.rooms {
             let since = self.receiver.position(room).cloned().map_or(Since::Start, Since::After);

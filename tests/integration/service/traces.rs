@@ -73,7 +73,7 @@ async fn post(server: &Server, path: &str, body: &Value) -> Value {
     let mut socket = TcpStream::connect(server.address()).await.expect("connected");
     let body = body.to_string();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
          traceparent: 00-{TRACE}-{CALLER}-01\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );

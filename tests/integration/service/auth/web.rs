@@ -53,6 +53,46 @@ async fn pages_of_other_origins_are_refused_and_listed_ones_are_not() {
 }
 
 #[tokio::test]
+async fn a_server_that_believes_everybody_answers_only_to_its_own_names() {
+    let site = Site::new("[http]\nallowed_hosts = [\"dash.example.org\"]\n");
+    let server = site.start();
+    let port = server.address().rsplit(':').next().expect("a port");
+    let evil = format!("evil.example:{port}");
+    let local = format!("localhost:{port}");
+    let socket = "/socket.io/?EIO=4&transport=polling";
+    for (host, path, status) in [
+        (local.as_str(), "/api/v1/stats", 200),
+        (local.as_str(), socket, 200),
+        ("dash.example.org", "/api/v1/stats", 200),
+        ("dash.example.org", socket, 200),
+        (evil.as_str(), "/api/v1/stats", 421),
+        (evil.as_str(), "/", 421),
+        (evil.as_str(), "/metrics", 421),
+        (evil.as_str(), socket, 421),
+        // What balancers ask.
+        (evil.as_str(), "/healthz", 200),
+        (evil.as_str(), "/readyz", 200),
+    ] {
+        // A page of that very name asks: it is of the same origin.
+        let origin = format!("http://{host}");
+        let answer = ask(&server, "GET", path, &[("host", host), ("origin", &origin)]).await;
+        assert_eq!(answer.status, status, "{host} {path}: {answer:?}");
+        if status == 421 {
+            assert_eq!(answer.code(), "host_not_allowed");
+            assert!(answer.body.contains("http.allowed_hosts"), "{answer:?}");
+        }
+    }
+    let counted = ask(&server, "GET", "/metrics", &[]).await.body;
+    assert!(counted.contains("tidings_rejected_total{reason=\"host\"} 4"), "{counted}");
+    // Where tokens are asked for, a page that is not known has none.
+    let site = Site::new(&with_secret(""));
+    let server = site.start();
+    let token = format!("Bearer {}", token_of("ann", &[]));
+    let headers = [("host", "evil.example"), ("authorization", token.as_str())];
+    assert_eq!(ask(&server, "GET", "/api/v1/stats", &headers).await.status, 200);
+}
+
+#[tokio::test]
 async fn every_answer_carries_headers_that_keep_it_what_it_is() {
     let site = Site::new("");
     let server = site.start();

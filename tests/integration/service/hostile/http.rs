@@ -37,11 +37,43 @@ fn heads() -> Cells {
         ("a version that is not there", plain("GET /healthz HTTP/9.9\nhost: t\n\n"), Status(400, "")),
         ("HTTP/0.9", plain("GET /healthz\n\n"), Status(400, "")),
         ("a request without a host", plain("GET /healthz HTTP/1.1\nconnection: close\n\n"), Status(200, "")),
+        (
+            "another host",
+            plain("GET /api/v1/stats HTTP/1.1\nhost: evil.example\nconnection: close\n\n"),
+            Status(421, "host_not_allowed"),
+        ),
+        (
+            "another host behind its own",
+            plain("GET /api/v1/stats HTTP/1.1\nhost: t\nhost: evil.example\nconnection: close\n\n"),
+            Status(421, "host_not_allowed"),
+        ),
+        (
+            "another host in the line",
+            plain("GET http://evil.example/api/v1/stats HTTP/1.1\nhost: t\nconnection: close\n\n"),
+            Status(421, "host_not_allowed"),
+        ),
+        (
+            "a host before an at sign",
+            plain("GET /api/v1/stats HTTP/1.1\nhost: t@evil.example\nconnection: close\n\n"),
+            Status(421, "host_not_allowed"),
+        ),
+        (
+            "a host that is none",
+            plain("GET /api/v1/stats HTTP/1.1\nhost: a b\nconnection: close\n\n"),
+            Status(421, "host_not_allowed"),
+        ),
+        (
+            "another host for a session",
+            plain(
+                "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\nhost: evil.example\nconnection: close\n\n",
+            ),
+            Status(421, "host_not_allowed"),
+        ),
         ("a method that is not there", request("BREW /healthz", "", ""), Status(405, "method_not_allowed")),
         ("TRACE", request("TRACE /api/v1/stats", "", ""), Status(405, "method_not_allowed")),
         (
             "CONNECT",
-            plain("CONNECT example.org:443 HTTP/1.1\nhost: t\nconnection: close\n\n"),
+            plain("CONNECT t:443 HTTP/1.1\nhost: t\nconnection: close\n\n"),
             Status(404, "not_found"),
         ),
         ("OPTIONS", request("OPTIONS /api/v1/stats", "", ""), Status(200, "")),
@@ -198,9 +230,10 @@ fn paths() -> Cells {
         ("a slash behind", get("/api/v1/stats/"), Status(404, "not_found")),
         ("a dot", get("/api/v1/./stats"), Status(404, "not_found")),
         ("other letters", get("/API/V1/STATS"), Status(404, "not_found")),
-        ("the absolute form", get("http://example.org/api/v1/stats"), Status(200, "\"connections\"")),
+        ("the absolute form", get("http://t/api/v1/stats"), Status(200, "\"connections\"")),
         ("the absolute form of another scheme", get("file:///etc/passwd"), Status(400, "")),
-        ("a path without a slash", get("healthz"), Status(404, "not_found")),
+        ("a path without a slash", get("t"), Status(404, "not_found")),
+        ("a name in place of a path", get("healthz"), Status(421, "host_not_allowed")),
         ("a fragment", get("/healthz#/../x"), Status(200, "")),
         (
             "a channel that is none",

@@ -57,15 +57,17 @@ pub(super) fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("{line} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}{length}\r\n{body}").into_bytes()
 }
 
-/// Where the server is.
+/// Where the server is, and how clients that mean well enter it.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     address: String,
+    connect: String,
 }
 
 impl Target {
-    pub(super) fn new(address: &str) -> Self {
-        Self { address: address.to_owned() }
+    pub(super) fn new(address: &str, token: Option<&str>) -> Self {
+        let auth = token.map(|token| serde_json::json!({ "token": token }).to_string());
+        Self { address: address.to_owned(), connect: format!("40{}", auth.unwrap_or_default()) }
     }
 
     /// Does what the row says, and reads until `answer` has come or the time is over.
@@ -73,12 +75,20 @@ impl Target {
         match attack {
             Attack::Raw(bytes) => self.exchange(bytes).await,
             Attack::Early(frames) => {
-                let mut socket = self.websocket("").await;
-                socket.say(frames, answer, "40", "connection:established").await
+                let mut socket = self.websocket("", "").await;
+                socket.say(frames, answer, &self.connect, "connection:established").await
+            }
+            Attack::Opened { query, headers, frames } => {
+                let mut socket = self.websocket(query, headers).await;
+                // Who was let in enters no second time.
+                let is_in = matches!(answer, Answer::Says("connection:established"));
+                let (probe, known) =
+                    if is_in { (PROBE, PROBE_ANSWER) } else { (&*self.connect, "connection:established") };
+                socket.say(frames, answer, probe, known).await
             }
             Attack::Frames(frames) => {
-                let mut socket = self.websocket("").await;
-                socket.write(&text("40")).await;
+                let mut socket = self.websocket("", "").await;
+                socket.write(&text(&self.connect)).await;
                 socket.read_until("connection:established").await;
                 socket.say(frames, answer, PROBE, PROBE_ANSWER).await
             }
@@ -96,7 +106,7 @@ impl Target {
             }
             Attack::Upgrade(frames) => {
                 let sid = self.polling().await;
-                let mut socket = self.websocket(&format!("&sid={sid}")).await;
+                let mut socket = self.websocket(&format!("&sid={sid}"), "").await;
                 let mut outcome = socket.say(frames, answer, PROBE, PROBE_ANSWER).await;
                 if outcome.ended {
                     outcome.ended = !self.is_alive(&sid).await;
@@ -136,7 +146,7 @@ impl Target {
         let open = self.exchange(&request("GET /socket.io/?EIO=4&transport=polling", "", "")).await;
         let sid = open.text.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let sid = sid.unwrap_or_else(|| panic!("no session: {open:?}")).to_owned();
-        self.post(&sid, "text/plain", b"40").await;
+        self.post(&sid, "text/plain", self.connect.as_bytes()).await;
         let mut seen = String::new();
         while !seen.contains("connection:established") {
             seen.push_str(&self.poll(&sid).await.text);
@@ -184,16 +194,16 @@ impl Target {
     }
 
     /// A WebSocket that has been opened.
-    async fn websocket(&self, query: &str) -> Socket {
+    async fn websocket(&self, query: &str, headers: &str) -> Socket {
         let mut stream = TcpStream::connect(&self.address).await.expect("connected");
         let upgrade = format!(
             "GET /socket.io/?EIO=4&transport=websocket{query} HTTP/1.1\r\nhost: t\r\nconnection: Upgrade\r\n\
-             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         stream.write_all(upgrade.as_bytes()).await.expect("asked");
         let mut socket = Socket { stream, unread: Vec::new() };
         socket.skip_head().await;
-        if query.is_empty() {
+        if !query.contains("sid=") {
             socket.read_until("pingInterval").await;
         }
         socket

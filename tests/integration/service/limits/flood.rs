@@ -66,7 +66,7 @@ fn sizes() -> Sizes {
 }
 
 /// As many descriptors as this process may have.
-fn raise_descriptors() -> (u64, u64) {
+pub(super) fn raise_descriptors() -> (u64, u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -197,7 +197,7 @@ async fn never_finishes(server: Arc<Server>, n: usize) -> &'static str {
     let mut stream = connect(&server, from).await;
     let begun = match n % 3 {
         0 => Ok(()),
-        1 => stream.write_all(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: t").await,
+        1 => stream.write_all(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: l").await,
         _ => {
             let Some(mut stream) = opened(&server, from).await else { return "handshake refused" };
             gone(&mut stream).await;

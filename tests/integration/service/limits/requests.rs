@@ -22,7 +22,7 @@ async fn a_head_has_so_many_bytes_and_so_many_headers() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let (_site, server) = start("body_timeout = \"500ms\"");
-    let head = "POST /api/v1/events HTTP/1.1\r\nhost: tidings\r\ncontent-type: application/json\r\n\
+    let head = "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 100\r\n\r\n{";
     let mut stream = connect(&server, OTHER).await;
     ask(&mut stream, head).await.assert_problem(408, "request_timeout");
@@ -60,7 +60,7 @@ async fn a_connection_without_requests_ends_after_a_while() {
 #[tokio::test]
 async fn a_body_has_so_many_bytes() {
     let (_site, server) = start("body_bytes = 2048\nmessage_bytes = 1024");
-    let head = "POST /api/v1/events HTTP/1.1\r\nhost: tidings\r\ncontent-type: application/json\r\n\
+    let head = "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 4000\r\n\r\n";
     let mut stream = connect(&server, OTHER).await;
     stream.write_all(head.as_bytes()).await.expect("asked");

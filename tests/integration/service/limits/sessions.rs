@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::{OTHER, Server, Site, ask, connect, ended, frame, rejected, start, upgrade};
 use crate::service::{DEADLINE, wait_until};
 
-const OPEN: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: tidings\r\n\r\n";
+const OPEN: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 async fn client(server: &Server) -> SocketClient {
     SocketClient::connect(&server.url, ConnectOptions::default()).await.expect("connected")
@@ -133,7 +133,7 @@ async fn a_polling_session_that_is_not_continued_ends() {
     let server = site.start();
     let enter = |sid: &str| {
         format!(
-            "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: tidings\r\ncontent-length: 2\r\n\r\n40"
+            "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n40"
         )
     };
     // One that never enters, and one that enters and never polls.
@@ -167,7 +167,7 @@ async fn behind_a_trusted_proxy_its_clients_are_counted_and_not_the_proxy() {
     let server = site.start();
     let stream = |client: &str| {
         format!(
-            "GET /api/v1/channels/queue-updates/stream HTTP/1.1\r\nhost: tidings\r\n\
+            "GET /api/v1/channels/queue-updates/stream HTTP/1.1\r\nhost: localhost\r\n\
              x-forwarded-for: 1.2.3.4, {client}\r\n\r\n"
         )
     };
@@ -195,7 +195,7 @@ async fn a_party_publishes_so_many_messages_a_second() {
     let message = |n: u64| json!({ "channel": "team-updates-1", "event": "team:update", "data": { "n": n } });
     let post = |user: &str, body: &str| {
         format!(
-            "POST /api/v1/events HTTP/1.1\r\nhost: tidings\r\nx-user-id: {user}\r\ncontent-type: application/json\r\n\
+            "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\nx-user-id: {user}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         )
@@ -215,4 +215,65 @@ async fn a_party_publishes_so_many_messages_a_second() {
     assert_eq!((&told["ok"], &told["error"]["code"]), (&json!(false), &json!("rate_limited")), "{told}");
     assert_eq!(rejected(&server, "publish_rate").await, 2.0);
     wait_until("it may again", async || ask(&mut stream, &post("ann", &one)).await.status() == 201).await;
+}
+
+#[tokio::test]
+async fn a_party_notifies_and_submits_so_often_a_second_and_each_by_itself() {
+    let (_site, server) = start("notifications_per_second = 2\njobs_per_second = 2");
+    let post = |user: &str, path: &str, body: &Value| {
+        let body = body.to_string();
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-user-id: {user}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let (hello, alert) = (json!({ "title": "hello" }), json!({ "level": "info", "message": "hello" }));
+    // Nobody runs it.
+    let job = json!({ "testType": "nobodys", "config": {} });
+    let mut stream = connect(&server, OTHER).await;
+    let mut ask =
+        async |user: &str, path: &str, body: &Value| ask(&mut stream, &post(user, path, body)).await;
+    let notify = "/api/v1/users/bob/messages";
+    // What two seconds allow at once.
+    for _ in 0..2 {
+        assert_eq!(ask("ann", notify, &hello).await.status(), 201);
+        assert_eq!(ask("ann", "/api/v1/broadcast", &alert).await.status(), 201);
+    }
+    ask("ann", notify, &hello).await.assert_limited("rate_limited");
+    ask("ann", "/api/v1/broadcast", &alert).await.assert_limited("rate_limited");
+    ask("ann", "/api/v1/messages/x/recall", &json!({})).await.assert_limited("rate_limited");
+    assert_eq!(ask("eve", notify, &hello).await.status(), 201, "another has a pace of her own");
+    for _ in 0..4 {
+        assert_eq!(ask("ann", "/api/v1/jobs", &job).await.status(), 201, "jobs are counted apart");
+    }
+    let refused = ask("ann", "/api/v1/jobs", &job).await;
+    refused.assert_limited("rate_limited");
+    assert!(refused.body.contains("limits.jobs_per_second"), "{refused:?}");
+    ask("ann", "/api/v1/jobs/x/retry", &json!({})).await.assert_limited("rate_limited");
+    assert_eq!(
+        (rejected(&server, "notification_rate").await, rejected(&server, "job_rate").await),
+        (3.0, 2.0)
+    );
+    wait_until("it may again", async || ask("ann", "/api/v1/jobs", &job).await.status() == 201).await;
+}
+
+#[tokio::test]
+async fn who_is_greeted_hears_what_holds() {
+    let (_site, server) = start(
+        "rooms_per_connection = 7\nrooms_per_user = 5\nconnections_per_user = 0\nevents_per_second = 9",
+    );
+    let greeting = async |auth: Value| {
+        let options = ConnectOptions { auth, ..ConnectOptions::default() };
+        let mut socket = SocketClient::connect(&server.url, options).await.expect("connected");
+        let event = socket.next().await.expect("greeted").expect("greeted");
+        assert_eq!(event.name, "connection:established");
+        let greeting: Value = serde_json::from_str(event.data.get()).expect("JSON");
+        greeting["limits"].clone()
+    };
+    let nobody = json!({ "roomsPerConnection": 7, "messageBytes": 65536, "idleTimeoutMs": 300_000, "eventsPerSecond": 9 });
+    assert_eq!(greeting(json!({})).await, nobody);
+    let mut ann = nobody.clone();
+    ann["roomsPerUser"] = json!(5);
+    assert_eq!(greeting(json!({ "userId": "ann" })).await, ann);
 }

@@ -39,7 +39,7 @@ async fn a_user_has_so_many_connections_of_any_kind() {
     let (_site, server) = start("connections_per_user = 2");
     let first = socket(&server, "ann").await.expect("connected");
     let stream =
-        "GET /api/v1/channels/queue-updates/stream HTTP/1.1\r\nhost: tidings\r\nx-user-id: ann\r\n\r\n";
+        "GET /api/v1/channels/queue-updates/stream HTTP/1.1\r\nhost: localhost\r\nx-user-id: ann\r\n\r\n";
     let mut following = connect(&server, OTHER).await;
     assert_eq!(ask(&mut following, stream).await.status(), 200);
     assert_too_many(socket(&server, "ann").await, "too_many_connections");
