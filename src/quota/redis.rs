@@ -15,6 +15,9 @@ use crate::redis::{Redis, RedisFault, Script};
 /// What nobody writes again goes after so long; nodes write theirs every minute.
 const KEPT: Duration = Duration::from_secs(600);
 
+/// Beyond so many nodes with a count of one user it is looked which of them are dead.
+const MANY: usize = 16;
+
 static CLAIM: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!("#!lua\n", include_str!("redis/claim.lua"))));
 
@@ -32,7 +35,19 @@ impl RedisLedger {
         Self { redis, node: node.to_owned() }
     }
 
-    /// Whether the count was taken; else which other nodes count.
+    /// Whether the count was taken; and which other nodes have one. What dead ones have written is taken out where they
+    /// are many: each node has a name of its own for each of its lives, and a user may stay for all of them.
+    async fn claimed(&self, count: &Count, most: (u32, u32)) -> Result<(bool, Vec<String>), RedisFault> {
+        let (taken, others) = self.call(count, most, &[]).await?;
+        if taken && others.len() > MANY {
+            let dead = self.dead(others).await?;
+            self.call(count, (0, 0), &dead).await?;
+            return Ok((true, Vec::new()));
+        }
+        Ok((taken, others))
+    }
+
+    /// One call of the script, which takes out what `dead` nodes have written.
     async fn call(
         &self,
         count: &Count,
@@ -70,7 +85,7 @@ impl Ledger for RedisLedger {
             Most::Connections(most) => (most, 0),
             Most::Rooms(most) => (0, most),
         };
-        let (taken, others) = self.call(count, most, &[]).await?;
+        let (taken, others) = self.claimed(count, most).await?;
         if taken {
             return Ok(true);
         }
@@ -79,7 +94,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn write(&self, count: &Count) -> Result<(), Fault> {
-        self.call(count, (0, 0), &[]).await?;
+        self.claimed(count, (0, 0)).await?;
         Ok(())
     }
 

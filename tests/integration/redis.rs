@@ -7,6 +7,7 @@ mod faults;
 mod ground;
 mod inbox;
 mod presence;
+mod quota;
 
 use std::sync::Arc;
 use std::time::Duration;

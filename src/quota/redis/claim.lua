@@ -2,7 +2,7 @@
 -- KEYS: a hash: of each node the number of its newest count, its connections, and the rooms that these are in.
 -- ARGV: node, number, connections, how many there may be in all (0: any), how many different rooms there may be in all
 -- (0: any), how long this is kept in ms, how many nodes are dead, those, then the rooms.
--- Answers whether it was taken, and which other nodes count. May be run twice.
+-- Answers whether it was taken, and which other nodes have written a count. May be run twice.
 local key, node, number, connections = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local most, most_rooms, dead = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 for i = 8, 7 + dead do
@@ -28,9 +28,7 @@ for i = 1, #all, 2 do
   if all[i] == node then
     before = tonumber(of)
   else
-    if rooms ~= '' or tonumber(count) > 0 then
-      others[#others + 1] = all[i]
-    end
+    others[#others + 1] = all[i]
     sum = sum + tonumber(count)
     for room in string.gmatch(rooms, '%S+') do
       see(room)
