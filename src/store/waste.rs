@@ -119,9 +119,14 @@ pub(super) fn tidy(conn: &Connection, max: usize) -> rusqlite::Result<usize> {
 fn rewrite(conn: &Connection, seq: i64, bounds: &mut Bounds) -> rusqlite::Result<()> {
     // Whatever comes of it: it is not tried for ever.
     conn.prepare_cached("DELETE FROM pack_waste WHERE pack = ?1")?.execute([seq])?;
-    let directory: Vec<u8> = conn
+    let directory: Option<Vec<u8>> = conn
         .prepare_cached("SELECT directory FROM pack WHERE seq = ?1")?
-        .query_row([seq], |row| row.get(0))?;
+        .query_row([seq], |row| row.get(0))
+        .optional()?;
+    let Some(directory) = directory else {
+        tracing::warn!(pack = seq, "a pack of messages of which waste was counted is not there");
+        return Ok(());
+    };
     let Ok(entries) = packs::read(seq, &directory) else {
         tracing::warn!(pack = seq, "a pack of messages is damaged and stays as it is");
         return Ok(());
@@ -181,6 +186,16 @@ mod tests {
     use super::super::{Synchronous, channels, open};
     use super::*;
     use crate::model::ChannelName;
+
+    #[test]
+    fn waste_of_a_pack_that_is_not_there_is_forgotten_and_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = open::open(dir.path(), Synchronous::Normal).unwrap().conn;
+        conn.execute("INSERT INTO pack_waste (pack, messages, wasted, bytes) VALUES (7, 1, 9, 10)", [])
+            .unwrap();
+        assert_eq!(tidy(&conn, 9).unwrap(), 1);
+        assert_eq!(tidy(&conn, 9).unwrap(), 0);
+    }
 
     #[test]
     fn what_is_not_merged_yet_is_kept_in_its_pack() {
