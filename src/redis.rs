@@ -120,6 +120,19 @@ impl Redis {
         ::redis::from_redis_value(value).map_err(|error| RedisFault::unreadable(&error))
     }
 
+    /// Sends one command to the server of a cluster at this address, about itself.
+    pub async fn query_at<T: FromRedisValue>(
+        &self,
+        host: &str,
+        port: u16,
+        command: &Cmd,
+    ) -> Result<T, RedisFault> {
+        let mut connection = self.shared.link.connection().await?;
+        let answer = connection.ask(host, port, command).await.and_then(Value::extract_error);
+        let value = answer.map_err(|error| RedisFault::of(&error))?;
+        ::redis::from_redis_value(value).map_err(|error| RedisFault::unreadable(&error))
+    }
+
     /// Runs a script; by its name where Redis knows it, else with its text.
     ///
     /// A script that was not known did nothing, so the second try does nothing twice. In a cluster, though, what was

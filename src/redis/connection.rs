@@ -10,7 +10,7 @@ use ::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
     IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
-    RedisFuture, TlsCertificates, TlsMode, Value, cmd,
+    RedisFuture, RedisResult, TlsCertificates, TlsMode, Value, cmd,
 };
 
 use super::server::{Incarnation, Info};
@@ -99,6 +99,18 @@ impl Connection {
         tokio::time::timeout(DIAL, dialing)
             .await
             .unwrap_or_else(|_| Err(RedisFault::Slow(format!("no connection within {} s", DIAL.as_secs()))))
+    }
+
+    /// What one server of a cluster answers to a command that is about itself.
+    pub(super) async fn ask(&mut self, host: &str, port: u16, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            // There is only one.
+            Self::Single(connection) => connection.req_packed_command(command).await,
+            Self::Cluster(connection) => {
+                let at = SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port };
+                connection.route_command(command.clone(), RoutingInfo::SingleNode(at)).await
+            }
+        }
     }
 
     /// What any of its servers says about itself.

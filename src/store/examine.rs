@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{APPLICATION_ID, MIGRATIONS};
+use super::packs;
 
 /// So many faults are told at most.
 const MOST_DAMAGE: u32 = 5;
@@ -71,7 +72,13 @@ fn damage(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut check = conn.prepare(&format!("PRAGMA quick_check({MOST_DAMAGE})"))?;
     let found = check.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>();
     match found {
-        Ok(found) => Ok(found.into_iter().filter(|line| line != "ok").collect()),
+        Ok(found) => {
+            let mut damage: Vec<String> = found.into_iter().filter(|line| line != "ok").collect();
+            if damage.is_empty() {
+                damage = packs::examine(conn, MOST_DAMAGE as usize)?;
+            }
+            Ok(damage)
+        }
         // So damaged that it cannot even be checked.
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
             Ok(vec![error.to_string()])

@@ -78,6 +78,33 @@ fn place(entry: &Entry<'_>) -> Place {
     }
 }
 
+/// What is wrong with the messages in packs, as far as checksums tell: SQLite itself sees only its own pages. At most `most`
+/// of it.
+pub(super) fn examine(conn: &Connection, most: usize) -> rusqlite::Result<Vec<String>> {
+    let has_packs = conn.table_exists(None, "pack")?;
+    if !has_packs {
+        return Ok(Vec::new());
+    }
+    let mut packs = conn.prepare("SELECT seq, directory, bodies FROM pack ORDER BY seq")?;
+    let mut packs = packs.query([])?;
+    let mut damage = Vec::new();
+    while let Some(row) = packs.next()?
+        && damage.len() < most
+    {
+        let seq: i64 = row.get(0)?;
+        let Some(entries) = pack::read(seq, row.get_ref(1)?.as_blob()?) else {
+            damage.push(format!("the pack of messages {seq} cannot be read"));
+            continue;
+        };
+        let bodies = row.get_ref(2)?.as_blob()?;
+        let torn = entries.iter().filter(|entry| entry.is_kept() && entry.body(bodies).is_none()).count();
+        if torn > 0 {
+            damage.push(format!("{torn} messages of the pack {seq} are damaged"));
+        }
+    }
+    Ok(damage)
+}
+
 /// Reads the directory of a pack.
 pub(super) fn read(seq: i64, directory: &[u8]) -> rusqlite::Result<Vec<Entry<'_>>> {
     pack::read(seq, directory).ok_or_else(|| damaged(format!("the pack of messages {seq} cannot be read")))

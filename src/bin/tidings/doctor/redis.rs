@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use redis::cmd;
+use redis::{Cmd, FromRedisValue, cmd};
 use tidings::config::settings::Settings;
 use tidings::model::now_ms;
 use tidings::redis::{Redis, RedisFault, RedisOptions, RedisUrl};
@@ -34,7 +34,15 @@ pub(super) async fn look(url: &RedisUrl, settings: &Settings) -> Vec<Check> {
     }
     let tasks = Tasks::new();
     let checks = match Redis::connect(options, &tasks).await {
-        Ok(redis) => ask(&redis).await,
+        Ok(redis) => {
+            let mut checks = vec![latency(&redis).await, clock(&redis).await];
+            if redis.is_cluster() {
+                checks.extend(of_cluster(&redis).await);
+            } else {
+                checks.extend(of_server(Server { redis: &redis, at: None }).await);
+            }
+            checks
+        }
         Err(fault) => {
             let advice = "start it, or mend redis.url; a server would not start";
             vec![Check::failed("redis", fault.to_string(), advice)]
@@ -44,18 +52,56 @@ pub(super) async fn look(url: &RedisUrl, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-async fn ask(redis: &Redis) -> Vec<Check> {
-    let mut checks = vec![latency(redis).await, clock(redis).await];
-    if redis.is_cluster() {
-        let found = "a cluster: its servers are set one by one";
-        checks.push(Check::skipped(
-            "redis settings",
-            format!("{found}; run doctor with --redis redis://HOST for each"),
-        ));
-        return checks;
+/// One server: that of this address in a cluster, or the only one.
+#[derive(Clone, Copy)]
+struct Server<'a> {
+    redis: &'a Redis,
+    at: Option<(&'a str, u16)>,
+}
+
+impl Server<'_> {
+    async fn query<T: FromRedisValue>(self, command: &Cmd) -> Result<T, RedisFault> {
+        match self.at {
+            Some((host, port)) => self.redis.query_at(host, port, command).await,
+            None => self.redis.query(command).await,
+        }
     }
-    checks.push(version(redis).await);
-    match settings(redis).await {
+}
+
+/// Each primary of a cluster by itself: they are set one by one. Replicas should be set alike.
+async fn of_cluster(redis: &Redis) -> Vec<Check> {
+    const NAME: &str = "redis cluster";
+    let nodes = match redis.query::<String>(cmd("CLUSTER").arg("NODES")).await {
+        Ok(nodes) => nodes,
+        Err(fault) => return vec![Check::skipped(NAME, fault.to_string())],
+    };
+    let primaries = primaries(&nodes);
+    let mut checks = vec![Check::ok(NAME, format!("{} primaries", primaries.len()))];
+    for (host, port) in primaries {
+        let of_it = of_server(Server { redis, at: Some((host, port)) }).await;
+        let at = |check: Check| Check { found: format!("{host}:{port}: {}", check.found), ..check };
+        checks.extend(of_it.into_iter().map(at));
+    }
+    checks
+}
+
+/// The addresses of the primaries in the answer to `CLUSTER NODES`: `ID HOST:PORT@BUS[,NAME] FLAGS …`.
+fn primaries(nodes: &str) -> Vec<(&str, u16)> {
+    nodes.lines().filter_map(primary).collect()
+}
+
+fn primary(line: &str) -> Option<(&str, u16)> {
+    let mut words = line.split_whitespace().skip(1);
+    let (address, flags) = (words.next()?, words.next()?);
+    let is = |flag| flags.split(',').any(|own| own == flag);
+    let (host, port) = address.split('@').next()?.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    (is("master") && !is("noaddr") && !is("handshake")).then_some((host, port))
+}
+
+async fn of_server(server: Server<'_>) -> Vec<Check> {
+    let mut checks = vec![version(server).await];
+    match settings(server).await {
         Ok(settings) => checks.extend(of_settings(&settings)),
         // Many who rent a Redis may not ask for its settings.
         Err(fault) => checks.push(Check::skipped("redis settings", fault.to_string())),
@@ -91,9 +137,9 @@ async fn clock(redis: &Redis) -> Check {
     }
 }
 
-async fn version(redis: &Redis) -> Check {
+async fn version(server: Server<'_>) -> Check {
     const NAME: &str = "redis version";
-    let told = match redis.query::<String>(cmd("INFO").arg("server")).await {
+    let told = match server.query::<String>(cmd("INFO").arg("server")).await {
         Ok(told) => told,
         Err(fault) => return Check::skipped(NAME, fault.to_string()),
     };
@@ -107,7 +153,7 @@ async fn version(redis: &Redis) -> Check {
     Check::failed(NAME, version, format!("use {}.{} or newer", OLDEST.0, OLDEST.1))
 }
 
-async fn settings(redis: &Redis) -> Result<HashMap<String, String>, RedisFault> {
+async fn settings(server: Server<'_>) -> Result<HashMap<String, String>, RedisFault> {
     let mut command = cmd("CONFIG");
     command.arg("GET");
     for name in
@@ -115,7 +161,7 @@ async fn settings(redis: &Redis) -> Result<HashMap<String, String>, RedisFault> 
     {
         command.arg(name);
     }
-    redis.query(&command).await
+    server.query(&command).await
 }
 
 fn of_settings(settings: &HashMap<String, String>) -> Vec<Check> {
@@ -195,6 +241,16 @@ fn ms(duration: Duration) -> f64 {
 mod tests {
     use super::super::Health;
     use super::*;
+
+    #[test]
+    fn the_primaries_of_a_cluster_are_read_from_its_nodes() {
+        let nodes = "a1 10.0.0.1:7000@17000,one.example master - 0 0 1 connected 0-5460\n\
+                     a2 10.0.0.2:7000@17000 myself,master - 0 0 2 connected 5461-10922\n\
+                     a3 2001:db8::3:7000@17000 master,fail - 0 0 3 disconnected 10923-16383\n\
+                     a4 10.0.0.4:7000@17000 slave a1 0 0 1 connected\n\
+                     a5 :0@0 master,noaddr - 0 0 1 disconnected\n";
+        assert_eq!(primaries(nodes), [("10.0.0.1", 7000), ("10.0.0.2", 7000), ("2001:db8::3", 7000)]);
+    }
 
     #[test]
     fn only_a_redis_that_forgets_nothing_is_in_order() {
