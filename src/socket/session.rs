@@ -6,6 +6,7 @@
 mod device;
 mod identity;
 mod rooms;
+mod trace;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -348,9 +349,10 @@ impl Session {
                 Refusal::new(reason.code(), text)
             })?;
         }
-        let results = edge.parts.publisher.publish(&self.identity(), vec![message]).await;
-        let Some(result) = results.into_iter().next() else { return Ok(()) };
-        let appended = result?;
+        let (message, traced) = trace::begin(message);
+        let published = edge.parts.publisher.publish_one(&self.identity(), message).await;
+        traced.end(published.as_ref().err());
+        let appended = published?;
         let position = appended.position;
         let placed =
             json!({ "ok": true, "id": appended.id, "epoch": position.epoch, "offset": position.offset });

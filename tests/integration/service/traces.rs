@@ -12,7 +12,7 @@ use tidings::client::socket::{ConnectOptions, SocketClient};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Server, Site, wait_until};
+use super::{DEADLINE, Server, Site, wait_until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -154,4 +154,45 @@ async fn without_a_collector_a_trace_is_passed_on_all_the_same() {
     post(&server, "/api/v1/events", &own).await;
     let messages = server.history("team-updates-1").await.messages;
     assert_eq!((&messages[0]["traceparent"], &messages[1]["traceparent"]), (&json!(given), &json!("mine")));
+}
+
+#[tokio::test]
+async fn what_a_socket_publishes_has_a_trace_of_its_own_or_that_of_its_message() {
+    let collector = Collector::start().await;
+    let site = Site::new(&format!("[traces]\nendpoint = \"{}\"\n", collector.endpoint));
+    let server = site.start();
+    let mut socket = SocketClient::connect(&server.url, ConnectOptions::default()).await.expect("connected");
+    socket.join("team-updates-1", Since::Now).await.expect("joined");
+    let mut publish = async |more: Value| {
+        let mut message = json!({ "event": "team:update", "channel": "team-updates-1", "data": {} });
+        message.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let answer = socket.emit_with_ack("event:publish", &message, DEADLINE).await.expect("answered");
+        serde_json::from_str::<Value>(answer.get()).expect("JSON")
+    };
+    publish(json!({})).await;
+    publish(json!({ "traceparent": format!("00-{TRACE}-{CALLER}-01") })).await;
+    publish(json!({ "traceparent": "mine" })).await;
+    let refused = publish(json!({ "event": "test:started" })).await;
+    assert_eq!(refused["error"]["code"], "unknown_event");
+    let of = |name: &str| collector.spans().into_iter().filter(|s| s.name == name).collect::<Vec<Span>>();
+    wait_until("they are exported", async || {
+        of("event:publish").len() == 3 && of("deliver team:update").len() == 2
+    })
+    .await;
+    let (events, deliveries) = (of("event:publish"), of("deliver team:update"));
+    for event in &events[..2] {
+        let below = deliveries.iter().find(|d| d.trace_id == event.trace_id).expect("a delivery");
+        assert_eq!(below.parent_span_id, event.span_id, "its delivery stands below");
+    }
+    assert!(events[0].parent_span_id.iter().all(|byte| *byte == 0), "it begins here");
+    assert_ne!(hex(&events[0].trace_id), TRACE);
+    assert_eq!((hex(&events[1].trace_id).as_str(), hex(&events[1].parent_span_id).as_str()), (TRACE, CALLER));
+    assert_eq!(events[2].status.as_ref().map(|status| status.message.as_str()), Some("unknown_event"));
+    // Who reads the messages can go on with them.
+    let messages = server.history("team-updates-1").await.messages;
+    for (message, event) in messages.iter().zip(&events[..2]) {
+        let place = format!("00-{}-{}-01", hex(&event.trace_id), hex(&event.span_id));
+        assert_eq!(message["traceparent"], place.as_str());
+    }
+    assert_eq!(messages[2]["traceparent"], "mine", "a field that the server does not know");
 }
