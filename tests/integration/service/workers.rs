@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{DEADLINE, Server, Site, pids, runs, tidings, wait_until};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, free_port};
 
 /// What each job may run; `DIR` is the directory of the site.
 const SUITES: &str = r#"
@@ -330,7 +332,49 @@ fn a_worker_without_a_redis_says_what_it_needs() {
     assert!(code == Some(64) && said.contains("--redis URL"), "{code:?}: {said}");
     let (code, said) = end(&["worker", "--redis", "http://here"]);
     assert!(code == Some(64) && said.contains("`redis.url`"), "{code:?}: {said}");
-    let nobody = format!("redis://127.0.0.1:{}", crate::support::redis::free_port());
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
     let (code, said) = end(&["worker", "--redis", &nobody]);
     assert!(code == Some(1) && said.contains("cannot be reached"), "{code:?}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_does_is_seen_at_its_own_metrics() {
+    let fleet = Fleet::new();
+    let server = fleet.server("s");
+    let port = free_port();
+    let config = std::fs::read_to_string(fleet.site.path("tidings.toml")).expect("read");
+    fleet.site.write("tidings.toml", &format!("{config}\n[metrics]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let worker = fleet.worker("w");
+    for n in 0..2 {
+        let job = server.submit_suite("quick", &format!("seen-{n}")).await;
+        let done = server.wait_for_job(&job, "completed").await;
+        assert_eq!(done["workerId"], worker.id.as_str());
+    }
+    let ask = async |path: &str| {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("asked");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("answered");
+        answer
+    };
+    let value = |answer: &str, name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse::<f64>().ok())
+            .unwrap_or_else(|| panic!("{name} is missing in:\n{answer}"))
+    };
+    // The end of an attempt is counted after it was told.
+    wait_until("both are counted", async || {
+        value(&ask("/metrics").await, "tidings_job_attempts_total{outcome=\"passed\"}") == 2.0
+    })
+    .await;
+    let metrics = ask("/metrics").await;
+    assert!(metrics.starts_with("HTTP/1.1 200 OK"), "{metrics}");
+    assert_eq!(value(&metrics, "tidings_broker_up"), 1.0);
+    assert_eq!(value(&metrics, "tidings_job_duration_seconds_count{outcome=\"passed\"}"), 2.0);
+    assert!(value(&metrics, "process_resident_memory_bytes") > 1e6);
+    assert!(ask("/healthz").await.starts_with("HTTP/1.1 200 OK"));
+    assert!(ask("/api/v1/jobs").await.starts_with("HTTP/1.1 404 Not Found"));
+    // The server has done nothing of it.
+    assert_eq!(server.metric("tidings_job_attempts_total{outcome=\"passed\"}").await, 0.0);
 }
