@@ -48,6 +48,7 @@ use crate::socket::{self, Clients, SocketOptions, SocketParts};
 use crate::store::OpenError;
 use crate::sync::SyncState;
 use crate::tasks::Tasks;
+use crate::telemetry::LogLevel;
 use crate::traces::TracesError;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
@@ -132,6 +133,8 @@ pub struct AppOptions {
     pub guard: Option<PathBuf>,
     /// Test types beside those that ship.
     pub runners: Vec<Arc<dyn Runner>>,
+    /// What is logged, where an administrator may change it.
+    pub log_level: Option<LogLevel>,
 }
 
 /// A running server.
@@ -166,7 +169,7 @@ impl fmt::Debug for App {
 impl App {
     /// Starts a server. It answers requests when this returns.
     pub async fn start(options: AppOptions) -> Result<Self, StartError> {
-        let AppOptions { settings, rules, guard, runners } = options;
+        let AppOptions { settings, rules, guard, runners, log_level } = options;
         let metrics = installed_metrics(&settings, &rules)?;
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
         let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
@@ -205,6 +208,7 @@ impl App {
             rights,
             origins: origins.clone(),
             runners: runners.clone(),
+            log_level,
             metrics,
             ready: readiness.clone(),
             limits: http_limits(&settings),

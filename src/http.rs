@@ -16,6 +16,7 @@ mod guard;
 mod health;
 mod inbox;
 mod jobs;
+mod log_level;
 mod metrics_layer;
 mod notifications;
 mod openapi;
@@ -62,6 +63,7 @@ use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::queue::Queue;
 use crate::quota::Quota;
+use crate::telemetry::LogLevel;
 use crate::worker::runner::RunnerSet;
 
 use extract::Caller;
@@ -99,6 +101,8 @@ pub struct HttpState {
     pub origins: Live<Origins>,
     /// The test types whose configuration this server can check when a job is submitted.
     pub runners: Arc<RunnerSet>,
+    /// What is logged, where that may be changed.
+    pub log_level: Option<LogLevel>,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// What `/readyz` says.
@@ -247,7 +251,7 @@ pub fn cors(origins: Live<Origins>) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(listed))
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -325,6 +329,7 @@ fn admin() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(block::block))
         .routes(routes!(block::unblock))
         .routes(routes!(block::revoke))
+        .routes(routes!(log_level::get, log_level::set))
 }
 
 fn usual() -> OpenApiRouter<Arc<HttpState>> {

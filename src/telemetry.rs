@@ -1,14 +1,14 @@
 //! Logs: to standard error, pretty on a terminal and JSON elsewhere.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::reload::{Follower, PutInForce};
-use crate::config::settings::{LogFormat, Settings};
+use crate::config::settings::{self, LogFormat, Settings};
 
 /// Why logs cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +21,20 @@ pub enum TelemetryError {
     Taken(#[from] TryInitError),
 }
 
-/// What is logged; it follows `log.level`.
-pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+/// What is no level, nor directives.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidLevel(String);
+
+/// What is logged; it follows `log.level`, and whoever changes it while the process runs. Clones share it.
+#[derive(Clone)]
+pub struct LogLevel(Arc<Level>);
+
+struct Level {
+    exchange: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+    // Held while it is exchanged, so that it says what holds.
+    said: Mutex<String>,
+}
 
 impl std::fmt::Debug for LogLevel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,12 +56,12 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, TelemetryError> 
         let subscriber = subscriber.with_ansi(ansi).with_filter_reloading();
         let handle = subscriber.reload_handle();
         subscriber.finish().try_init()?;
-        Ok(LogLevel(Arc::new(move |filter| handle.reload(filter))))
+        Ok(LogLevel::new(level, move |filter| handle.reload(filter)))
     } else {
         let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
         let handle = subscriber.reload_handle();
         subscriber.finish().try_init()?;
-        Ok(LogLevel(Arc::new(move |filter| handle.reload(filter))))
+        Ok(LogLevel::new(level, move |filter| handle.reload(filter)))
     }
 }
 
@@ -58,15 +70,46 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(format!("tungstenite=debug,{level}"))
 }
 
+impl LogLevel {
+    fn new(
+        level: &str,
+        exchange: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Level { exchange: Box::new(exchange), said: Mutex::new(level.to_owned()) }))
+    }
+
+    /// The level, or directives, by which is logged now.
+    #[must_use]
+    pub fn get(&self) -> String {
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs by `level` from now on: until the next call, or a reload of the configuration.
+    ///
+    /// # Errors
+    /// It is no level; then nothing has changed.
+    pub fn set(&self, level: &str) -> Result<(), InvalidLevel> {
+        settings::check_level(level).map_err(InvalidLevel)?;
+        let filter = filter(level).map_err(|error| InvalidLevel(error.to_string()))?;
+        self.exchange(level, filter);
+        Ok(())
+    }
+
+    fn exchange(&self, level: &str, filter: EnvFilter) {
+        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.0.exchange)(filter) {
+            Ok(()) => level.clone_into(&mut said),
+            // Only a process that writes no logs any more has no place for it.
+            Err(error) => tracing::error!(%error, "the level of the log was not changed"),
+        }
+    }
+}
+
 impl Follower for LogLevel {
     fn prepare(&self, settings: &Settings) -> Result<PutInForce, Vec<String>> {
-        let filter = filter(&settings.log.level).map_err(|e| vec![format!("`log.level`: {e}")])?;
-        let exchange = self.0.clone();
-        Ok(Box::new(move || {
-            // Only a process that writes no logs any more has no place for it.
-            if let Err(error) = exchange(filter) {
-                tracing::error!(%error, "the level of the log was not changed");
-            }
-        }))
+        let level = settings.log.level.clone();
+        let filter = filter(&level).map_err(|e| vec![format!("`log.level`: {e}")])?;
+        let own = self.clone();
+        Ok(Box::new(move || own.exchange(&level, filter)))
     }
 }

@@ -18,6 +18,7 @@ mod limits;
 mod sources;
 
 pub use auth::Auth;
+pub use check::check_level;
 pub use http::{Http, Side};
 pub use limits::Limits;
 pub use sources::{DEFAULT_FILE, Mistake, SettingsError, Sources};

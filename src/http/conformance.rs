@@ -122,6 +122,7 @@ impl Server {
             rights: Rights::new(rules.clone(), broker.clone(), Arc::new(queue.clone())),
             origins: Origins::of(settings).into(),
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
+            log_level: None,
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),
             limits: HttpLimits {

@@ -333,6 +333,12 @@ export interface Limits {
   roomsPerUser?: number;
 }
 
+/** What is logged. */
+export interface Logged {
+  /** A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or directives. */
+  level: string;
+}
+
 /** A message as a receiver reads it. */
 export interface Message {
   /** Where it stands. */

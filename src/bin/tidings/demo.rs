@@ -47,7 +47,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let dir = tempfile::tempdir().context("no temporary directory could be made")?;
     let settings = settings(dir.path(), args.listen)?;
-    telemetry::init("error", settings.log.format)?;
+    let log_level = Some(telemetry::init("error", settings.log.format)?);
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     let deadline = settings.shutdown.deadline;
     let app = App::start(AppOptions {
@@ -55,6 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         rules: Arc::new(Rules::builtin()),
         guard: Some(guard),
         runners: Vec::new(),
+        log_level,
     })
     .await?;
     let url = format!("http://{}", app.address());

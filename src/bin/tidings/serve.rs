@@ -52,7 +52,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     // Before anybody can know that the server runs, and signal it.
     let mut signals = Signals::listen()?;
     let deadline = settings.shutdown.deadline;
-    let options = AppOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
+    let (guard, log_level) = (Some(guard), Some(level.clone()));
+    let options = AppOptions { settings, rules, guard, runners: Vec::new(), log_level };
     let app = App::start(options).await.map_err(refused)?;
     app.reload().follow(Arc::new(level));
     // The one line that programs which start a server wait for.

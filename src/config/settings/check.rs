@@ -277,7 +277,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Whether `level` is a level or directives such as `warn,tidings::queue=debug`; if not, what is wrong.
 ///
 /// A filter takes a bare word that is no level for the name of a module, so that a slip would silence the log.
-fn check_level(level: &str) -> Result<(), String> {
+pub fn check_level(level: &str) -> Result<(), String> {
     for directive in level.split(',').map(str::trim) {
         let word = directive.rsplit_once('=').map_or(directive, |(_, word)| word).trim();
         if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {

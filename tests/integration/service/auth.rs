@@ -106,6 +106,10 @@ async fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)]
 }
 
 async fn ask_at(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Bare {
+    ask_with(address, method, path, headers, "").await
+}
+
+async fn ask_with(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Bare {
     let mut socket = TcpStream::connect(address).await.expect("connected");
     let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "host") {
@@ -115,6 +119,7 @@ async fn ask_at(address: &str, method: &str, path: &str, headers: &[(&str, &str)
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
+    request.push_str(body);
     socket.write_all(request.as_bytes()).await.expect("asked");
     let mut text = Vec::new();
     let is_stream = |text: &[u8]| String::from_utf8_lossy(text).contains("text/event-stream");

@@ -98,7 +98,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     settings.redis.prefix = Some(format!("tidings-bench-{:08x}", fastrand::u32(..)));
     settings.queue.retention = KEPT;
     let runners: Vec<Arc<dyn Runner>> = vec![Arc::new(Noop)];
-    let options = AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None, runners };
+    let options =
+        AppOptions { settings, rules: Arc::new(Rules::builtin()), guard: None, runners, log_level: None };
     let app = App::start(options).await?;
     let measured = measure(&app, &args).await;
     app.stop().await;

@@ -89,7 +89,9 @@ impl OwnServer {
         };
         settings.redis.url = redis;
         let rules = Arc::new(Rules::builtin());
-        let app = App::start(AppOptions { settings, rules, guard: None, runners: Vec::new() }).await?;
+        let app =
+            App::start(AppOptions { settings, rules, guard: None, runners: Vec::new(), log_level: None })
+                .await?;
         Ok(Self { app, _dir: dir })
     }
 

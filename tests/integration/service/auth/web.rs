@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SECRET, Server, Site, ask, code, connect, head, http, token, token_of, with_secret};
+use super::{SECRET, Server, Site, ask, code, connect, head, http, token, token_of, wait_until, with_secret};
 use crate::support::redis::free_port;
 
 #[tokio::test]
@@ -174,4 +174,56 @@ async fn no_secret_is_ever_written_down() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("tidings.toml:2:") && said.contains("auth.hs256_secret"), "{said}");
     assert!(!said.contains("1234567"), "{said}");
+}
+
+#[tokio::test]
+async fn an_administrator_changes_what_is_logged_and_nobody_else() {
+    let site = Site::new(&with_secret("[log]\nlevel = \"info\"\nformat = \"json\"\n"));
+    let server = site.start().with_token(&token_of("root", &["admin"]));
+    let path = "/api/v1/log-level";
+    let put = async |token: &str, body: &Value| put(&server, path, token, body).await;
+    let (root, ann) = (token_of("root", &["admin"]), token_of("ann", &["submit", "worker", "metrics"]));
+    assert_eq!(server.get(path).await, json!({ "level": "info" }));
+    assert_eq!(put(&ann, &json!({ "level": "trace" })).await.code(), "forbidden");
+    assert_eq!(head(&server, path, Some(&ann)).await.code(), "forbidden");
+    assert_eq!(head(&server, path, None).await.code(), "token_required");
+    for (wrong, part) in [
+        (json!({ "level": "inof" }), "did you mean `info`?"),
+        (json!({ "level": "" }), "level"),
+        (json!({}), "level"),
+        (json!({ "level": "info", "more": 1 }), "more"),
+    ] {
+        let answer = put(&root, &wrong).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid"), "{answer:?}");
+        assert!(answer.body.contains(part), "{answer:?}");
+    }
+    assert_eq!(server.get(path).await["level"], "info");
+
+    let lines =
+        |level: &str| server.log().lines().filter(|line| line.contains(&format!("\"{level}\""))).count();
+    assert_eq!(lines("DEBUG"), 0);
+    assert_eq!(put(&root, &json!({ "level": "warn,tidings=debug" })).await.status, 200);
+    assert_eq!(server.get(path).await["level"], "warn,tidings=debug");
+    wait_until("it is logged that it was changed", async || server.log().contains("was changed")).await;
+    // A refused event is told at this level only.
+    let before = lines("INFO");
+    assert_eq!(put(&root, &json!({ "level": "error" })).await.status, 200);
+    server.post("/api/v1/users/bob/block", &json!({})).await;
+    assert_eq!(put(&root, &json!({ "level": "info" })).await.status, 200);
+    wait_until("the change back is told", async || lines("INFO") > before).await;
+    // What the configuration says holds again once it is read.
+    assert_eq!(put(&root, &json!({ "level": "error" })).await.status, 200);
+    server.signal(rustix::process::Signal::HUP);
+    wait_until("it is read again", async || server.get(path).await["level"] == "info").await;
+}
+
+async fn put(server: &Server, path: &str, token: &str, body: &Value) -> super::Bare {
+    let body = body.to_string();
+    let (bearer, length) = (format!("Bearer {token}"), body.len().to_string());
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("content-length", &length),
+    ];
+    super::ask_with(server.address(), "PUT", path, &headers, &body).await
 }
