@@ -61,6 +61,7 @@ bench-peers: ## speed and memory beside Node Socket.IO and a floor, in one run (
 bench-micro: ## what one message costs in each part: times, then instructions (needs valgrind)
 	@cargo bench --bench micro
 	@benches/callgrind
+	@benches/callgrind --metrics
 
 fuzz: ## random inputs, guided by coverage, for a minute in all after a build of its own (FUZZ_SECONDS=600: longer)
 	@tests/fuzz/run $(or $(FUZZ_SECONDS),60)

@@ -11,10 +11,14 @@ use tidings::model::{Priority, Published};
 use crate::encode::encode;
 use crate::outbox::{Desk, messages};
 use crate::owner::Room;
+use crate::publish::Edge;
 use crate::sample::{INTERVAL, Parts};
 
 /// How many subscribers the owner's step is measured with.
 const SUBSCRIBERS: usize = 1_000;
+
+/// Messages of a request.
+const MESSAGES: usize = 50;
 
 /// A hot part.
 struct Hot {
@@ -27,7 +31,7 @@ struct Hot {
     run: fn(usize) -> usize,
 }
 
-const HOT: [Hot; 6] = [
+const HOT: [Hot; 7] = [
     Hot { name: "encode", operation: "message", rounds: 1_000, run: encode_alone },
     Hot { name: "outbox", operation: "message", rounds: 1_000, run: |n| push_and_drain(n, false) },
     Hot { name: "outbox-batch", operation: "message", rounds: 1_000, run: |n| push_and_drain(n, true) },
@@ -44,6 +48,7 @@ const HOT: [Hot; 6] = [
         rounds: 5,
         run: |n| step(n, 10, Priority::Normal, true),
     },
+    Hot { name: "publish", operation: "message", rounds: 200, run: publish },
 ];
 
 /// `--hot` lists the hot parts: name, operation, rounds. `--hot NAME ROUNDS` runs one, and prints how many
@@ -77,6 +82,16 @@ fn encode_alone(rounds: usize) -> usize {
     let encoded = |offset| -> Published { encode(black_box(&parts), black_box(offset)) };
     measured(|| (0..rounds).for_each(|_| drop(encoded(42))));
     rounds
+}
+
+/// Requests of fifty messages, from the request to the answer, without a store.
+fn publish(rounds: usize) -> usize {
+    let edge = Edge::new();
+    // What is made at the first request of all is none of a message's cost.
+    edge.publish(edge.request(MESSAGES));
+    let requests: Vec<_> = (0..rounds).map(|_| edge.request(MESSAGES)).collect();
+    measured(|| requests.into_iter().for_each(|request| edge.publish(request)));
+    rounds * MESSAGES
 }
 
 /// Ten messages within a window, as often as there are rounds.

@@ -13,10 +13,15 @@ mod owner;
 mod publish;
 mod sample;
 
+/// Nothing is counted.
+const WITHOUT_METRICS: &str = "--without-metrics";
+
 fn main() -> std::process::ExitCode {
-    // As in the server: without a recorder, metrics would cost nothing here.
-    tidings::metrics::install().expect("nothing else has installed a recorder");
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != WITHOUT_METRICS);
+    // As in the server: without a recorder metrics cost nothing, which is for comparisons.
+    if !std::env::args().any(|argument| argument == WITHOUT_METRICS) {
+        tidings::metrics::install().expect("nothing else has installed a recorder");
+    }
     if arguments.next().as_deref() == Some("--hot") {
         return hot::main(&arguments.collect::<Vec<_>>());
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{Request, header};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tempfile::TempDir;
 use tidings::auth::origin::Origins;
 use tidings::auth::{Auth, Identity, Rights};
@@ -20,7 +21,6 @@ use tidings::http::{HttpLimits, HttpState, Readiness, Routes, router};
 use tidings::inbox::embedded::EmbeddedInbox;
 use tidings::limits::crowd::Crowd;
 use tidings::limits::pace::Pace;
-use tidings::metrics;
 use tidings::model::Incoming;
 use tidings::notify::Notifier;
 use tidings::presence::embedded::EmbeddedPresence;
@@ -89,31 +89,45 @@ fn door<const N: usize>(bencher: Bencher<'_, '_>, event: &str) {
 /// `POST /api/v1/events`, from the request to the answer.
 #[divan::bench(args = EVENTS, consts = [1, 50])]
 fn http<const N: usize>(bencher: Bencher<'_, '_>, event: &str) {
-    let edge = Edge::new();
-    let body = Bytes::from(if N == 1 { one(event) } else { array(event, N) });
-    let request = || {
-        let request = Request::post("/api/v1/events").header(header::CONTENT_TYPE, "application/json");
-        request.body(Body::from(body.clone())).expect("a request")
-    };
-    bencher.counter(ItemsCount::new(N)).with_inputs(request).bench_local_values(|request| {
-        let answer = edge.runtime.block_on(edge.router.clone().oneshot(request)).expect("an answer");
-        assert!(answer.status().is_success(), "{answer:?}");
-    });
+    let edge = Edge::of(event);
+    bencher
+        .counter(ItemsCount::new(N))
+        .with_inputs(|| edge.request(N))
+        .bench_local_values(|request| edge.publish(request));
 }
 
 /// The HTTP edge, whose publish door leads to nowhere.
-struct Edge {
+pub(crate) struct Edge {
     router: Router,
     runtime: Runtime,
+    event: String,
     _dir: TempDir,
 }
 
 impl Edge {
-    fn new() -> Self {
+    /// For an event of no channel's own.
+    pub(crate) fn new() -> Self {
+        Self::of(EVENTS[0])
+    }
+
+    fn of(event: &str) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let dir = TempDir::new().expect("a directory");
         let state = runtime.block_on(state(&dir));
-        Self { router: router(state, Routes::ALL), runtime, _dir: dir }
+        Self { router: router(state, Routes::ALL), runtime, event: event.to_owned(), _dir: dir }
+    }
+
+    /// One with `n` messages.
+    pub(crate) fn request(&self, n: usize) -> Request<Body> {
+        let body = if n == 1 { one(&self.event) } else { array(&self.event, n) };
+        let request = Request::post("/api/v1/events").header(header::CONTENT_TYPE, "application/json");
+        request.body(Body::from(body)).expect("a request")
+    }
+
+    /// Publishes what is in `request`.
+    pub(crate) fn publish(&self, request: Request<Body>) {
+        let answer = self.runtime.block_on(self.router.clone().oneshot(request)).expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 }
 
@@ -150,7 +164,9 @@ async fn state(dir: &TempDir) -> HttpState {
         pace: Arc::new(Pace::new(Setting::default())),
         quota: Quota::alone(),
         runners: Arc::new(RunnerSet::default()),
-        metrics: metrics::install().expect("a recorder"),
+        log_level: None,
+        // Of another recorder: whether one is installed is not decided here.
+        metrics: PrometheusBuilder::new().build_recorder().handle(),
         ready: Readiness::new(),
         limits: HttpLimits::default(),
     }
