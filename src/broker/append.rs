@@ -34,6 +34,8 @@ pub struct Append {
     pub id: MessageId,
     /// The id was made for this message just now: no other has it.
     pub fresh: bool,
+    /// Its id is one of a row.
+    pub count: Option<Count>,
     /// What happened.
     pub event: EventName,
     /// How urgent it is.
@@ -46,6 +48,29 @@ pub struct Append {
     pub fold: Option<Fold>,
     /// Its envelope, which lacks only the position.
     pub open: OpenEnvelope,
+}
+
+/// No number of a row is as small.
+const SMALL: i64 = 1_000_000_000_000_000;
+
+/// The place of an id in a row: from message to message of the row the number rises, in every channel. So whoever knows
+/// the newest number knows that it has seen all before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The row; an id of its messages is `OF.ANYTHING.NUMBER`.
+    pub of: Arc<str>,
+    /// The number. It rises with the clock, in µs, so that no row begins with small ones.
+    pub number: i64,
+}
+
+impl Count {
+    /// What `id` would be in a row; anybody may choose one that looks so.
+    #[must_use]
+    pub fn read(id: &str) -> Option<Self> {
+        let mut parts = id.rsplitn(3, '.');
+        let (number, _, of) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { of: of.into(), number: number.parse().ok().filter(|number| *number > SMALL)? })
+    }
 }
 
 /// Messages that belong together: all are appended in one transaction, or none. If the first one's id is
@@ -94,7 +119,26 @@ impl Append {
             namespace.conflation_path(event.as_str()).and_then(|path| path.key(event.as_str(), data));
         let rest = EnvelopeRest { user_id, data, extra };
         let open = OpenEnvelope::write(&id, &event, &channel, priority, timestamp_ms, rest);
-        Self { channel, namespace, id, fresh, event, priority, timestamp_ms, conflation_key, fold, open }
+        let count = None;
+        Self {
+            channel,
+            namespace,
+            id,
+            fresh,
+            count,
+            event,
+            priority,
+            timestamp_ms,
+            conflation_key,
+            fold,
+            open,
+        }
+    }
+
+    /// The same, with an id that is one of a row.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        Self { count: Count::read(self.id.as_str()), ..self }
     }
 
     /// The same for a channel that the program itself publishes to; `None` where the rules in force have no

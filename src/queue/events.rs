@@ -230,14 +230,16 @@ impl Teller<'_> {
             Some(name) => format!("{}.e.{name}", job.job_id),
             None => format!("{}.{}.{}", job.job_id, job.attempt, self.event_seq),
         };
-        let id = MessageId::parse(&id)
-            // A job id of the full length leaves no room for the numbers.
-            .unwrap_or_else(|_| MessageId::generate());
+        let id = MessageId::parse(&id);
+        let counted = id.is_ok() && self.named.is_none();
+        // A job id of the full length leaves no room for the numbers.
+        let id = id.unwrap_or_else(|_| MessageId::generate());
         let user_id = job.user_id.as_ref();
         let (fresh, priority, timestamp_ms) = (false, None, self.now_ms);
         let extra = self.traced(&event, channel, fold.is_some());
         let draft = Draft { id, fresh, event, priority, timestamp_ms, user_id, data, extra: &extra };
-        Append::own(self.rules, channel, draft, fold)
+        let append = Append::own(self.rules, channel, draft, fold)?;
+        Some(if counted { append.counted() } else { append })
     }
 }
 

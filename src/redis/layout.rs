@@ -9,7 +9,7 @@ use ::redis::{Cmd, FromRedisValue, Value, cmd};
 use super::{Connection, RedisFault, RedisOptions};
 
 /// What this version writes, and the newest that it reads.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// The mark outlives whatever is stored, from the last connection on; nothing here stays for ever.
 const KEPT_S: u64 = 500 * 24 * 3600;
 
@@ -18,6 +18,11 @@ pub(super) async fn check(connection: &mut Connection, options: &RedisOptions) -
     let key = format!("{}{{meta}}layout", options.prefix);
     let found: Option<String> = ask(connection, cmd("GET").arg(&key)).await?;
     judge(found.as_deref(), &options.prefix)?;
+    if found.as_deref().and_then(|found| found.parse().ok()).is_some_and(|found: u32| found < LAYOUT) {
+        // Older ones are read as well; what is written from now on is not for older programs.
+        let renew = cmd("SET").arg(&key).arg(LAYOUT).arg("EX").arg(KEPT_S).clone();
+        return without_change(ask::<()>(connection, &renew).await);
+    }
     if found.is_some() {
         return without_change(ask::<i64>(connection, cmd("EXPIRE").arg(&key).arg(KEPT_S)).await.map(drop));
     }
@@ -60,10 +65,10 @@ mod tests {
 
     #[test]
     fn a_newer_layout_is_refused_and_what_to_do_is_said() {
-        for known in [None, Some("1"), Some("0")] {
+        for known in [None, Some("2"), Some("1"), Some("0")] {
             assert_eq!(judge(known, "tidings"), Ok(()), "{known:?}");
         }
-        for newer in ["2", "99999999999", "x"] {
+        for newer in ["3", "99999999999", "x"] {
             let message = judge(Some(newer), "tidings").unwrap_err().to_string();
             assert!(
                 message.contains(&format!("layout {newer},")) && message.contains("redis.prefix"),

@@ -5,10 +5,13 @@
 -- ARGV  now in ms, life of a meta in ms, a new epoch, how to publish, under which name, number of channels, number of
 --       groups
 --       per channel: size, ttl in ms
---       per group: channel, id, fresh, record, what it is to an inbox or '', fold, [version, snapshot, test, state, index], number of mirrors
---       per mirror: channel, id, fresh, record, what it is to an inbox or ''
+--       per group: channel, id, memory, record, what it is to an inbox or '', fold, [version, snapshot, test, state,
+--         index], number of mirrors
+--       per mirror: channel, id, memory, record, what it is to an inbox or ''
+-- The memory says how an id is known again: `m` noted, `f` noted and certainly new, `?` noted or perhaps one of a row
+-- that somebody else sends, `c` by the newest number of its row, `n` by the first message of its group.
 -- A meta is a hash: `epoch`, `top`, `oldest`, `touched` (when its life was prolonged), `i` and an id: the offset of
--- that message; where the channel has a snapshot, its `version` and `text`, and where the lists have its test,
+-- that message; `j` and a row: the newest number of it; where the channel has a snapshot, its `version` and `text`, and where the lists have its test,
 -- `state` and `seq`.
 -- The answer: per message its offset, negative for a known first one, 0 for a refused first or a known mirror;
 -- the epochs of the channels; version and text of the snapshot that stopped it, or -1.
@@ -16,7 +19,7 @@
 -- Most of the time goes into calls, so that there are as few as can be: of each channel all is read at once, worked
 -- out here, and written at once.
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
-local now, keep, candidate, publish = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local now, keep, candidate, publish = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local suffix, count, groups = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local index = KEYS[count * 2 + 1]
 local at = 8
@@ -25,19 +28,26 @@ local channels, asked = {}, {}
 for n = 1, count do
   channels[n] = {
     meta = KEYS[n * 2 - 1], history = KEYS[n * 2], size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
-    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, ids = {}, offsets = {}, records = {},
+    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, asked = {}, noted = {}, records = {},
   }
   at = at + 2
 end
 
 local function message()
   local found = {
-    channel = channels[tonumber(ARGV[at])], id = ARGV[at + 1], record = ARGV[at + 3], news = ARGV[at + 4],
+    channel = channels[tonumber(ARGV[at])], id = ARGV[at + 1], memory = ARGV[at + 2], record = ARGV[at + 3],
+    news = ARGV[at + 4],
   }
-  if ARGV[at + 2] ~= '1' then
-    local wanted, ids = found.channel.wanted, found.channel.ids
-    wanted[#wanted + 1], ids[#ids + 1] = 'i' .. found.id, found.id
+  local memory, field = found.memory, 'i' .. found.id
+  if memory == 'c' then
+    found.of, found.number = row_of(found.id)
+    field = 'j' .. found.of
   end
+  if memory ~= 'f' and memory ~= 'n' then
+    local wanted, asked = found.channel.wanted, found.channel.asked
+    wanted[#wanted + 1], asked[#asked + 1] = field, field
+  end
+  found.field = field
   at = at + 5
   return found
 end
@@ -61,7 +71,7 @@ for n, channel in ipairs(channels) do
   channel.epoch, channel.top, channel.oldest = found[1], tonumber(found[2] or 0), tonumber(found[3] or 1)
   channel.touched, channel.version = tonumber(found[4] or 0), tonumber(found[5] or 0)
   channel.state, channel.seq = found[6], found[7]
-  for i, id in ipairs(channel.ids) do channel.offsets[id] = tonumber(found[i + 7] or 0) end
+  for i, field in ipairs(channel.asked) do channel.noted[field] = tonumber(found[i + 7] or 0) end
   if not channel.epoch then
     -- Whatever is left of the data belongs to a past that nobody can continue.
     call('DEL', channel.history)
@@ -71,10 +81,32 @@ for n, channel in ipairs(channels) do
   channel.before = channel.top
 end
 
+-- Where the message with this id stands, found by a look through all of history.
+local function found_in(history, id)
+  local upto = '+'
+  repeat
+    local entries = call('XREVRANGE', history, upto, '-', 'COUNT', 8)
+    for _, entry in ipairs(entries) do
+      local records = records_of(entry)
+      for n, record in ipairs(records) do
+        if string.match(record, '^%d+ (%S+)') == id then return offset_of(entry) - #records + n end
+      end
+      upto = '(' .. entry[1]
+    end
+  until #entries < 8
+end
+
 -- Where a message with this id stands, if history still has it.
 local function known(message)
-  local channel = message.channel
-  local offset = channel.offsets[message.id] or 0
+  local channel, memory = message.channel, message.memory
+  if memory == 'n' then return nil end
+  local offset = channel.noted[message.field] or 0
+  if memory == 'c' then
+    if offset < tonumber(message.number) then return nil end
+    -- Whatever became of it: later ones of its row are there.
+    return found_in(channel.history, message.id) or math.max(channel.top, 1)
+  end
+  if memory == '?' and offset == 0 then offset = found_in(channel.history, message.id) or 0 end
   if offset > channel.before then return offset end
   if offset < channel.oldest or offset + channel.size <= channel.top then return nil end
   local stands, record = message_from(channel.history, offset)
@@ -88,7 +120,7 @@ local order = {}
 local function append(message)
   local channel = message.channel
   channel.top = channel.top + 1
-  channel.offsets[message.id] = channel.top
+  channel.noted[message.field] = message.memory == 'c' and tonumber(message.number) or channel.top
   channel.records[#channel.records + 1] = message
   message.offset = channel.top
   order[#order + 1] = message
@@ -139,86 +171,19 @@ if index then
   if #tests > 0 then list_tests(index, now, tests) end
 end
 
--- Removes a bounded number of messages that are beyond the size or the age, and their ids.
-local function trim(channel)
-  local fields, offsets, upto, from = {}, {}, nil, '-'
-  -- More than are added, so that it comes to an end; in small steps, because an entry may be large.
-  local most = math.max(128, 2 * #channel.records)
-  while from and #fields < most do
-    local entries = call('XRANGE', channel.history, from, '+', 'COUNT', 4)
-    from = #entries == 4 and '(' .. entries[4][1]
-    for _, entry in ipairs(entries) do
-      local last, records = offset_of(entry), entry[2]
-      if last >= channel.oldest and tonumber(string.match(records[#records], '^%d+')) >= now - channel.ttl then
-        from = nil
-        break
-      end
-      for n = 2, #records, 2 do
-        fields[#fields + 1] = 'i' .. string.match(records[n], '^%d+ (%S+)')
-        offsets[#offsets + 1] = int(last - (#records - n) / 2)
-      end
-      upto = last
-    end
-  end
-  if not upto then return end
-  call('XTRIM', channel.history, 'MINID', int(upto + 1) .. '-0')
-  local gone = {}
-  for n, offset in ipairs(call('HMGET', channel.meta, unpack(fields))) do
-    -- An id that was free again may belong to a later message.
-    if offset == offsets[n] then gone[#gone + 1] = fields[n] end
-  end
-  if #gone > 0 then call('HDEL', channel.meta, unpack(gone)) end
-  if channel.oldest <= upto then
-    channel.oldest = upto + 1
-    call('HSET', channel.meta, 'oldest', int(channel.oldest))
-  end
-end
-
--- Where no history is kept any more, nothing of it is left.
-local function forget(channel)
-  call('DEL', channel.history)
-  local gone = {}
-  for _, field in ipairs(call('HKEYS', channel.meta)) do
-    if string.sub(field, 1, 1) == 'i' then gone[#gone + 1] = field end
-  end
-  for n = 1, #gone, 1000 do call('HDEL', channel.meta, unpack(gone, n, math.min(n + 999, #gone))) end
-end
-
 local function write(channel)
-  local changes, entry = { 'top', int(channel.top), 'oldest', false }, {}
-  local was_empty = channel.oldest > channel.before
-  local function set(field, value) changes[#changes + 1], changes[#changes + 2] = field, value end
-  if channel.size == 0 then
-    if channel.oldest <= channel.before then forget(channel) end
-    channel.oldest = channel.top + 1
-  else
+  local changes, entry = {}, {}
+  if channel.size > 0 then
     for n, appended in ipairs(channel.records) do
-      entry[#entry + 1], entry[#entry + 2] = 'm', appended.record
-      set('i' .. appended.id, int(channel.before + n))
+      local memory = appended.memory
+      entry[#entry + 1], entry[#entry + 2] = (memory == 'c' or memory == 'n') and memory or 'm', appended.record
+      if memory ~= 'n' then
+        changes[#changes + 1] = appended.field
+        changes[#changes + 1] = memory == 'c' and appended.number or int(channel.before + n)
+      end
     end
-    call('XADD', channel.history, int(channel.top) .. '-1', unpack(entry))
-    if channel.top - channel.oldest >= channel.size then channel.oldest = channel.top + 1 - channel.size end
   end
-  changes[4] = int(channel.oldest)
-  if channel.begun then set('epoch', channel.epoch) end
-  if channel.text then
-    set('version', int(channel.version))
-    set('text', channel.text)
-  end
-  if channel.listed and index then
-    set('state', channel.listed.state)
-    set('seq', channel.listed.seq)
-  end
-  -- Not with each call: lives are longer than they have to be by more than this.
-  local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
-    or (channel.size > 0 and was_empty)
-  if touch then set('touched', int(now)) end
-  call('HSET', channel.meta, unpack(changes))
-  if touch then
-    call('PEXPIRE', channel.meta, int(math.max(keep, channel.ttl * 2)))
-    if channel.size > 0 then call('PEXPIRE', channel.history, int(channel.ttl * 1.25 + 1000)) end
-  end
-  if channel.size > 0 and math.floor(channel.top / 32) > math.floor(channel.before / 32) then trim(channel) end
+  store(channel, now, keep, changes, unpack(entry))
   for n, appended in ipairs(channel.records) do
     if appended.news ~= '' then
       local base, name = string.sub(channel.meta, 1, -2) .. 'n', string.match(channel.meta, '{c:([^}]*)}m$')
@@ -247,7 +212,7 @@ for n, channel in ipairs(channels) do
     write(channel)
   elseif channel.begun then
     call('HSET', channel.meta, 'epoch', channel.epoch, 'top', 0, 'oldest', 1)
-    call('PEXPIRE', channel.meta, keep)
+    call('PEXPIRE', channel.meta, int(keep))
   end
 end
 -- In the order of the call, whatever the channel: who listens to several hears of a job's changes one after the other.

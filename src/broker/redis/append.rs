@@ -1,9 +1,11 @@
 //! Appending: groups of messages become calls of one script, and its answers become places.
 //!
 //! What a message changes in a snapshot is worked out here, onto the state that was seen last; the script takes it
-//! only if that is still the state. If not it stops and tells the state, and the rest goes again.
+//! only if that is still the state. If not it stops and tells the state, and the rest goes again. Most calls are as they
+//! are expected to be, and are done by a cheaper script (`together`).
 
 mod plan;
+mod together;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use futures_util::future::join_all;
 
 use super::core::{APPEND, Core, KEPT, Known, NOTE, Stored, ms};
 use super::record;
-use crate::broker::append::{Append, AppendGroup};
+use crate::broker::append::{Append, AppendGroup, Count};
 use crate::broker::{AppendError, Appended, BrokerError};
 use crate::fault::Cause;
 use crate::metrics;
@@ -22,7 +24,7 @@ use crate::redis::{Call, RedisFault};
 use plan::{Planned, plan};
 
 /// How many groups go into one call at most: others wait for no more than that.
-const GROUPS: usize = 64;
+const GROUPS: usize = 128;
 /// How many bytes of messages go into one call, unless a group alone has more.
 const BYTES: usize = 256 * 1024;
 
@@ -64,6 +66,47 @@ impl<'a> Unit<'a> {
 
     fn messages(self) -> impl Iterator<Item = &'a Append> {
         std::iter::once(self.first).chain(self.mirrors)
+    }
+}
+
+/// How an id is known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// It is noted, and is new for certain.
+    Fresh,
+    /// It is noted.
+    Noted,
+    /// The same, but it may be one of a row that somebody else sends again.
+    Doubtful,
+    /// The newest number of its row is noted.
+    Counted,
+    /// It is known if the first message of its group is.
+    Mirrored,
+}
+
+impl Memory {
+    fn of(append: &Append, is_first: bool, core: &Core) -> Self {
+        // The way to a cluster repeats by itself what it got no answer for, so that no id is certain to be new; and the
+        // messages of a group are not appended in one step there.
+        let cluster = core.redis.is_cluster();
+        match &append.count {
+            Some(_) if is_first || cluster => Self::Counted,
+            Some(_) => Self::Mirrored,
+            None if append.fresh && !cluster => Self::Fresh,
+            None if !append.fresh && Count::read(append.id.as_str()).is_some() => Self::Doubtful,
+            None => Self::Noted,
+        }
+    }
+
+    /// What scripts and histories call it. A history knows no difference between the first three.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Fresh => "f",
+            Self::Noted => "m",
+            Self::Doubtful => "?",
+            Self::Counted => "c",
+            Self::Mirrored => "n",
+        }
     }
 }
 
@@ -144,9 +187,12 @@ impl Core {
         let mut outcome = Outcome::default();
         let mut rest = units;
         while !rest.is_empty() {
-            let batch = Batch::new(self, &rest[..part_of(rest)]).await?;
+            let mut batch = Batch::new(self, &rest[..part_of(rest)]).await?;
             let asked = Instant::now();
-            let reply: Reply = self.redis.call(&batch.call(self)).await?;
+            let reply: Reply = match self.append_together(&mut batch).await? {
+                Some(reply) => reply,
+                None => self.redis.call(&batch.call(self)).await?,
+            };
             metrics::append_seconds(asked.elapsed());
             let done = self.take(&batch, reply, wanted, &mut outcome).await?;
             rest = &rest[done..];
@@ -312,7 +358,7 @@ impl<'a> Batch<'a> {
         Ok(Self { groups, channels, places, plans: plan(core, groups.iter().map(|group| group.first)), news })
     }
 
-    fn call(&self, core: &Core) -> Call<'static> {
+    fn keys(&self, core: &Core) -> Vec<String> {
         let mut keys = Vec::with_capacity(self.channels.len() * 2 + 1);
         for slot in &self.channels {
             keys.extend(["m", "h"].map(|name| core.key(&slot.append.channel, name)));
@@ -320,7 +366,11 @@ impl<'a> Batch<'a> {
         if !core.redis.is_cluster() {
             keys.push(core.index());
         }
-        let mut call = APPEND.call(&keys);
+        keys
+    }
+
+    fn call(&self, core: &Core) -> Call<'static> {
+        let mut call = APPEND.call(&self.keys(core));
         call.arg(now_ms())
             .arg(ms(KEPT))
             .arg(Epoch::generate().as_str())
@@ -332,21 +382,20 @@ impl<'a> Batch<'a> {
             call.arg(history.size).arg(ms(history.ttl));
         }
         let mut news = self.news.iter();
-        let mut add = |call: &mut Call<'_>, append: &Append| {
+        let mut add = |call: &mut Call<'_>, append: &Append, is_first: bool| {
             call.arg(self.places[&append.channel] + 1).arg(append.id.as_str());
-            // The way to a cluster repeats by itself what it got no answer for, so that no id is certain to be new.
-            call.arg(u8::from(append.fresh && !core.redis.is_cluster())).arg(record::write(append));
+            call.arg(Memory::of(append, is_first, core).word()).arg(record::write(append));
             call.arg(news.next().map_or("", String::as_str));
         };
         for (group, plan) in self.groups.iter().zip(&self.plans) {
-            add(&mut call, group.first);
+            add(&mut call, group.first, true);
             match plan {
                 None => call.arg("0"),
                 Some(plan) => plan.add_to(&mut call),
             };
             call.arg(group.mirrors.len());
             for mirror in group.mirrors {
-                add(&mut call, mirror);
+                add(&mut call, mirror, false);
             }
         }
         call

@@ -28,9 +28,11 @@ script!(
     "../../inbox/redis/entry.lua",
     "../../inbox/redis/note.lua",
     "entries.lua",
+    "keep.lua",
     "tests.lua",
     "append.lua"
 );
+script!(TOGETHER, "#!lua\n", "entries.lua", "keep.lua", "tests.lua", "together.lua");
 script!(BEGIN, "#!lua\n", "tests.lua", "begin.lua");
 script!(CHECK, "#!lua\n", "entries.lua", "check.lua");
 script!(HISTORY, "#!lua flags=no-writes\n", "entries.lua", "history.lua");

@@ -42,10 +42,10 @@ while at <= top and taken < messages do
   if #entries == 0 then break end
   local before = taken
   for _, entry in ipairs(entries) do
-    local fields, last = entry[2], offset_of(entry)
-    at = math.max(at, last + 1 - #fields / 2)
+    local records, last = records_of(entry), offset_of(entry)
+    at = math.max(at, last + 1 - #records)
     while at <= last do
-      local record = fields[#fields - 2 * (last - at)]
+      local record = records[#records - (last - at)]
       local head, key = string.match(record, '^([^\n]* (%S+))\n')
       used = used + #record - #head - 1 - (tonumber(key) or 0) + 48
       if taken == messages or (used > bytes and taken > 0) then return answer end

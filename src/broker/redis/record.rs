@@ -5,6 +5,7 @@
 //! before a record; without a record it only says that the channel has this epoch now. Several messages in a row go
 //! together: the line goes on with their lengths then.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::broker::append::Append;
@@ -28,22 +29,25 @@ pub(super) struct Record<'a> {
 }
 
 /// Writes the record of a message.
-pub(super) fn write(append: &Append) -> Vec<u8> {
-    let key = append.conflation_key.as_deref();
-    let length = key.map_or_else(|| "-".to_owned(), |key| key.len().to_string());
-    let key = key.unwrap_or_default();
-    let head = format!(
-        "{} {} {} {} {length}\n",
-        append.timestamp_ms,
-        append.id,
-        append.priority.number(),
-        append.event
-    );
-    let mut record = Vec::with_capacity(head.len() + key.len() + append.open.as_str().len());
-    record.extend_from_slice(head.as_bytes());
-    record.extend_from_slice(key.as_bytes());
-    record.extend_from_slice(append.open.as_str().as_bytes());
+pub(super) fn write(append: &Append) -> String {
+    let mut record = String::new();
+    write_to(append, &mut record);
     record
+}
+
+/// Writes the record of a message behind what is there already.
+pub(super) fn write_to(append: &Append, text: &mut String) {
+    let key = append.conflation_key.as_deref();
+    let (time, id, priority, event) =
+        (append.timestamp_ms, &append.id, append.priority.number(), &append.event);
+    text.reserve(96 + key.map_or(0, str::len) + append.open.as_str().len());
+    // Writing to a text does not fail.
+    let _ = match key {
+        Some(key) => writeln!(text, "{time} {id} {priority} {event} {}", key.len()),
+        None => writeln!(text, "{time} {id} {priority} {event} -"),
+    };
+    text.push_str(key.unwrap_or_default());
+    text.push_str(append.open.as_str());
 }
 
 impl<'a> Record<'a> {
@@ -161,7 +165,7 @@ mod tests {
         for data in [r#"{"testId":"t \n é"}"#, r#"{"testId":""}"#, r#"{"n":1}"#] {
             let sent = append("test-progress-t", "test:progress", data);
             let bytes = write(&sent);
-            let record = Record::read(&bytes).unwrap();
+            let record = Record::read(bytes.as_bytes()).unwrap();
             assert_eq!(record.id, "a:1");
             let epoch = Epoch::new("e");
             let there = record.publish(&sent.channel, Position { epoch: epoch.clone(), offset: 3 }).unwrap();
@@ -175,7 +179,9 @@ mod tests {
     #[test]
     fn what_was_cut_or_is_something_else_is_no_record() {
         let whole = write(&append("test-progress-t", "test:progress", r#"{"testId":"t"}"#));
-        for bytes in [&whole[..4], b"", b"\n", b"1 a 2 e 99\nshort", b"1 a 9 e -\n{", b"x a 2 e -\n{"] {
+        for bytes in
+            [&whole.as_bytes()[..4], b"", b"\n", b"1 a 2 e 99\nshort", b"1 a 9 e -\n{", b"x a 2 e -\n{"]
+        {
             assert!(Record::read(bytes).is_err(), "{bytes:?}");
         }
         for bytes in [&b"e 1"[..], b"e\nabc", b"e x\nabc", b"e 1 2\nabc", b"e 1 4\nabc", b"e 1 3 1\nabc"] {

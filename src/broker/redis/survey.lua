@@ -9,9 +9,9 @@ while last < upto and looked < most do
   local entries = redis.call('XRANGE', KEYS[1], int(last + 1) .. '-1', '+', 'COUNT', 64)
   if #entries == 0 then last = upto end
   for _, entry in ipairs(entries) do
-    local fields, ends = entry[2], offset_of(entry)
-    for n = 2, #fields, 2 do
-      local offset, record = ends - (#fields - n) / 2, fields[n]
+    local records, ends = records_of(entry), offset_of(entry)
+    for n, record in ipairs(records) do
+      local offset = ends - #records + n
       if offset > last and offset <= upto then
         local stop = string.find(record, '\n', 1, true)
         local length = tonumber(string.match(string.sub(record, 1, stop), ' (%S+)\n$'))

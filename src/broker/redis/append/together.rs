@@ -1,0 +1,312 @@
+//! The short way: a call whose messages are all new, onto snapshots that are known, is written out here as far as it
+//! can be, so that the script has next to nothing to do for each message.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::{Batch, Core, Memory, Reply, parse, plan};
+use crate::broker::BrokerError;
+use crate::broker::append::{Append, Count};
+use crate::broker::redis::core::{KEPT, Stored, TOGETHER, ms};
+use crate::broker::redis::record;
+use crate::model::{ChannelName, Epoch, now_ms};
+use crate::redis::Call;
+
+/// How often snapshots that turn out to be others are planned onto anew, before the long way is taken.
+const TRIES: usize = 3;
+
+/// What the script says: whether it did it; epochs, or snapshots that are others; tops before.
+type Answer = (i64, Vec<String>, Vec<i64>);
+
+/// What a call does to one channel.
+#[derive(Default)]
+struct Part<'a> {
+    messages: u64,
+    /// Ids that have to be unknown.
+    asked: Vec<&'a Append>,
+    /// Ids that are noted, with their numbers among the channel's messages of the call.
+    noted: Vec<(&'a Append, u64)>,
+    /// Rows, with the lowest and the highest number.
+    rows: Vec<(&'a str, i64, i64)>,
+    texts: Vec<Text>,
+}
+
+/// Records of messages that are published together.
+#[derive(Default)]
+struct Text {
+    kind: &'static str,
+    first: u64,
+    lengths: Vec<usize>,
+    text: String,
+}
+
+impl Core {
+    /// Appends the batch, if it is as it is thought to be: else nothing is changed.
+    pub(super) async fn append_together(&self, batch: &mut Batch<'_>) -> Result<Option<Reply>, BrokerError> {
+        if batch.news.iter().any(|news| !news.is_empty()) || batch.is_odd(self) {
+            return Ok(None);
+        }
+        for _ in 0..TRIES {
+            let (status, texts, tops): Answer = self.redis.call(&batch.call_together(self)).await?;
+            match status {
+                1 => return Ok(Some(batch.reply(texts, &tops))),
+                0 => {
+                    for other in texts.chunks_exact(3) {
+                        let [place, version, text] = other else { continue };
+                        self.learn(batch, place, version, text)?;
+                    }
+                    batch.plans = plan(self, batch.groups.iter().map(|group| group.first));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remembers a snapshot that is another one than was thought.
+    fn learn(&self, batch: &Batch<'_>, place: &str, version: &str, text: &str) -> Result<(), BrokerError> {
+        let slot = place.parse::<usize>().ok().and_then(|place| batch.channels.get(place.checked_sub(1)?));
+        let (Some(slot), Ok(version)) = (slot, version.parse::<u64>()) else { return Ok(()) };
+        let snapshot = if version == 0 { None } else { Some(Arc::new(parse(text)?)) };
+        self.snapshots.put(slot.append.channel.clone(), Stored { version, snapshot });
+        Ok(())
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Whether the group is left out, because its test does not admit it.
+    fn refused(&self, group: usize) -> bool {
+        self.plans[group].as_ref().is_some_and(|plan| plan.outcome.is_err())
+    }
+
+    /// Whether an id occurs twice in one channel, or all of a history has to be looked through for one.
+    fn is_odd(&self, core: &Core) -> bool {
+        let mut seen = HashSet::new();
+        let mut messages =
+            self.groups.iter().flat_map(|group| group.messages()).filter(|append| !append.fresh);
+        messages.any(|append| {
+            !seen.insert((&append.channel, &append.id)) || Memory::of(append, true, core) == Memory::Doubtful
+        })
+    }
+
+    /// The messages in the order in which they are published. Within a channel it is that of the call. Groups that
+    /// follow each other and have the same mirrors go first messages first, then mirror by mirror, so that each
+    /// mirror is one publication; what tells of one job stays in its order all the same. Of each, whether it is a first one.
+    fn order(&self) -> Vec<(&'a Append, bool)> {
+        let groups: Vec<_> =
+            (0..self.groups.len()).filter(|n| !self.refused(*n)).map(|n| self.groups[n]).collect();
+        let mut order = Vec::new();
+        let mut rest = &groups[..];
+        while let Some(head) = rest.first() {
+            let mirrors = || head.mirrors.iter().map(|mirror| &mirror.channel);
+            let alike = rest.iter().take_while(|group| {
+                group.mirrors.iter().map(|mirror| &mirror.channel).eq(mirrors())
+                    && mirrors().all(|mirror| *mirror != group.first.channel)
+            });
+            let (stretch, others) = rest.split_at(alike.count().max(1));
+            order.extend(stretch.iter().map(|group| (group.first, true)));
+            for mirror in 0..head.mirrors.len() {
+                order.extend(stretch.iter().map(|group| (&group.mirrors[mirror], false)));
+            }
+            rest = others;
+        }
+        order
+    }
+
+    /// What the call does to each channel, and the publications in their order: channel and which of its texts.
+    fn parts(&self, core: &Core) -> (Vec<Part<'a>>, Vec<(usize, usize)>) {
+        let mut parts: Vec<Part<'a>> = self.channels.iter().map(|_| Part::default()).collect();
+        let mut publications: Vec<(usize, usize)> = Vec::new();
+        for (append, is_first) in self.order() {
+            let place = self.places[&append.channel];
+            let (part, memory) = (&mut parts[place], Memory::of(append, is_first, core));
+            part.messages += 1;
+            part.note(append, memory);
+            // The first three are one to a history.
+            let kind = if Part::kept(memory) { "m" } else { memory.word() };
+            let goes_on = publications.last().is_some_and(|(last, _)| *last == place)
+                && part.texts.last().is_some_and(|text| text.kind == kind);
+            if !goes_on {
+                publications.push((place, part.texts.len()));
+                part.texts.push(Text { kind, first: part.messages, ..Text::default() });
+            }
+            let Some(text) = part.texts.last_mut() else { continue };
+            let before = text.text.len();
+            record::write_to(append, &mut text.text);
+            text.lengths.push(text.text.len() - before);
+        }
+        // One that is known is no news, whatever its test says to it by now.
+        for first in (0..self.groups.len()).filter(|n| self.refused(*n)).map(|n| self.groups[n].first) {
+            parts[self.places[&first.channel]].ask(first);
+        }
+        (parts, publications)
+    }
+
+    fn call_together(&self, core: &Core) -> Call<'static> {
+        let mut call = TOGETHER.call(&self.keys(core));
+        call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str());
+        call.arg(core.publish()).arg(core.publication()).arg(self.channels.len());
+        let mut args = 6;
+        let mut add = |call: &mut Call<'static>, arg: &str| {
+            call.arg(arg);
+            args += 1;
+            args
+        };
+        let (parts, publications) = self.parts(core);
+        let mut stands = Vec::with_capacity(parts.len());
+        let snapshots = self.snapshots();
+        for (slot, part) in self.channels.iter().zip(&parts) {
+            let history = slot.append.namespace.history;
+            for number in [history.size, ms(history.ttl), part.messages] {
+                add(&mut call, &number.to_string());
+            }
+            match snapshots.get(&slot.append.channel) {
+                None => {
+                    add(&mut call, "");
+                }
+                Some(change) => change.iter().for_each(|arg| {
+                    add(&mut call, arg);
+                }),
+            }
+            add(&mut call, &(part.asked.len() + part.rows.len()).to_string());
+            add(&mut call, &part.rows.len().to_string());
+            for append in &part.asked {
+                add(&mut call, &format!("i{}", append.id));
+            }
+            for (of, ..) in &part.rows {
+                add(&mut call, &format!("j{of}"));
+            }
+            for (of, lowest, highest) in &part.rows {
+                add(&mut call, &lowest.to_string());
+                add(&mut call, &format!("j{of}"));
+                add(&mut call, &highest.to_string());
+            }
+            add(&mut call, &part.noted.len().to_string());
+            for (append, number) in &part.noted {
+                add(&mut call, &format!("i{}", append.id));
+                add(&mut call, &number.to_string());
+            }
+            add(&mut call, &part.texts.len().to_string());
+            let mut at = Vec::with_capacity(part.texts.len());
+            for text in &part.texts {
+                add(&mut call, &format!("{}{}", text.kind, text.lengths().trim_start()));
+                at.push(add(&mut call, &text.text));
+            }
+            stands.push(at);
+        }
+        for (place, n) in publications {
+            let text = &parts[place].texts[n];
+            call.arg(place + 1).arg(text.first).arg(text.lengths()).arg(stands[place][n]);
+        }
+        call
+    }
+
+    /// What becomes of the snapshots of channels: the version that is expected, then, of what is written, version, text,
+    /// test, state, and whether lists have to know.
+    fn snapshots(&self) -> HashMap<&ChannelName, [String; 6]> {
+        let mut changes: HashMap<&ChannelName, [String; 6]> = HashMap::new();
+        for plan in self.plans.iter().flatten() {
+            let change = changes.entry(&plan.channel).or_insert_with(|| {
+                let mut change = [const { String::new() }; 6];
+                change[0] = plan.before.to_string();
+                change
+            });
+            if let Ok((snapshot, indexed)) = &plan.outcome {
+                change[1] = (plan.before + 1).to_string();
+                change[3] = snapshot.test_id.to_string();
+                change[4] = snapshot.state.name().to_owned();
+                if *indexed {
+                    "1".clone_into(&mut change[5]);
+                }
+            }
+        }
+        // Only the last state is written.
+        let mut written = HashSet::new();
+        for plan in self.plans.iter().rev().flatten() {
+            if let Ok((snapshot, _)) = &plan.outcome
+                && written.insert(&plan.channel)
+                && let Some(change) = changes.get_mut(&plan.channel)
+            {
+                // A struct of strings, numbers and JSON always serialises.
+                change[2] = serde_json::to_string(&**snapshot).unwrap_or_default();
+            }
+        }
+        changes
+    }
+
+    /// The answer as the long way would give it.
+    fn reply(&self, epochs: Vec<String>, tops: &[i64]) -> Reply {
+        let mut tops = tops.to_vec();
+        let mut offsets = Vec::new();
+        for (n, group) in self.groups.iter().enumerate() {
+            let refused = self.refused(n);
+            for append in group.messages() {
+                let top = &mut tops[self.places[&append.channel]];
+                if !refused {
+                    *top += 1;
+                }
+                offsets.push(if refused { 0 } else { *top });
+            }
+        }
+        (offsets, epochs, -1, String::new())
+    }
+}
+
+impl<'a> Part<'a> {
+    /// Has the message known again, where there is a history that it would stand in.
+    fn note(&mut self, append: &'a Append, memory: Memory) {
+        if append.namespace.history.size == 0 {
+            return;
+        }
+        match (memory, &append.count) {
+            (Memory::Mirrored, _) => {}
+            (Memory::Counted, Some(count)) => self.count(count, true),
+            _ => {
+                if memory != Memory::Fresh {
+                    self.asked.push(append);
+                }
+                self.noted.push((append, self.messages));
+            }
+        }
+    }
+
+    /// Has it asked for, without being noted.
+    fn ask(&mut self, append: &'a Append) {
+        match &append.count {
+            _ if append.namespace.history.size == 0 => {}
+            Some(count) => self.count(count, false),
+            None => self.asked.push(append),
+        }
+    }
+
+    fn count(&mut self, count: &'a Count, is_noted: bool) {
+        match self.rows.iter_mut().find(|(of, ..)| *of == &*count.of) {
+            Some((_, lowest, highest)) => {
+                *lowest = count.number.min(*lowest);
+                if is_noted {
+                    *highest = count.number.max(*highest);
+                }
+            }
+            None => self.rows.push((&count.of, count.number, if is_noted { count.number } else { 0 })),
+        }
+    }
+
+    fn kept(memory: Memory) -> bool {
+        !matches!(memory, Memory::Counted | Memory::Mirrored)
+    }
+}
+
+impl Text {
+    /// The lengths of its records, a space before each; nothing if there is only one.
+    fn lengths(&self) -> String {
+        let mut lengths = String::new();
+        if self.lengths.len() > 1 {
+            for length in &self.lengths {
+                // Writing to a text does not fail.
+                let _ = write!(lengths, " {length}");
+            }
+        }
+        lengths
+    }
+}
