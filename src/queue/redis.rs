@@ -5,13 +5,17 @@
 //! changes the job next, or sweeps, is handed what is left. So a change and its messages are one: the messages
 //! come once, in their order, and never without the change, but for a moment later than it.
 //!
-//! `link` has the scripts (`redis/*.lua`), `row` and `answer` read what they answer, `story` says which messages a
-//! change becomes, `teller` tells them, `ear` hears of what other nodes do, `inner` is what all of them share.
+//! `link` has the scripts (`redis/*.lua`), `entry` writes what goes into those that change many jobs and `grouped` brings
+//! together what comes at once; `row` and `answer` read what they answer, `story` says which messages a change becomes,
+//! `teller` tells them, `ear` hears of what other nodes do, `inner` is what all of them share.
 
 mod answer;
 mod ear;
+mod entry;
+mod grouped;
 mod inner;
 mod link;
+mod outside;
 mod row;
 mod story;
 mod teller;
@@ -25,7 +29,7 @@ use tokio::sync::{Notify, broadcast};
 
 use super::hold::new_secret;
 use super::{
-    CancelWish, Claim, Ending, Held, Holder, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
+    CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
     QueueOptions, Report, Submitted, Sweep, explain,
 };
 use crate::broker::Broker;
@@ -36,8 +40,9 @@ use crate::model::test::TestError;
 use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
 use crate::redis::Redis;
 use crate::tasks::Tasks;
-use answer::{answer, handled, page, parsed, state_of, unexpected};
-use inner::{Inner, Signals};
+use answer::{added, answer, broken, handled, page, parsed, state_of, unexpected};
+use entry::Entry;
+use inner::{Calls, Inner, Signals};
 use link::Link;
 pub use row::Unreadable;
 use row::{Stored, list, number, text};
@@ -75,6 +80,7 @@ impl RedisQueue {
     ) -> Self {
         let link = Link::new(redis.clone());
         let inner = Arc::new(Inner {
+            calls: Calls::start(&link, &options, tasks),
             teller: Teller::start(link.clone(), broker, rules, tasks),
             link,
             options,
@@ -92,34 +98,6 @@ impl RedisQueue {
     }
 }
 
-impl RedisQueue {
-    /// The attempt as its holder gets it; `asked` is the lease that it asked with.
-    async fn held(&self, answered: Value, test: &TestId, asked: Option<&Lease>) -> Result<Held, QueueError> {
-        let (word, mut rest) = answer(answered)?;
-        let first = rest.next().unwrap_or_default();
-        let existing = match (word.as_str(), asked) {
-            ("added", _) => false,
-            ("existing", _) => true,
-            ("active", _) => {
-                return Err(QueueError::TestActive {
-                    test: test.clone(),
-                    job: parsed(&first, JobId::parse)?,
-                });
-            }
-            ("lost", Some(lease)) => return Err(lost(lease)),
-            (word, _) => return Err(unexpected(word)),
-        };
-        let mut stored = Stored::read(first)?;
-        let (fence, secret) = (stored.fence, stored.secret.take());
-        let secret = secret.ok_or_else(|| unexpected("a job without its secret"))?;
-        // What another node has not told yet of an old one is that node's to tell.
-        let job = if existing { stored.job } else { self.inner.made(stored).await };
-        let holder = Some(Holder { test_id: job.test_id.clone(), secret });
-        let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence, holder };
-        Ok(Held { claim: Claim { job, lease }, existing })
-    }
-}
-
 fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
 }
@@ -130,17 +108,24 @@ impl Queue for RedisQueue {
         let inner = &self.inner;
         let test_id = job.test_id.clone().unwrap_or_else(|| TestId::generate(&job.test_type));
         let max_attempts = job.max_attempts.unwrap_or(inner.options.max_attempts).max(1);
-        let answered = inner.link.submit(&JobId::generate(), test_id.as_str(), &job, max_attempts).await?;
+        let id = JobId::generate();
+        let answered = inner.calls.submit.call(Entry::new_job(&id, &test_id, &job, max_attempts)).await?;
         let (word, mut rest) = answer(answered)?;
         let first = rest.next().unwrap_or_default();
         match word.as_str() {
-            "added" | "existing" => {
-                let handled = handled(rest.next())?;
-                let stored = Stored::read(first)?;
-                let existing = word == "existing";
-                // What another node has not told yet of an old one is that node's to tell.
-                let job = if existing { stored.job } else { inner.made(stored).await };
-                Ok(Submitted { job: explain(job, || handled), existing })
+            "added" => {
+                let added = added(first, rest)?;
+                let job = inner.made(added.stored(id, test_id, job, max_attempts)).await;
+                Ok(Submitted { job: inner.explained(job), existing: false })
+            }
+            "again" => {
+                let job = inner.made(Stored::read(first)?).await;
+                Ok(Submitted { job: inner.explained(job), existing: false })
+            }
+            // What another node has not told yet of it is that node's to tell.
+            "existing" => {
+                let job = Stored::read(first)?.job;
+                Ok(Submitted { job: inner.explained(job), existing: true })
             }
             "active" => Err(QueueError::TestActive { test: test_id, job: parsed(&first, JobId::parse)? }),
             word => Err(unexpected(word)),
@@ -199,7 +184,7 @@ impl Queue for RedisQueue {
 
     async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<Option<CancelWish>, QueueError> {
         let inner = &self.inner;
-        let answered = inner.link.report(lease, &reports, UNTOLD_MAX, &inner.options).await?;
+        let answered = inner.calls.report.call(Entry::report(lease, &reports)).await?;
         let (word, mut rest) = answer(answered)?;
         match word.as_str() {
             "ok" => {
@@ -212,13 +197,14 @@ impl Queue for RedisQueue {
                 "{UNTOLD_MAX} changes of job {} have not been told yet",
                 lease.job_id
             )))),
+            "broken" => Err(broken(rest.next())),
             word => Err(unexpected(word)),
         }
     }
 
     async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError> {
         let inner = &self.inner;
-        let answered = inner.link.finish(lease, &last, &ending, UNTOLD_MAX, &inner.options).await?;
+        let answered = inner.calls.finish.call(Entry::end(lease, &last, &ending)).await?;
         let (word, mut rest) = answer(answered)?;
         match word.as_str() {
             "ok" => {
@@ -228,6 +214,7 @@ impl Queue for RedisQueue {
             }
             "told" => Ok(Stored::read(rest.next().unwrap_or_default())?.job),
             "lost" => Err(lost(lease)),
+            "broken" => Err(broken(rest.next())),
             word => Err(unexpected(word)),
         }
     }

@@ -4,6 +4,7 @@
 //! only if that is still the state. If not it stops and tells the state, and the rest goes again. Most calls are as they
 //! are expected to be, and are done by a cheaper script (`together`).
 
+mod memory;
 mod plan;
 mod together;
 
@@ -15,12 +16,13 @@ use futures_util::future::join_all;
 
 use super::core::{APPEND, Core, KEPT, Known, NOTE, Stored, ms};
 use super::record;
-use crate::broker::append::{Append, AppendGroup, Count};
+use crate::broker::append::{Append, AppendGroup};
 use crate::broker::{AppendError, Appended, BrokerError};
 use crate::fault::Cause;
 use crate::metrics;
 use crate::model::{ChannelName, Epoch, MessageId, Position, Published, Snapshot, now_ms};
 use crate::redis::{Call, RedisFault};
+use memory::Memory;
 use plan::{Planned, plan};
 
 /// How many groups go into one call at most: others wait for no more than that.
@@ -66,47 +68,6 @@ impl<'a> Unit<'a> {
 
     fn messages(self) -> impl Iterator<Item = &'a Append> {
         std::iter::once(self.first).chain(self.mirrors)
-    }
-}
-
-/// How an id is known again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Memory {
-    /// It is noted, and is new for certain.
-    Fresh,
-    /// It is noted.
-    Noted,
-    /// The same, but it may be one of a row that somebody else sends again.
-    Doubtful,
-    /// The newest number of its row is noted.
-    Counted,
-    /// It is known if the first message of its group is.
-    Mirrored,
-}
-
-impl Memory {
-    fn of(append: &Append, is_first: bool, core: &Core) -> Self {
-        // The way to a cluster repeats by itself what it got no answer for, so that no id is certain to be new; and the
-        // messages of a group are not appended in one step there.
-        let cluster = core.redis.is_cluster();
-        match &append.count {
-            Some(_) if is_first || cluster => Self::Counted,
-            Some(_) => Self::Mirrored,
-            None if append.fresh && !cluster => Self::Fresh,
-            None if !append.fresh && Count::read(append.id.as_str()).is_some() => Self::Doubtful,
-            None => Self::Noted,
-        }
-    }
-
-    /// What scripts and histories call it. A history knows no difference between the first three.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Fresh => "f",
-            Self::Noted => "m",
-            Self::Doubtful => "?",
-            Self::Counted => "c",
-            Self::Mirrored => "n",
-        }
     }
 }
 

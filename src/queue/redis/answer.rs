@@ -5,7 +5,8 @@ use std::fmt::Display;
 
 use ::redis::Value;
 
-use super::row::{self, Unreadable, list, text};
+use super::entry::Added;
+use super::row::{self, Unreadable, list, number, text};
 use crate::model::{Job, JobState};
 use crate::queue::{QueueError, explain};
 
@@ -30,6 +31,26 @@ where
 
 pub(super) fn state_of(value: &Value) -> Result<JobState, QueueError> {
     parsed(value, |name| JobState::from_name(name).ok_or("no such state"))
+}
+
+/// What the script says of a job that it added, behind the word.
+pub(super) fn added(first: Value, rest: std::vec::IntoIter<Value>) -> Result<Added, QueueError> {
+    let parts: Vec<Value> = std::iter::once(first).chain(rest).collect();
+    let [seq, now, change, state, depth] =
+        <[Value; 5]>::try_from(parts).map_err(|_| unexpected("too little"))?;
+    Ok(Added {
+        seq: number(&seq)?,
+        now_ms: number(&now)?,
+        change: number(&change)?,
+        state: state_of(&state)?,
+        depth: number(&depth)?,
+    })
+}
+
+/// What Redis holds of a job is nothing that the script understands.
+pub(super) fn broken(why: Option<Value>) -> QueueError {
+    let why = text(&why.unwrap_or_default()).unwrap_or_default();
+    Unreadable::answer(format!("a job is none: {why}")).into()
 }
 
 /// What the workers of all nodes handle.

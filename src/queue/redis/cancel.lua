@@ -9,7 +9,11 @@ if job.cancel ~= '1' then
   if ARGV[3] ~= '' then job.reason = ARGV[3] end
   if ARGV[4] ~= '' then job.by = ARGV[4] end
 end
-if job.state ~= 'running' then return { 'ok', cancelled(job) } end
+if job.state ~= 'running' then
+  local ended = cancelled(job)
+  settle()
+  return { 'ok', ended }
+end
 redis.call('ZADD', R .. ':cancels', job.seq, job.id)
 publish('cancel ' .. job.id)
 return { 'ok', save(job) }

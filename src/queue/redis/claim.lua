@@ -13,7 +13,7 @@ if ARGV[6] == '1' then
   most = most - #taken
   if most <= 0 then return taken end
 end
-local claims, gone, ids, running, leases = {}, {}, {}, {}, {}
+local claims, ids, running, leases = {}, {}, {}, {}
 local again
 repeat
   again = false
@@ -26,8 +26,8 @@ repeat
   table.sort(ready, function(one, other) return one.rank < other.rank end)
   for n = 1, math.min(#ready, most - #claims) do
     local key, id = ready[n].key, ready[n].id
-    gone[key] = gone[key] or {}
-    table.insert(gone[key], id)
+    local list = among(gone, key)
+    list[#list + 1] = id
     local job = load(id)
     if job then
       job.worker, job.started, job.claim = worker, int(now), name
@@ -39,18 +39,17 @@ repeat
       again = true
     end
   end
-  for key, list in pairs(gone) do redis.call('ZREM', key, unpack(list)) end
-  gone = {}
+  settle()
 until not again or #claims == most
 if #claims == 0 then return taken end
 redis.call('ZREM', R .. ':s:queued', unpack(ids))
 redis.call('ZADD', R .. ':s:running', unpack(running))
 redis.call('ZADD', R .. ':lease', unpack(leases))
 redis.call('SADD', R .. ':w:' .. worker, unpack(ids))
-local queued = redis.call('ZCARD', R .. ':s:queued') + #claims
+local queued = depth() + #claims
 for n, job in ipairs(claims) do
-  note(job, 'started', nil, tostring(queued - n))
+  note(job, 'started', nil, int(queued - n))
   taken[#taken + 1] = save(job, 'error')
 end
-told_later()
+settle()
 return taken

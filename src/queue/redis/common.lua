@@ -1,4 +1,4 @@
--- What the queue's scripts share; it stands before each of them.
+-- What the queue's scripts share; it stands before each of them. Whoever changes jobs calls `settle` at the end.
 --
 -- KEYS[1] is the root of all keys of the queue, which have one hash tag. ARGV[1] is the command that publishes.
 -- Below the root R:
@@ -31,18 +31,18 @@ local function in_steps(command, key, args)
   for i = 1, #args, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, #args))) end
 end
 
--- What of each job is written already.
-local written = {}
+-- What of each job is written already, and how it was read.
+local written, read = {}, {}
 
 local function load(id)
   local flat = redis.call('HGETALL', R .. ':j:' .. id)
   if #flat == 0 then return nil end
   local job, known = {}, {}
   for i = 1, #flat, 2 do
-    job[flat[i]] = flat[i + 1]
-    known[flat[i]] = flat[i + 1]
+    local field, value = flat[i], flat[i + 1]
+    job[field], known[field] = value, value
   end
-  written[job] = known
+  written[job], read[job] = known, flat
   return job
 end
 
@@ -51,69 +51,108 @@ local function rank(job) return int((4 - tonumber(job.prio)) * 1125899906842624 
 
 local function publish(text) redis.call(ARGV[1], R .. ':p', text) end
 
+-- What leaves sorted sets and sets and what comes into them, by key, until `settle`: one command for many jobs.
+local gone, left, come = {}, {}, {}
+
+local function among(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function take_out(key, member)
+  local list = among(gone, key)
+  list[#list + 1] = member
+end
+
+local function put_in(key, score, member)
+  local list = among(come, key)
+  list[#list + 1], list[#list + 2] = score, member
+end
+
+-- The tests of jobs that have ended, and the jobs.
+local ended_tests, ended_jobs = {}, {}
+
 -- Takes the job out of whatever its state keeps it in.
 local function depart(job)
   local id = job.id
-  redis.call('ZREM', R .. ':s:' .. job.state, id)
+  take_out(R .. ':s:' .. job.state, id)
   if job.state == 'queued' then
-    redis.call('ZREM', R .. ':r:' .. job.type, id)
+    take_out(R .. ':r:' .. job.type, id)
   elseif job.state == 'scheduled' or job.state == 'retrying' then
-    redis.call('ZREM', R .. ':due', id)
+    take_out(R .. ':due', id)
   elseif job.state == 'running' then
-    redis.call('ZREM', R .. ':lease', id)
-    redis.call('SREM', R .. ':w:' .. job.worker, id)
-    if job.cancel == '1' then redis.call('ZREM', R .. ':cancels', id) end
+    take_out(R .. ':lease', id)
+    local list = among(left, R .. ':w:' .. job.worker)
+    list[#list + 1] = id
+    if job.cancel == '1' then take_out(R .. ':cancels', id) end
   else
-    redis.call('ZREM', R .. ':ended', id)
+    take_out(R .. ':ended', id)
   end
 end
 
--- Puts the job into whatever its state keeps it in, and wakes who has to act on it.
+-- Puts the job into whatever its state keeps it in; who has to act on it is woken by `settle`.
 local function arrive(job, lease_ms)
   local id = job.id
-  redis.call('ZADD', R .. ':s:' .. job.state, job.seq, id)
+  put_in(R .. ':s:' .. job.state, job.seq, id)
   if job.state == 'queued' then
-    local ready = R .. ':r:' .. job.type
-    redis.call('ZADD', ready, rank(job), id)
-    -- Who found nothing looks again; while there is something, nobody has found nothing.
-    if redis.call('ZCARD', ready) == 1 then publish('ready') end
+    put_in(R .. ':r:' .. job.type, rank(job), id)
   elseif job.state == 'scheduled' or job.state == 'retrying' then
-    redis.call('ZADD', R .. ':due', job.run, id)
-    if redis.call('ZRANGE', R .. ':due', 0, 0)[1] == id then publish('due') end
+    put_in(R .. ':due', job.run, id)
   elseif job.state == 'running' then
-    redis.call('ZADD', R .. ':lease', int(now + lease_ms), id)
+    put_in(R .. ':lease', int(now + lease_ms), id)
     redis.call('SADD', R .. ':w:' .. job.worker, id)
   else
-    redis.call('ZADD', R .. ':ended', int(now), id)
-    if redis.call('HGET', R .. ':active', job.test) == id then redis.call('HDEL', R .. ':active', job.test) end
+    put_in(R .. ':ended', int(now), id)
+    ended_tests[#ended_tests + 1], ended_jobs[#ended_jobs + 1] = job.test, id
   end
 end
-
-local function depth() return tostring(redis.call('ZCARD', R .. ':s:queued')) end
-
-local untold = {}
 
 -- Notes a change that is to be told of, in the job itself: state and news are written at once. Its number rises
 -- with the clock too, so that a queue that lost its newest changes never gives a number to something else.
+local function text_of(value) return (value == nil or value == '') and '""' or cjson.encode(value) end
+
 local function note(job, kind, payload, extra)
   job.eseq = int(math.max(tonumber(job.eseq) + 1, now_us))
-  job['o:' .. job.eseq] = cjson.encode({
-    kind, int(now), job.state, job.attempt, job.run or '', job.started or '', job.worker or '', job.error or '',
-    payload or '', extra or '',
+  job['o:' .. job.eseq] = table.concat({
+    '[', text_of(kind), ',"', int(now), '","', job.state, '","', job.attempt, '","', job.run or '', '","', job.started or '',
+    '","', job.worker or '', '",', text_of(job.error), ',', text_of(payload), ',', text_of(extra), ']',
   })
-  untold[#untold + 1], untold[#untold + 2] = int(now), job.id .. ' ' .. job.eseq
+  -- Found by whoever sweeps, should nobody tell it.
+  put_in(R .. ':out', int(now), job.id .. ' ' .. job.eseq)
 end
 
--- Has what was noted found by whoever sweeps, should nobody tell it.
-local function told_later()
-  in_steps('ZADD', R .. ':out', untold)
-  untold = {}
+-- Writes what left and what came, and wakes who waits for it.
+local function settle()
+  for key, list in pairs(gone) do in_steps('ZREM', key, list) end
+  for key, list in pairs(left) do in_steps('SREM', key, list) end
+  for key, list in pairs(come) do
+    in_steps('ZADD', key, list)
+    if string.sub(key, 1, #R + 3) == R .. ':r:' then
+      -- Who found nothing looks again; while there is something, nobody has found nothing.
+      if redis.call('ZCARD', key) == #list / 2 then publish('ready') end
+    elseif key == R .. ':due' then
+      local first = redis.call('ZRANGE', key, 0, 0)[1]
+      for n = 2, #list, 2 do
+        if list[n] == first then publish('due') end
+      end
+    end
+  end
+  if #ended_tests > 0 then
+    local active = redis.call('HMGET', R .. ':active', unpack(ended_tests))
+    local over = {}
+    for n, id in ipairs(ended_jobs) do
+      if active[n] == id then over[#over + 1] = ended_tests[n] end
+    end
+    in_steps('HDEL', R .. ':active', over)
+  end
+  gone, left, come, ended_tests, ended_jobs = {}, {}, {}, {}, {}
 end
 
-local function tell(job, kind, payload, extra)
-  note(job, kind, payload, extra)
-  told_later()
-end
+local function depth() return redis.call('ZCARD', R .. ':s:queued') end
 
 -- Whether so many more changes of a job may be noted.
 local function has_room(job, more, most)
@@ -133,19 +172,25 @@ local function flat(job)
   return out
 end
 
--- Writes what has changed of a job; `gone` are the fields that it does not have any more.
+-- Writes what has changed of a job; `lost` are the fields that it does not have any more. Its fields, those that were
+-- written behind those that were read.
 local function save(job, ...)
-  local key, known, changes, gone = R .. ':j:' .. job.id, written[job] or {}, {}, {}
+  local key, known, changes, lost = R .. ':j:' .. job.id, written[job] or {}, {}, {}
   for _, field in ipairs({ ... }) do
     job[field] = nil
-    if known[field] then gone[#gone + 1] = field end
+    if known[field] then lost[#lost + 1] = field end
   end
   for field, value in pairs(job) do
     if known[field] ~= value then changes[#changes + 1], changes[#changes + 2] = field, value end
   end
   in_steps('HSET', key, changes)
-  in_steps('HDEL', key, gone)
-  return flat(job)
+  if #lost > 0 or not read[job] then
+    in_steps('HDEL', key, lost)
+    return flat(job)
+  end
+  local out = read[job]
+  for i = 1, #changes do out[#out + 1] = changes[i] end
+  return out
 end
 
 -- The job of a lease that is its newest. That of somebody outside has a secret, and names its test.
@@ -162,6 +207,9 @@ local function leased(id, fence, test, secret)
   if not job or job.state ~= 'running' then return nil end
   return job
 end
+
+-- Why a job cannot be read.
+local function reason_of(failure) return type(failure) == 'table' and failure.err or tostring(failure) end
 
 -- Whether it ended because nobody gave a sign of life.
 local function was_lost(job) return job.state == 'failed' and cjson.decode(job.error).code == 'worker_lost' end
@@ -190,7 +238,7 @@ local function cancelled(job)
   depart(job)
   job.state, job.ended = 'cancelled', int(now)
   job.error = nil
-  tell(job, 'cancelled', job.reason or 'cancelled', job.by)
+  note(job, 'cancelled', job.reason or 'cancelled', job.by)
   arrive(job)
   return save(job, 'error')
 end
@@ -199,7 +247,7 @@ end
 local function retry_later(job, failure, results, delay_ms)
   depart(job)
   job.state, job.error, job.run = 'retrying', failure, int(now + delay_ms)
-  tell(job, 'retrying', results)
+  note(job, 'retrying', results)
   arrive(job)
   return save(job)
 end
@@ -220,12 +268,12 @@ local function end_attempt(job, outcome, failure, final, results, base_ms, max_m
   job.ended = int(now)
   if outcome == 'passed' then
     job.state, job.error = 'completed', nil
-    tell(job, 'completed', results)
+    note(job, 'completed', results)
     arrive(job)
     return save(job, 'error')
   end
   job.state, job.error = 'failed', failure
-  tell(job, 'failed', results)
+  note(job, 'failed', results)
   arrive(job)
   return save(job)
 end

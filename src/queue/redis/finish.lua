@@ -1,15 +1,31 @@
--- Ends an attempt, with what it tells last. ARGV: publish, job, fence, test and secret of a holder outside or nothing,
--- outcome, error, whether it is final, results, shortest and longest back-off in ms, how much may be untold, then kind,
--- payload and percent of each report.
-local job = held(ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-if not job then return { 'lost' } end
-if job.state ~= 'running' then
-  -- Whoever holds it outside asks again where the answer was lost.
-  if ARGV[5] ~= '' and job.ended and not was_lost(job) then return { 'told', flat(job) } end
-  return { 'lost' }
+-- Ends attempts, with what each tells last. ARGV: publish, shortest and longest back-off in ms, how much may be untold of
+-- a job, then of each: job, fence, test and secret of a holder outside or nothing, outcome, error, whether it is final,
+-- results, number of reports, then kind, payload and percent of each of these.
+-- The answer: of each 'ok' and the job, or 'told' and the job as it ended before, or 'lost', or 'broken' and why.
+local base_ms, max_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- The end of the one that stands at `at`.
+local function finish(job, at, reports)
+  if not job then return { 'lost' } end
+  if job.state ~= 'running' then
+    -- Whoever holds it outside asks again where the answer was lost.
+    if ARGV[at + 3] ~= '' and job.ended and not was_lost(job) then return { 'told', flat(job) } end
+    return { 'lost' }
+  end
+  -- The end is never refused; what else there is to tell is, where too much waits.
+  if has_room(job, reports, most) then
+    for i = at + 9, at + 3 * reports + 8, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+  end
+  return { 'ok', end_attempt(job, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] == '1', ARGV[at + 7], base_ms, max_ms) }
 end
--- The end is never refused; what else there is to tell is, where too much waits.
-if has_room(job, (#ARGV - 12) / 3, tonumber(ARGV[12])) then
-  for i = 13, #ARGV, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+
+local answers, at = {}, 5
+while at <= #ARGV do
+  local reports = tonumber(ARGV[at + 8])
+  -- What cannot be read of one job is no matter of the others.
+  local readable, job = pcall(held, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  answers[#answers + 1] = readable and finish(job, at, reports) or { 'broken', reason_of(job) }
+  at = at + 9 + 3 * reports
 end
-return { 'ok', end_attempt(job, ARGV[6], ARGV[7], ARGV[8] == '1', ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])) }
+settle()
+return answers

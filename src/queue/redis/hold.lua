@@ -21,9 +21,10 @@ if key ~= '' then
 end
 redis.call('HSET', R .. ':active', test, id)
 redis.call('ZADD', R .. ':all', job.seq, id)
-note(job, 'added', job.queued, depth())
+note(job, 'added', job.queued, int(depth()))
 job.worker, job.started = ARGV[6], ARGV[9] ~= '' and ARGV[9] or int(now)
 begin(job)
 arrive(job, tonumber(job.hold))
-tell(job, 'started', nil, depth())
+note(job, 'started', nil, int(depth()))
+settle()
 return { 'added', save(job) }

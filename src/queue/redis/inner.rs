@@ -1,21 +1,25 @@
 //! What the parts of the queue share: the way to Redis, the teller, who waits in this process, and what was seen.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
 
+use super::grouped::Grouped;
 use super::link::{ClaimName, Link};
-use super::row::{Stored, number};
+use super::row::{Stored, list, number};
 use super::teller::Teller;
+use super::{UNTOLD_MAX, answer};
 use crate::metrics;
 use crate::model::{Job, JobId, JobState, WorkerId};
-use crate::queue::{QueueError, QueueOptions};
+use crate::queue::{QueueError, QueueOptions, explain};
+use crate::tasks::Tasks;
 
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) link: Link,
+    pub(super) calls: Calls,
     pub(super) options: QueueOptions,
     pub(super) teller: Teller,
     pub(super) signals: Signals,
@@ -24,6 +28,43 @@ pub(super) struct Inner {
     /// Claims of workers whose answer was lost.
     pub(super) unsure: Mutex<HashMap<WorkerId, String>>,
     pub(super) past: Mutex<Past>,
+}
+
+/// The scripts that change many jobs in one call.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) submit: Grouped,
+    pub(super) report: Grouped,
+    pub(super) finish: Grouped,
+    /// What the workers of all nodes handle, as the last submission saw it.
+    handled: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Calls {
+    pub(super) fn start(link: &Link, options: &QueueOptions, tasks: &Tasks) -> Self {
+        let handled: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let (seen, to) = (handled.clone(), link.clone());
+        let submit = Grouped::start("queue-submit", tasks, move |jobs| {
+            let (link, seen) = (to.clone(), seen.clone());
+            async move {
+                let mut parts = list(link.submit(jobs).await?)?.into_iter();
+                let types = answer::handled(parts.next())?;
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = types;
+                Ok(parts.next().unwrap_or_default())
+            }
+        });
+        let (to, with) = (link.clone(), options.clone());
+        let report = Grouped::start("queue-report", tasks, move |reports| {
+            let (link, options) = (to.clone(), with.clone());
+            async move { link.report(reports, UNTOLD_MAX, &options).await }
+        });
+        let (to, with) = (link.clone(), options.clone());
+        let finish = Grouped::start("queue-finish", tasks, move |ends| {
+            let (link, options) = (to.clone(), with.clone());
+            async move { link.finish(ends, UNTOLD_MAX, &options).await }
+        });
+        Self { submit, report, finish, handled }
+    }
 }
 
 /// Wakes those who wait in this process.
@@ -102,6 +143,12 @@ impl Inner {
         }
         self.teller.tell(untold).await;
         jobs
+    }
+
+    /// A job that was submitted just now, which says why it waits.
+    pub(super) fn explained(&self, job: Job) -> Job {
+        let handled = &self.calls.handled;
+        explain(job, || handled.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Makes the workers of this process known for a while.

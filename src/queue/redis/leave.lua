@@ -14,4 +14,5 @@ for _, id in ipairs(redis.call('SRANDMEMBER', R .. ':w:' .. ARGV[2], tonumber(AR
     given[#given + 1] = retry_later(job, ARGV[3], '', 0)
   end
 end
+settle()
 return given

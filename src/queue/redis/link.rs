@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 
 use ::redis::Value;
 
+use super::entry::{Entry, fields, named, object};
 use super::row::Unreadable;
 use crate::fault::{Cause, Fault};
 use crate::model::{JobId, JobState, UserId, WorkerId};
-use crate::queue::{Ending, Lease, NewHold, NewJob, QueueError, QueueOptions, Report};
+use crate::queue::{Lease, NewHold, QueueError, QueueOptions};
 use crate::redis::{Redis, Script};
 
 /// The hash tag of everything that belongs to the queue.
@@ -82,25 +83,8 @@ impl Link {
         Ok(self.redis.call(&call).await.map_err(Fault::from)?)
     }
 
-    pub(super) async fn submit(
-        &self,
-        id: &JobId,
-        test: &str,
-        new: &NewJob,
-        max_attempts: u32,
-    ) -> Result<Value, QueueError> {
-        let mut args = vec![
-            id.to_string(),
-            test.to_owned(),
-            new.test_type.clone(),
-            new.priority.number().to_string(),
-            max_attempts.to_string(),
-            new.run_at.map(|at| at.to_string()).unwrap_or_default(),
-            new.dedupe_key.clone().unwrap_or_default(),
-            serde_json::Value::Object(new.config.clone()).to_string(),
-        ];
-        args.extend(fields(new));
-        self.run(&SUBMIT, &args).await
+    pub(super) async fn submit(&self, jobs: Vec<Entry>) -> Result<Value, QueueError> {
+        self.run(&SUBMIT, &jobs.into_iter().flat_map(|job| job.0).collect::<Vec<_>>()).await
     }
 
     pub(super) async fn hold(
@@ -121,7 +105,7 @@ impl Link {
             secret,
             started_at.map(|at| at.to_string()).unwrap_or_default(),
             job.dedupe_key.clone().unwrap_or_default(),
-            serde_json::Value::Object(job.config.clone()).to_string(),
+            object(&job.config),
         ];
         args.extend(fields(job));
         self.run(&HOLD, &args).await
@@ -154,45 +138,23 @@ impl Link {
 
     pub(super) async fn report(
         &self,
-        lease: &Lease,
-        reports: &[Report],
+        reports: Vec<Entry>,
         untold_max: usize,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
-        let mut args = named(lease).to_vec();
-        args.extend([ms(options.lease), untold_max.to_string()]);
-        args.extend(reports.iter().flat_map(told));
+        let mut args = vec![ms(options.lease), untold_max.to_string()];
+        args.extend(reports.into_iter().flat_map(|report| report.0));
         self.run(&REPORT, &args).await
     }
 
     pub(super) async fn finish(
         &self,
-        lease: &Lease,
-        last: &[Report],
-        ending: &Ending,
+        ends: Vec<Entry>,
         untold_max: usize,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
-        let object = |map: &serde_json::Map<_, _>| serde_json::Value::Object(map.clone()).to_string();
-        let (outcome, error, is_final, results) = match ending {
-            Ending::Passed { results } => ("passed", String::new(), "0", object(results)),
-            Ending::Failed { error, results } => {
-                let is_final = if error.code == super::TESTS_FAILED { "1" } else { "0" };
-                ("failed", serde_json::to_string(error).unwrap_or_default(), is_final, object(results))
-            }
-            Ending::Cancelled => ("cancelled", String::new(), "0", String::new()),
-        };
-        let mut args = named(lease).to_vec();
-        args.extend([
-            outcome.to_owned(),
-            error,
-            is_final.to_owned(),
-            results,
-            ms(options.backoff_base),
-            ms(options.backoff_max),
-            untold_max.to_string(),
-        ]);
-        args.extend(last.iter().flat_map(told));
+        let mut args = vec![ms(options.backoff_base), ms(options.backoff_max), untold_max.to_string()];
+        args.extend(ends.into_iter().flat_map(|end| end.0));
         self.run(&FINISH, &args).await
     }
 
@@ -269,44 +231,6 @@ impl Link {
 
     pub(super) async fn told(&self, pairs: Vec<String>) -> Result<Value, QueueError> {
         self.run(&TOLD, &pairs).await
-    }
-}
-
-/// A lease as a script takes it: job, fence, and the test and secret of a holder outside.
-fn named(lease: &Lease) -> [String; 4] {
-    let holder = lease.holder.as_ref();
-    let test = holder.map(|holder| holder.test_id.to_string()).unwrap_or_default();
-    let secret = holder.map(|holder| holder.secret.clone()).unwrap_or_default();
-    [lease.job_id.to_string(), lease.fence.to_string(), test, secret]
-}
-
-/// Fields of a new job that it may lack, each with its name before it.
-fn fields(new: &NewJob) -> impl Iterator<Item = String> {
-    let fields = [
-        ("name", new.name.clone()),
-        ("timeout", new.timeout_ms.map(|ms| ms.to_string())),
-        ("team", new.team_id.clone()),
-        ("trace", new.traceparent.map(|trace| trace.to_string())),
-        ("user", new.user_id.as_ref().map(UserId::to_string)),
-    ];
-    fields.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten()
-}
-
-/// What a report is to a script: kind, payload and percent. A name that it has stands behind the kind.
-fn told(report: &Report) -> [String; 3] {
-    match report {
-        Report::Progress { percent, data } => {
-            ["progress".to_owned(), data.get().to_owned(), percent.to_string()]
-        }
-        Report::Log { first_line, lines } => {
-            let data = serde_json::json!({ "firstLine": first_line, "lines": lines });
-            ["log".to_owned(), data.to_string(), String::new()]
-        }
-        Report::Custom { event, data } => [event.to_string(), data.get().to_owned(), String::new()],
-        Report::Named { name, report } => {
-            let [kind, payload, extra] = told(report);
-            [format!("{kind}#{name}"), payload, extra]
-        }
     }
 }
 

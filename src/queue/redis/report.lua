@@ -1,10 +1,24 @@
--- Notes what a running attempt tells. ARGV: publish, job, fence, test and secret of a holder outside or nothing, lease
--- in ms, how much may be untold, then kind, payload and percent of each report.
-local job = leased(ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-if not job then return { 'lost' } end
-if not has_room(job, (#ARGV - 7) / 3, tonumber(ARGV[7])) then return { 'full' } end
-redis.call('ZADD', R .. ':lease', int(now + tonumber(job.hold or ARGV[6])), job.id)
-for i = 8, #ARGV, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
-local answer = save(job)
-told_later()
-return { 'ok', answer }
+-- Notes what running attempts tell. ARGV: publish, lease in ms, how much may be untold of a job, then of each: job, fence,
+-- test and secret of a holder outside or nothing, number of reports, then kind, payload and percent of each of these.
+-- The answer: of each 'ok' and the job, or 'lost', or 'full', or 'broken' and why.
+local lease_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- What the one that stands at `at` tells.
+local function report(job, at, reports)
+  if not job then return { 'lost' } end
+  if not has_room(job, reports, most) then return { 'full' } end
+  put_in(R .. ':lease', int(now + tonumber(job.hold or lease_ms)), job.id)
+  for i = at + 5, at + 3 * reports + 4, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+  return { 'ok', save(job) }
+end
+
+local answers, at = {}, 4
+while at <= #ARGV do
+  local reports = tonumber(ARGV[at + 4])
+  -- What cannot be read of one job is no matter of the others.
+  local readable, job = pcall(leased, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  answers[#answers + 1] = readable and report(job, at, reports) or { 'broken', reason_of(job) }
+  at = at + 5 + 3 * reports
+end
+settle()
+return answers

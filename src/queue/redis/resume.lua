@@ -11,9 +11,10 @@ local active = redis.call('HGET', R .. ':active', job.test)
 if active then return { 'active', active } end
 local holder = job.worker
 begin_again(job)
-note(job, 'added', job.queued, depth())
+note(job, 'added', job.queued, int(depth()))
 job.worker, job.started, job.secret = holder, int(now), ARGV[6]
 begin(job)
 arrive(job, tonumber(job.hold))
-tell(job, 'started', nil, depth())
+note(job, 'started', nil, int(depth()))
+settle()
 return { 'added', save(job, 'run', 'ended', 'error', 'reason', 'by') }

@@ -7,5 +7,7 @@ local active = redis.call('HGET', R .. ':active', job.test)
 if active then return { 'active', active, job.test } end
 begin_again(job)
 arrive(job)
-tell(job, 'added', job.queued, depth())
+settle()
+note(job, 'added', job.queued, int(depth()))
+settle()
 return { 'ok', save(job, unpack(AGAIN)), handled(job.state) }

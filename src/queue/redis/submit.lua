@@ -1,26 +1,66 @@
--- Adds a job, or finds the one that has its key. ARGV: publish, id, test, type, priority, attempts, due time or
--- nothing, key or nothing, config, then further fields and their values.
-local id, test, key = ARGV[2], ARGV[3], ARGV[8]
-if key ~= '' then
-  local known = redis.call('HGET', R .. ':keys', key)
-  local job = known and load(known)
-  if job then return { 'existing', flat(job), handled(job.state) } end
+-- Adds jobs, or finds those that have their keys. ARGV: publish, then of each: id, test, type, priority, due time or
+-- nothing, key or nothing, number of its further fields, these and their values.
+-- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state and how
+-- many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test.
+local asked, tests, at = {}, {}, 2
+while at <= #ARGV do
+  local fields = tonumber(ARGV[at + 6])
+  asked[#asked + 1] = {
+    id = ARGV[at], test = ARGV[at + 1], type = ARGV[at + 2], prio = ARGV[at + 3], run = ARGV[at + 4], key = ARGV[at + 5],
+    from = at + 7, upto = at + 6 + 2 * fields,
+  }
+  tests[#tests + 1] = ARGV[at + 1]
+  at = at + 7 + 2 * fields
 end
-local active = redis.call('HGET', R .. ':active', test)
-if active then return { 'active', active } end
-local job = {
-  id = id, test = test, type = ARGV[4], prio = ARGV[5], max = ARGV[6], config = ARGV[9],
-  seq = int(redis.call('INCR', R .. ':seq')), created = int(now), queued = int(now),
-  state = 'queued', attempt = '0', base = '0', fence = '0', eseq = '0', cancel = '0',
-}
-if ARGV[7] ~= '' and tonumber(ARGV[7]) > now then job.state, job.run = 'scheduled', ARGV[7] end
-for i = 10, #ARGV, 2 do job[ARGV[i]] = ARGV[i + 1] end
-if key ~= '' then
-  job.key = key
-  redis.call('HSET', R .. ':keys', key, id)
+local active, owners, keys = redis.call('HMGET', R .. ':active', unpack(tests)), {}, {}
+for n, test in ipairs(tests) do owners[test] = active[n] end
+
+local answers, added = {}, {}
+for n, job in ipairs(asked) do
+  local known = job.key ~= '' and (keys[job.key] or redis.call('HGET', R .. ':keys', job.key))
+  if known and not keys[job.key] and redis.call('EXISTS', R .. ':j:' .. known) == 0 then known = nil end
+  if known then
+    -- It may be one of this call, which is not written yet.
+    answers[n] = { 'existing', known }
+  elseif owners[job.test] == job.id then
+    -- The way to a cluster asks again where it got no answer.
+    answers[n] = { 'again', job.id }
+  elseif owners[job.test] then
+    answers[n] = { 'active', owners[job.test] }
+  else
+    owners[job.test] = job.id
+    if job.key ~= '' then keys[job.key] = job.id end
+    added[#added + 1], job.n = job, n
+  end
 end
-redis.call('HSET', R .. ':active', test, id)
-redis.call('ZADD', R .. ':all', job.seq, id)
-arrive(job)
-tell(job, 'added', job.queued, depth())
-return { 'added', save(job), handled(job.state) }
+
+local all, running, named = {}, {}, {}
+if #added > 0 then
+  local waiting, seq = depth(), redis.call('INCRBY', R .. ':seq', #added) - #added
+  local at_ms, number = int(now), int(now_us)
+  for n, job in ipairs(added) do
+    job.seq, job.state = int(seq + n), 'queued'
+    local run = ''
+    if job.run ~= '' and tonumber(job.run) > now then job.state, run = 'scheduled', job.run end
+    if job.state == 'queued' then waiting = waiting + 1 end
+    arrive(job)
+    put_in(R .. ':out', at_ms, job.id .. ' ' .. number)
+    all[#all + 1], all[#all + 2] = job.seq, job.id
+    running[#running + 1], running[#running + 2] = job.test, job.id
+    if job.key ~= '' then named[#named + 1], named[#named + 2] = job.key, job.id end
+    local key, wait = R .. ':j:' .. job.id, int(waiting)
+    redis.call('HSET', key, 'seq', job.seq, 'state', job.state, 'created', at_ms, 'queued', at_ms, 'eseq', number,
+      'o:' .. number, '["added","' .. at_ms .. '","' .. job.state .. '","0","' .. run .. '","","","","' .. at_ms .. '","'
+      .. wait .. '"]', unpack(ARGV, job.from, job.upto))
+    if run ~= '' then redis.call('HSET', key, 'run', run) end
+    answers[job.n] = { 'added', job.seq, at_ms, number, job.state, wait }
+  end
+  in_steps('ZADD', R .. ':all', all)
+  in_steps('HSET', R .. ':active', running)
+  in_steps('HSET', R .. ':keys', named)
+  settle()
+end
+for _, answer in ipairs(answers) do
+  if answer[1] == 'existing' or answer[1] == 'again' then answer[2] = flat(load(answer[2])) end
+end
+return { redis.call('HVALS', R .. ':types'), answers }

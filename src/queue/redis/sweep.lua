@@ -15,6 +15,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. in
     redis.call('ZREM', R .. ':lease', id)
   end
 end
+settle()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', int(now), 'LIMIT', 0, most)) do
   local job = load(id)
   if job then
@@ -23,13 +24,14 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', int(now), '
     job.state = 'queued'
     arrive(job)
     -- Its test waits for a worker now, not for the clock; no message says so.
-    if first then tell(job, 'due', job.queued) end
+    if first then note(job, 'due', job.queued) end
     changed[#changed + 1] = save(job)
     promoted = promoted + 1
   else
     redis.call('ZREM', R .. ':due', id)
   end
 end
+settle()
 local untold = {}
 local left = redis.call('ZRANGEBYSCORE', R .. ':out', '-inf', int(now - tonumber(ARGV[5])), 'LIMIT', 0, most)
 for _, entry in ipairs(left) do

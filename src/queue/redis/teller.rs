@@ -5,7 +5,7 @@
 //! next is handed it again, and so is whoever sweeps. Telling twice does no harm, because the ids of the messages are
 //! those of the change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ const TELLERS: usize = 4;
 const WAITING: usize = 256;
 /// How many requests are taken at once.
 const TOGETHER: usize = 256;
+/// How many groups go to the broker in one step at most, unless one change has more.
+const GROUPS: usize = 128;
 /// News that were read so long ago may have been told by others, and have been forgotten by the channel: they are
 /// left to the sweep, which reads them anew.
 const FRESH: Duration = Duration::from_secs(10);
@@ -55,7 +57,7 @@ struct Work {
 #[derive(Default)]
 struct Step {
     begun: Vec<Snapshot>,
-    groups: Vec<AppendGroup>,
+    groups: Vec<(TestId, AppendGroup)>,
     /// Who has messages in this step, and may not begin anew in it.
     jobs: HashSet<JobId>,
     news: Vec<(JobId, i64)>,
@@ -102,6 +104,23 @@ fn turn(test: &TestId) -> usize {
     usize::try_from(hash % (TELLERS as u64)).unwrap_or(0)
 }
 
+/// What is told of several tests, each in its own order, so that what has the same mirrors stands side by side: then
+/// each of these has one publication for all of them.
+fn in_columns(groups: Vec<(TestId, AppendGroup)>) -> Vec<AppendGroup> {
+    let mut heights: HashMap<TestId, usize> = HashMap::new();
+    let mut columns: Vec<_> = groups
+        .into_iter()
+        .map(|(test, group)| {
+            let height = heights.entry(test).or_default();
+            *height += 1;
+            (*height, group)
+        })
+        .collect();
+    let mirror = |group: &AppendGroup| group.mirrors.first().map(|mirror| mirror.channel.clone());
+    columns.sort_by_cached_key(|(height, group)| (*height, mirror(group), group.mirrors.len()));
+    columns.into_iter().map(|(_, group)| group).collect()
+}
+
 impl Work {
     async fn run(self, mut waiting: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
@@ -110,7 +129,8 @@ impl Work {
             let fresh: Vec<_> = std::mem::take(&mut requests).into_iter().filter(|r| !stale(r)).collect();
             let mut told = HashSet::new();
             for step in self.steps(&fresh) {
-                if let Err(error) = self.take(&step).await {
+                let (begun, groups) = (step.begun, step.groups);
+                if let Err(error) = self.take(begun, in_columns(groups)).await {
                     tracing::warn!(%error, "changes of jobs could not be told; they will be when the broker is back");
                     break;
                 }
@@ -128,7 +148,7 @@ impl Work {
         }
     }
 
-    /// Puts the news into as few steps as keep the order of each job.
+    /// Puts the news into as few steps as keep the order of each job, and are not too large.
     fn steps(&self, requests: &[Request]) -> Vec<Step> {
         let (mut steps, mut step, mut known) = (Vec::new(), Step::default(), HashSet::new());
         for news in requests.iter().flat_map(|request| &request.news) {
@@ -137,32 +157,35 @@ impl Work {
                 continue;
             }
             let told = story(&self.rules, news);
-            if told.begun.is_some() && step.jobs.contains(&news.job.job_id) {
+            let begins = told.begun.is_some() && step.jobs.contains(&news.job.job_id);
+            if begins || step.groups.len() + told.groups.len() > GROUPS {
                 steps.push(std::mem::take(&mut step));
             }
             step.begun.extend(told.begun);
             if !told.groups.is_empty() {
                 step.jobs.insert(id.0.clone());
             }
-            step.groups.extend(told.groups);
+            step.groups.extend(told.groups.into_iter().map(|group| (news.job.test_id.clone(), group)));
             step.news.push(id);
         }
         steps.push(step);
         steps
     }
 
-    async fn take(&self, step: &Step) -> Result<(), BrokerError> {
-        if !step.begun.is_empty() {
-            self.broker.begin(step.begun.clone()).await?;
+    async fn take(&self, begun: Vec<Snapshot>, groups: Vec<AppendGroup>) -> Result<(), BrokerError> {
+        if !begun.is_empty() {
+            self.broker.begin(begun).await?;
         }
-        if step.groups.is_empty() {
+        if groups.is_empty() {
             return Ok(());
         }
-        let answers = self.broker.append(step.groups.clone()).await?;
-        for (group, answer) in step.groups.iter().zip(answers) {
+        let named = |group: &AppendGroup| (group.first.channel.clone(), group.first.event.clone());
+        let names: Vec<_> = groups.iter().map(named).collect();
+        let answers = self.broker.append(groups).await?;
+        for ((channel, event), answer) in names.iter().zip(answers) {
             if let Err(refused) = answer {
                 // The job's own state decides; its test was written to from outside in a way that does not fit.
-                tracing::warn!(channel = %group.first.channel, event = %group.first.event, %refused, "a test's story does not fit its job");
+                tracing::warn!(%channel, %event, %refused, "a test's story does not fit its job");
             }
         }
         Ok(())

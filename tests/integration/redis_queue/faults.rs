@@ -1,5 +1,6 @@
 //! Redis' own bad days.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Map;
@@ -7,6 +8,7 @@ use tidings::model::JobState;
 use tidings::queue::{Ending, LeaseStatus, Queue, QueueError};
 
 use super::{Channels, Node, job, worker};
+use crate::support::proxy::Proxy;
 use crate::support::redis::RedisServer;
 use crate::support::wait_until;
 
@@ -91,4 +93,79 @@ async fn a_full_redis_takes_no_new_jobs_but_every_end() {
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     assert!(node.claim("w").await.is_some(), "it waited");
     node.submit(job()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_answer_was_lost_is_asked_for_again_and_no_job_waits_for_its_lease() {
+    let (server, channels) = (RedisServer::start(), Channels::new());
+    let proxy = Proxy::start(server.port()).await;
+    let node = Node::start(&format!("redis://127.0.0.1:{}", proxy.port()), &channels).await;
+    node.queue.join(&worker("w"), &["command".to_owned()]).await.expect("a worker joins");
+    // The first claim brings the script, so that the second one is one command.
+    node.submit(job()).await;
+    let first = node.claim("w").await.expect("a job").lease;
+    let made = node.submit(job()).await;
+    let running = || server.cli(&["ZCARD", "tidings{q}:s:running"]);
+    assert_eq!(running(), "1");
+    proxy.stall_answers();
+    let types = ["command".to_owned()];
+    let lost = node.queue.claim(&worker("w"), &types, 1).await.expect_err("its answer does not come");
+    assert!(matches!(lost, QueueError::Unavailable(_)), "{lost}");
+    assert_eq!(running(), "2", "the claim was made, and nobody knows of it");
+    proxy.flow();
+    let mut again = None;
+    wait_until("the worker is told what it has", async || {
+        // The first looks may come before the connection is made anew.
+        again = node.queue.claim(&worker("w"), &types, 1).await.ok().and_then(|mut claims| claims.pop());
+        again.is_some()
+    })
+    .await;
+    let again = again.expect("a claim");
+    assert_eq!((&again.job.job_id, again.lease.attempt), (&made.job_id, 1), "not a second attempt");
+    let leases = vec![first, again.lease];
+    assert_eq!(
+        node.queue.renew(leases.clone()).await.expect("a look"),
+        [LeaseStatus::Held, LeaseStatus::Held]
+    );
+    assert!(node.claim("w").await.is_none(), "nothing is claimed twice");
+    for lease in &leases {
+        node.queue.finish(lease, Vec::new(), passed()).await.expect("an end");
+    }
+    let told = channels.told(&made).await;
+    assert_eq!(told, ["queue:job:added", "queue:job:started", "queue:job:completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_read_spoils_no_end_that_came_with_its_own() {
+    let (server, channels) = (RedisServer::start(), Channels::new());
+    let node = Arc::new(Node::start(&server.url(), &channels).await);
+    let mut leases = Vec::new();
+    for _ in 0..4 {
+        node.submit(job()).await;
+        leases.push(node.claim("w").await.expect("a job").lease);
+    }
+    let broken = leases[1].job_id.clone();
+    server.cli(&["SET", &format!("tidings{{q}}:j:{broken}"), "no hash"]);
+    // While the first one waits for Redis, the others gather.
+    server.pause();
+    let ends: Vec<_> = leases
+        .into_iter()
+        .map(|lease| {
+            let node = node.clone();
+            tokio::spawn(
+                async move { (lease.clone(), node.queue.finish(&lease, Vec::new(), passed()).await) },
+            )
+        })
+        .collect();
+    server.resume();
+    for end in ends {
+        let (lease, ended) = end.await.expect("it ends");
+        match ended {
+            Err(QueueError::Unavailable(why)) if lease.job_id == broken => {
+                assert!(why.to_string().contains("WRONGTYPE"), "{why}");
+            }
+            Ok(job) if lease.job_id != broken => assert_eq!(job.state, JobState::Completed),
+            other => panic!("{}: {other:?}", lease.job_id),
+        }
+    }
 }
