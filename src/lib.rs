@@ -24,6 +24,7 @@ pub mod publish;
 pub mod queue;
 pub mod quota;
 pub mod redis;
+pub mod reporter;
 pub mod revocation;
 pub mod socket;
 pub mod store;

@@ -4,6 +4,7 @@ mod confine;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -38,6 +39,37 @@ pub enum Format {
     Pytest,
     /// No test cases; percentages and `[3/10]` are progress.
     Plain,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Auto, Self::Tap, Self::CargoTest, Self::GoJson, Self::Pytest, Self::Plain];
+
+    /// The name in configurations and on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tap => "tap",
+            Self::CargoTest => "cargo-test",
+            Self::GoJson => "go-json",
+            Self::Pytest => "pytest",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
+            let hint = did_you_mean(name, Self::ALL.map(Self::name));
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("there is no format `{name}`{hint}; there are: {known}")
+        })
+    }
 }
 
 /// One command that submitters may run by its suite's name.

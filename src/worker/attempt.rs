@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Map;
-use serde_json::value::to_raw_value;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -20,12 +19,12 @@ use crate::queue::{Claim, Ending, Lease, Queue, QueueError, Report};
 use crate::traces::{self, Kind, Span};
 
 /// The pace of progress: at most one message per tick.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// A watcher hears at least so often from a running test, even when nothing changes.
-const KEEP_TELLING: Duration = Duration::from_millis(500);
+pub(crate) const KEEP_TELLING: Duration = Duration::from_millis(500);
 /// Lines and bytes of one `test:log`.
-const LOG_LINES: usize = 200;
-const LOG_BYTES: usize = 32 * 1024;
+pub(crate) const LOG_LINES: usize = 200;
+pub(crate) const LOG_BYTES: usize = 32 * 1024;
 /// How long a runner may take to stop what it started.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// The pauses between tries to write the outcome.
@@ -189,19 +188,7 @@ fn failed(code: &str, message: String) -> Ending {
 }
 
 fn progress_report(state: &ProgressState) -> Option<Report> {
-    // A hundredth of a percent is more than any bar shows.
-    let percent = (state.progress * 100.0).round() / 100.0;
-    let state = &ProgressState { progress: percent, ..state.clone() };
-    #[derive(serde::Serialize)]
-    struct Told<'a> {
-        #[serde(flatten)]
-        state: &'a ProgressState,
-        completed: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        total: Option<u64>,
-    }
-    let told = Told { state, completed: state.counts.done(), total: state.counts.total };
-    let data = to_raw_value(&told).ok()?;
+    let (percent, data) = state.told()?;
     Some(Report::Progress { percent, data })
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
@@ -48,6 +49,23 @@ impl ProgressState {
         if self.failures.len() < MAX_FAILURES {
             self.failures.push(failure);
         }
+    }
+
+    /// The percentage, and the data of `test:progress` without `testId` and `attempt`.
+    pub(crate) fn told(&self) -> Option<(f64, Box<RawValue>)> {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            #[serde(flatten)]
+            state: &'a ProgressState,
+            completed: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            total: Option<u64>,
+        }
+        // A hundredth of a percent is more than any bar shows.
+        let percent = (self.progress * 100.0).round() / 100.0;
+        let state = &Self { progress: percent, ..self.clone() };
+        let told = Told { state, completed: state.counts.done(), total: state.counts.total };
+        Some((percent, to_raw_value(&told).ok()?))
     }
 
     /// Sets `progress` from the counts where the total is known.

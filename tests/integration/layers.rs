@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 7] = [
     &["broker", "queue", "presence", "inbox", "sync", "quota", "revocation"],
     &["store", "redis"],
     &["publish", "fanout", "notify", "worker", "upkeep", "auth"],
-    &["socket", "http", "client", "listener", "dashboard"],
+    &["socket", "http", "client", "listener", "dashboard", "reporter"],
     &["app", "bin", "lib"],
 ];
 /// The layer of the back ends, which are folders or files below the seams.

@@ -19,6 +19,7 @@ mod reconnect_storm;
 mod redis;
 mod reload;
 mod restart;
+mod run;
 mod secrets;
 mod shutdown;
 mod startup;

@@ -14,9 +14,9 @@ use crate::Failure;
 use crate::follow::{Follower, News};
 use crate::signals::StopSignals;
 
-/// Which server.
+/// Where the server is.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Server {
+pub(crate) struct Address {
     /// The server.
     #[arg(
         long = "server",
@@ -28,6 +28,19 @@ pub(crate) struct Server {
     /// The token, where the server wants one.
     #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+}
+
+impl Address {
+    pub(crate) fn http(&self) -> Result<HttpClient, Failure> {
+        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
+    }
+}
+
+/// Which server, and how its answers are shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Server {
+    #[command(flatten)]
+    address: Address,
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
@@ -35,7 +48,7 @@ pub(crate) struct Server {
 
 impl Server {
     fn http(&self) -> Result<HttpClient, Failure> {
-        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
+        self.address.http()
     }
 
     fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -177,7 +190,7 @@ pub(crate) struct WatchArgs {
 
 pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
     let since = if args.from_start { Since::Start } else { Since::Now };
-    let Server { url, token, json } = args.server;
+    let Server { address: Address { url, token }, json } = args.server;
     let mut signals = StopSignals::listen()?;
     let mut follower = Follower::new(&url, token, args.rooms, since);
     loop {

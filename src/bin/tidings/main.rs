@@ -1,6 +1,6 @@
 //! The `tidings` program: one binary, a subcommand per job.
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration.
+//! Exit codes: 0 done, 1 failed, 2 usage, 64 bad configuration; `run` passes on the one of its command.
 
 mod bench;
 mod check;
@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod doctor;
 mod follow;
+mod run;
 mod serve;
 mod signals;
 mod token;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::Args),
     /// Look at this machine, the store and Redis, and say what to change.
     Doctor(doctor::Args),
+    /// Run any test command here, and tell a server how it is doing.
+    Run(run::Args),
     /// Submit a job.
     Submit(client::SubmitArgs),
     /// Cancel a job, queued or running.
@@ -126,6 +129,7 @@ fn run_async(command: Command) -> Result<ExitCode, Failure> {
             Command::Worker(args) => worker::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
+            Command::Run(args) => run::run(args).await,
             Command::Submit(args) => client::submit(args).await,
             Command::Cancel(args) => client::cancel(args).await,
             Command::Publish(args) => client::publish(args).await,

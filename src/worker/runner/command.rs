@@ -22,12 +22,13 @@ use crate::config::live::Live;
 use crate::config::suite::Suite;
 
 mod budget;
-mod group;
+pub(crate) mod feed;
+pub(crate) mod group;
 mod identity;
 mod launch;
-mod lines;
+pub(crate) mod lines;
 mod pump;
-mod verdict;
+pub(crate) mod verdict;
 
 use identity::Identity;
 pub use identity::InvalidIdentity;
@@ -181,7 +182,7 @@ async fn run_to_end(process: &mut Process, pump: &mut Pump) -> std::io::Result<E
 
 /// Asks the whole group to end, and then ends it.
 async fn stop(process: &mut Process, pump: &mut Pump) {
-    process.group.terminate();
+    process.group.ask(group::Ask::Terminate);
     // Its output is still read, or it might hang on a full pipe while it cleans up.
     let _ = timeout(CANCEL_GRACE, run_to_end(process, pump)).await;
     process.group.kill();

@@ -4,6 +4,9 @@
 //! whose other end only the server holds; when the server dies, by whatever cause, the pipe closes and the
 //! guard kills the whole group, itself included. It has no other use.
 //!
+//! With `--parent=PID` before everything else the guard watches that process, which started it, instead of the pipe,
+//! and the command reads the guard's standard input: for `tidings run`, whose command may be fed by somebody.
+//!
 //! With `--user`, `--group` or `--rlimit NAME=NUMBER` before the `--` the command is confined. The guard itself is
 //! not: it starts this program once more (`CONFINE`), which takes the limits and the user on and then becomes
 //! the command.
@@ -12,9 +15,10 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{
-    Resource, Rlimit, Signal, getpgrp, getpid, kill_current_process_group, setpgid, setrlimit,
+    Pid, Resource, Rlimit, Signal, getpgrp, getpid, getppid, kill_current_process_group, setpgid, setrlimit,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +30,10 @@ pub const COMPLAINT: &str = "tidings guard: ";
 
 /// The first argument of the process that becomes a confined command.
 const CONFINE: &str = "--confine";
+/// What the option of the process to watch begins with.
+const PARENT: &str = "--parent=";
+/// How often a parent is looked for: a system call.
+const LOOK_FOR_PARENT: Duration = Duration::from_millis(100);
 
 /// Who a command is and what its processes may use up, where that is not as for the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -82,7 +90,7 @@ const RESOURCES: [(&str, Resource); 6] = [
 ];
 
 /// Runs `[OPTIONS…] -- argv…` in this process' group, with the standard output and error of this process, until it
-/// ends or standard input closes. Returns the exit code to end with: the command's, 128 and the signal's number
+/// ends or standard input closes (or the parent dies). Returns the exit code to end with: the command's, 128 and the signal's number
 /// if a signal ended it, or [`FAILED`]. When standard input closes first it kills the group and does not
 /// return.
 #[must_use]
@@ -137,7 +145,25 @@ fn split(argv: &[OsString]) -> io::Result<(&OsString, &[OsString])> {
     argv.split_first().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no program is given"))
 }
 
+/// The option with which a guard watches this process.
+#[must_use]
+pub(crate) fn watching_this_process() -> String {
+    format!("{PARENT}{}", getpid().as_raw_nonzero())
+}
+
+/// The process to watch, if there is one, and the options of the confinement.
+fn parent(options: &[OsString]) -> io::Result<(Option<Pid>, &[OsString])> {
+    let named = |option: &OsString| Some(option.to_str()?.strip_prefix(PARENT)?.to_owned());
+    let Some((first, rest)) = options.split_first() else { return Ok((None, options)) };
+    let Some(id) = named(first) else { return Ok((None, options)) };
+    let pid = id.parse().ok().and_then(Pid::from_raw);
+    let pid =
+        pid.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, format!("`{id}` is no process id")))?;
+    Ok((Some(pid), rest))
+}
+
 async fn run(options: &[OsString], argv: &[OsString]) -> io::Result<i32> {
+    let (parent, options) = parent(options)?;
     Confinement::parse(options)?;
     let (program, arguments) = split(argv)?;
     // What asks the command to end reaches the whole group. The guard stays, to watch over what does not
@@ -146,7 +172,10 @@ async fn run(options: &[OsString], argv: &[OsString]) -> io::Result<i32> {
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
             .map(signal);
     // A thread of its own: it works even if everything else here should hang.
-    std::thread::Builder::new().name("lifeline".to_owned()).spawn(follow_lifeline)?;
+    std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || match parent {
+        Some(parent) => follow_parent(parent),
+        None => follow_lifeline(),
+    })?;
     let mut command = if options.is_empty() {
         let mut command = tokio::process::Command::new(program);
         command.args(arguments);
@@ -156,7 +185,8 @@ async fn run(options: &[OsString], argv: &[OsString]) -> io::Result<i32> {
         command.args(["guard", CONFINE]).args(options).arg("--").args(argv);
         command
     };
-    let mut child = command.stdin(Stdio::null()).spawn()?;
+    let stdin = if parent.is_some() { Stdio::inherit() } else { Stdio::null() };
+    let mut child = command.stdin(stdin).spawn()?;
     Ok(exit_code(child.wait().await?))
 }
 
@@ -170,6 +200,14 @@ fn follow_lifeline() {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
+    }
+    let _ = kill_current_process_group(Signal::KILL);
+}
+
+/// Returns never: who lost its parent gets another one, and the group is killed then.
+fn follow_parent(parent: Pid) {
+    while getppid() == Some(parent) {
+        std::thread::sleep(LOOK_FOR_PARENT);
     }
     let _ = kill_current_process_group(Signal::KILL);
 }

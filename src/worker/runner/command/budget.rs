@@ -34,9 +34,9 @@ pub(super) struct Budget {
 
 /// What the log does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct LeftOut {
-    pub(super) lines: u64,
-    pub(super) bytes: u64,
+pub(crate) struct LeftOut {
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
 }
 
 impl LeftOut {

@@ -1,11 +1,11 @@
 //! Cuts a stream of bytes into lines, in bounded memory.
 
 /// The longest line that is passed on, in bytes; the rest of a longer one is dropped, and counted.
-pub(super) const MAX_LINE: usize = 64 * 1024;
+pub(crate) const MAX_LINE: usize = 64 * 1024;
 
 /// How a line ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// For good.
     Newline,
     /// By a return of the carriage: the next line overwrites it, as progress bars do.
@@ -14,17 +14,17 @@ pub(super) enum End {
 
 /// A line that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// As UTF-8 as well as it goes.
-    pub(super) text: String,
-    pub(super) end: End,
+    pub(crate) text: String,
+    pub(crate) end: End,
     /// How many bytes of it were dropped.
-    pub(super) cut: usize,
+    pub(crate) cut: usize,
 }
 
 /// The line that is not finished yet.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     line: Vec<u8>,
     cut: usize,
     // A carriage return came last: a line feed or another line decides what it meant.
@@ -33,7 +33,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Takes the next bytes and passes on the lines that they finish.
-    pub(super) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(Line)) {
+    pub(crate) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(Line)) {
         for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
             let (text, end) = match part.split_last() {
                 Some((end @ (b'\n' | b'\r'), text)) => (text, Some(*end)),
@@ -54,7 +54,7 @@ impl Lines {
     }
 
     /// Passes on what is left when no more bytes come.
-    pub(super) fn finish(&mut self, mut take: impl FnMut(Line)) {
+    pub(crate) fn finish(&mut self, mut take: impl FnMut(Line)) {
         if !self.line.is_empty() {
             self.emit(End::Newline, &mut take);
         }

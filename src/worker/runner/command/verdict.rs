@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::budget::LeftOut;
-use super::pump::Printed;
+use super::feed::Printed;
 use crate::model::test::TestError;
 use crate::worker::progress::ProgressState;
 use crate::worker::runner::Outcome;
@@ -13,7 +13,7 @@ use crate::worker::runner::guard;
 use crate::worker::runner::parse::Exit;
 
 /// The outcome of a command that ended by itself.
-pub(super) fn outcome(exit: Exit, state: &ProgressState, printed: &Printed, took: Duration) -> Outcome {
+pub(crate) fn outcome(exit: Exit, state: &ProgressState, printed: &Printed, took: Duration) -> Outcome {
     let failed = state.counts.failed.max(state.failures.len() as u64);
     let results = results(exit, state, printed, took);
     match exit {
@@ -40,7 +40,8 @@ fn failed_to_run(message: String, results: Map<String, Value>) -> Outcome {
     Outcome::Failed { error: TestError { code: "runner_error".to_owned(), message }, results }
 }
 
-fn could_not_start(printed: &Printed) -> bool {
+/// Whether the guard says so.
+pub(crate) fn could_not_start(printed: &Printed) -> bool {
     printed.last_lines.iter().last().is_some_and(|line| line.starts_with(guard::COMPLAINT))
 }
 
