@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dashboard demo test chaos flood fuzz deny valkey bench-peers bench-micro check fmt
+.PHONY: help build dashboard demo test runners chaos flood fuzz deny valkey bench-peers bench-micro check fmt
 
 # One directory for everything that cargo builds; absolute, because the interop tests start the program elsewhere.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -43,6 +43,9 @@ test: ## everything that CI checks; stops at the first failure
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec dashboard/test/*.test.mjs
 	@echo '== interoperation with the official JavaScript client'
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
+
+runners: ## real test runners that are dear to install (Jest, Vitest, Playwright), and 100 MB of output, below `tidings run`
+	@tests/runners
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
 	@TIDINGS_TEST_LONG=1 cargo test --release --test integration -- --nocapture --test-threads=1 \

@@ -14,6 +14,7 @@ pub mod fanout;
 pub mod fault;
 pub mod http;
 pub mod inbox;
+pub mod kit;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

@@ -5,8 +5,11 @@
 //! alive and tries again for as long as it takes (`link`). The server may be slow, away, or come back without
 //! the lease: then the test is registered anew and its whole state told again. [`run`] wraps a command.
 
+mod fit;
 mod link;
+mod reports;
 pub mod run;
+mod side;
 mod spool;
 mod wire;
 

@@ -28,6 +28,8 @@ pub struct WorkerOptions {
     pub guard: Option<PathBuf>,
     /// Test types beside those that ship.
     pub runners: Vec<Arc<dyn Runner>>,
+    /// Whether those that ship are run, too.
+    pub ships_runners: bool,
 }
 
 /// A running worker process.
@@ -42,9 +44,12 @@ pub struct WorkerApp {
 impl WorkerApp {
     /// Starts a worker. It takes jobs when this returns.
     pub async fn start(options: WorkerOptions) -> Result<Self, StartError> {
-        let WorkerOptions { settings, rules, guard, runners } = options;
+        let WorkerOptions { settings, rules, guard, runners, ships_runners } = options;
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
-        let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
+        let runners = Arc::new(match ships_runners {
+            true => backend::runners(&settings, &reload, guard, runners)?,
+            false => runners.into_iter().collect(),
+        });
         backend::check_suites(&settings, &reload)?;
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;

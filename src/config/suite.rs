@@ -37,14 +37,38 @@ pub enum Format {
     GoJson,
     /// What pytest prints, with and without `-v` and xdist.
     Pytest,
+    /// What `cargo nextest run` prints for people.
+    Nextest,
+    /// JSON lines of libtest: `cargo nextest run --message-format libtest-json-plus`.
+    LibtestJson,
+    /// `node --test --test-reporter=spec`.
+    NodeSpec,
+    /// What Jest prints, with and without `--verbose`.
+    Jest,
+    /// What Vitest prints, also with `--reporter=verbose`.
+    Vitest,
+    /// Playwright Test with the reporters `list`, `line` and `dot`.
+    Playwright,
     /// No test cases; percentages and `[3/10]` are progress.
     Plain,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Auto, Self::Tap, Self::CargoTest, Self::GoJson, Self::Pytest, Self::Plain];
+    pub const ALL: [Self; 12] = [
+        Self::Auto,
+        Self::CargoTest,
+        Self::Nextest,
+        Self::LibtestJson,
+        Self::GoJson,
+        Self::Pytest,
+        Self::Tap,
+        Self::NodeSpec,
+        Self::Jest,
+        Self::Vitest,
+        Self::Playwright,
+        Self::Plain,
+    ];
 
     /// The name in configurations and on command lines.
     #[must_use]
@@ -55,6 +79,12 @@ impl Format {
             Self::CargoTest => "cargo-test",
             Self::GoJson => "go-json",
             Self::Pytest => "pytest",
+            Self::Nextest => "nextest",
+            Self::LibtestJson => "libtest-json",
+            Self::NodeSpec => "node-spec",
+            Self::Jest => "jest",
+            Self::Vitest => "vitest",
+            Self::Playwright => "playwright",
             Self::Plain => "plain",
         }
     }
@@ -323,6 +353,16 @@ mod tests {
         assert_eq!(suite.timeout, Some(Duration::from_secs(1800)));
         assert_eq!((suite.format, suite.params["FILTER"].len()), (Format::CargoTest, 2));
         assert_eq!(suite.check(), Ok(()));
+    }
+
+    #[test]
+    fn every_format_has_the_name_that_configurations_use() {
+        for format in Format::ALL {
+            let read: Suite =
+                toml::from_str(&format!("command = ['x']\nformat = '{}'", format.name())).unwrap();
+            assert_eq!((read.format, format.name().parse()), (format, Ok(format)));
+        }
+        assert!("cargotest".parse::<Format>().unwrap_err().contains("`cargo-test`"));
     }
 
     #[test]

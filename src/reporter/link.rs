@@ -13,11 +13,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::fit;
 use super::wire::{EndReport, Ended, Register, Registered, Reported, Reports, SpooledEvent};
 use super::{Cancelled, End, EndOutcome, Registration, Shared, Standing, lock};
 use crate::client::{ClientError, HttpClient};
 use crate::worker::attempt::{KEEP_TELLING, TICK};
 
+/// The state of a test that somebody did not want any more.
+const CANCELLED: &str = "cancelled";
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pauses between tries.
@@ -36,6 +39,8 @@ pub(super) struct Link {
     tell: watch::Sender<Standing>,
     pause: Duration,
     registrations: u64,
+    // The attempt that counts no more, to be gone on with.
+    lost: Option<Registered>,
     // Of the progress: each is another message.
     progress: u64,
 }
@@ -74,13 +79,26 @@ impl Link {
         tell: watch::Sender<Standing>,
     ) -> Self {
         let http = http.with_timeout(PATIENCE);
-        Self { http, registration, shared, tell, pause: FIRST_PAUSE, registrations: 0, progress: 0 }
+        Self {
+            http,
+            registration,
+            shared,
+            tell,
+            pause: FIRST_PAUSE,
+            registrations: 0,
+            lost: None,
+            progress: 0,
+        }
     }
 
     /// Until the server has confirmed the end.
     pub(super) async fn run(mut self) {
         loop {
-            let lease = self.register().await;
+            let Some(lease) = self.register().await else {
+                self.heed(Cancelled::default());
+                self.tell.send_replace(Standing::Ended(CANCELLED.to_owned()));
+                return;
+            };
             match self.talk(&lease).await {
                 Over::Ended(state) => {
                     self.tell.send_replace(Standing::Ended(state));
@@ -88,40 +106,62 @@ impl Link {
                 }
                 // Whoever cancelled it has ended it, too: another attempt would begin it anew.
                 Over::LeaseLost if self.shared.cancel.is_cancelled() => {
-                    self.tell.send_replace(Standing::Ended("cancelled".to_owned()));
+                    self.tell.send_replace(Standing::Ended(CANCELLED.to_owned()));
                     return;
                 }
                 Over::LeaseLost => {
                     tracing::info!(test = %self.registration.test_id, "the lease was lost; registering anew");
+                    self.lost = Some(lease);
                     self.rest().await;
                 }
             }
         }
     }
 
-    async fn register(&mut self) -> Registered {
+    /// Registers the test, as the next attempt of its job where it had one. Nothing if the server says that it was
+    /// cancelled meanwhile.
+    async fn register(&mut self) -> Option<Registered> {
         self.registrations += 1;
         let id = format!("{}-{}", self.shared.run_id, self.registrations);
         let registration = self.registration.clone();
-        let request = Register {
+        let mut request = Register {
             id: &id,
             test_id: &registration.test_id,
             test_type: &registration.test_type,
             name: registration.name.as_deref(),
             lease_ms: millis(registration.lease),
             started_at: registration.started_at,
+            resume: self.lost.take(),
         };
         loop {
             match self.ask("/api/v1/tests", &request).await {
                 Answer::Yes(lease) => {
                     self.tell.send_replace(Standing::Registered);
-                    return lease;
+                    return Some(lease);
+                }
+                Answer::Stale if request.resume.is_some() => {
+                    if self.was_cancelled().await {
+                        return None;
+                    }
+                    // The server knows nothing of the attempt any more.
+                    request.resume = None;
                 }
                 Answer::Stale => self.lament("the server refuses the registration".to_owned()).await,
                 // A test that somebody else runs may end; rights may be given.
                 Answer::Refused(reason) | Answer::Later(reason) => self.lament(reason).await,
             }
         }
+    }
+
+    /// Whether the test has ended because somebody did not want it any more; whoever knows nothing says no.
+    async fn was_cancelled(&self) -> bool {
+        let path = format!("/api/v1/tests/{}", self.registration.test_id);
+        self.http.get::<Ended>(&path).await.is_ok_and(|test| test.state == CANCELLED)
+    }
+
+    fn heed(&self, cancel: Cancelled) {
+        lock(&self.shared.cancelled).get_or_insert(cancel);
+        self.shared.cancel.cancel();
     }
 
     /// Sends what there is until the end is confirmed or the lease is lost.
@@ -164,7 +204,7 @@ impl Link {
             records.iter().filter_map(|record| serde_json::from_slice(record).ok()).collect();
         let changed = self.shared.progress.take_changed();
         let state = changed.or_else(|| (due || is_last).then(|| self.shared.progress.state()));
-        if let Some((_, data)) = state.and_then(|state| state.told()) {
+        if let Some(data) = state.and_then(fit::progress) {
             events.push(self.progress_event(data));
         }
         Batch { events, is_last }
@@ -183,9 +223,7 @@ impl Link {
             match self.ask(&path, &request).await {
                 Answer::Yes(Reported { cancel }) => {
                     if let Some(cancel) = cancel {
-                        let cancel = Cancelled { reason: cancel.reason, by: cancel.cancelled_by };
-                        *lock(&self.shared.cancelled) = Some(cancel);
-                        self.shared.cancel.cancel();
+                        self.heed(Cancelled { reason: cancel.reason, by: cancel.cancelled_by });
                     }
                     self.tell.send_replace(Standing::Registered);
                     return None;
@@ -195,6 +233,11 @@ impl Link {
                     return Some(Over::LeaseLost);
                 }
                 // Whatever it is that the server does not want, the rest has to reach it.
+                Answer::Refused(_)
+                    if events.iter().any(|event| event.event == "progress") && events.len() > 1 =>
+                {
+                    events.retain(|event| event.event != "progress");
+                }
                 Answer::Refused(reason) => {
                     tracing::warn!(test = %self.registration.test_id, reason, "a report was refused, and is left out");
                     return None;
@@ -202,7 +245,7 @@ impl Link {
                 Answer::Later(reason) => {
                     self.lament(reason).await;
                     // What came meanwhile stands for the older progress.
-                    if let Some((_, data)) = self.shared.progress.take_changed().and_then(|s| s.told()) {
+                    if let Some(data) = self.shared.progress.take_changed().and_then(fit::progress) {
                         events.retain(|event| event.event != "progress");
                         events.push(self.progress_event(data));
                     }
@@ -221,7 +264,7 @@ impl Link {
             EndOutcome::Failed(error) => ("failed", Some(error)),
             EndOutcome::Cancelled(error) => ("cancelled", Some(error)),
         };
-        let mut results = end.results.clone();
+        let mut results = fit::results(end.results.clone());
         let left_out = lock(&self.shared.spool).left_out();
         if left_out > 0 {
             results.insert("spoolLeftOut".to_owned(), Value::from(left_out));
@@ -247,6 +290,9 @@ impl Link {
                     tracing::warn!(test = %self.registration.test_id, reason, "the last report was refused, and is left out");
                     events.clear();
                 }
+                Answer::Refused(_) if results.len() > fit::least(&results).len() => {
+                    results = fit::least(&results)
+                }
                 Answer::Refused(reason) | Answer::Later(reason) => self.lament(reason).await,
             }
         }
@@ -267,11 +313,7 @@ impl Link {
             }
             Err(ClientError::Problem { status: 409, code, .. }) if code == "stale_attempt" => Answer::Stale,
             // The server lost its data, or the test is too old for it.
-            Err(ClientError::Problem { status: 404, .. })
-                if path.ends_with("/reports") || path.ends_with("/end") =>
-            {
-                Answer::Stale
-            }
+            Err(ClientError::Problem { status: 404, code, .. }) if code == "test_not_found" => Answer::Stale,
             Err(error @ ClientError::Problem { status: 400 | 413 | 422, .. }) => {
                 Answer::Refused(error.to_string())
             }

@@ -2,7 +2,8 @@
 //!
 //! Each of the two pipes has a thread that reads it, writes the same bytes to our own standard output or error, and
 //! then reads them for progress. Nothing in it waits for the network; only a reader of ours that is slow slows the
-//! command, as it would without us. The command runs below a guard, so that it dies with this process.
+//! command, as it would without us. What the runner tells beside its output (`side`) and its reports (`reports`) are
+//! more exact, where there are any. The command runs below a guard, so that it dies with this process.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Read, Write};
@@ -10,14 +11,16 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Cancelled, End, EndOutcome, Reporter, lock};
+use super::side::Side;
+use super::{Cancelled, End, EndOutcome, Reporter, lock, reports};
 use crate::config::suite::{OutputLimits, RESERVED_ENV};
 use crate::model::TestId;
 use crate::model::test::TestError;
+use crate::tasks::Tasks;
 use crate::worker::progress::Progress;
 use crate::worker::runner::command::feed::{Feed, Printed};
 use crate::worker::runner::command::group::Group;
@@ -48,6 +51,8 @@ pub struct Wrapped {
     pub parser: Box<dyn LineParser>,
     /// How long it may take to end once it was asked to.
     pub grace: Duration,
+    /// Reports of JUnit that it writes, which count where there are any.
+    pub junit: Vec<PathBuf>,
 }
 
 /// How it ended.
@@ -57,6 +62,8 @@ pub struct Ended {
     pub code: u8,
     /// What the server is to be told.
     pub end: End,
+    /// What did not go as its user wished.
+    pub remarks: Vec<String>,
 }
 
 /// Runs a command to its end, its own or the one that `stop` or the server asks for. What comes through `stop` is
@@ -70,8 +77,8 @@ pub async fn run(
     reporter: &Reporter,
     mut stop: mpsc::Receiver<Ask>,
 ) -> io::Result<Ended> {
-    let started = Instant::now();
-    let grace = wrapped.grace;
+    let (started, started_at) = (Instant::now(), SystemTime::now());
+    let (grace, junit) = (wrapped.grace, wrapped.junit.clone());
     let mut process = Process::start(wrapped, &progress)?;
     let mut cancelled = None;
     let status = tokio::select! {
@@ -99,6 +106,7 @@ pub async fn run(
     };
     let exit = exit(status.map_err(io::Error::other)??);
     let printed = process.settle(exit).await;
+    let remarks = reports::take(&junit, started_at, &progress);
     let outcome = verdict::outcome(exit, &progress.state(), &printed, started.elapsed());
     let code = match exit {
         Exit::Code(guard::FAILED) if verdict::could_not_start(&printed) => NOT_FOUND,
@@ -113,7 +121,7 @@ pub async fn run(
         (None, Outcome::Failed { error, results }) => (EndOutcome::Failed(error), results),
     };
     let end = End { outcome, results, took: started.elapsed() };
-    Ok(Ended { code: u8::try_from(code).unwrap_or(1), end })
+    Ok(Ended { code: u8::try_from(code).unwrap_or(1), end, remarks })
 }
 
 fn on_request(Cancelled { reason, by }: Cancelled) -> TestError {
@@ -137,12 +145,32 @@ struct Process {
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
     feed: Arc<Mutex<Option<Feed>>>,
     drained: mpsc::Receiver<()>,
+    aside: Arc<Aside>,
+    tasks: Tasks,
+}
+
+/// What comes beside the output, and where it goes.
+struct Aside {
+    side: Side,
+    lines: Mutex<Lines>,
+    feed: Arc<Mutex<Option<Feed>>>,
+}
+
+impl Aside {
+    fn take(&self, bytes: &[u8]) {
+        let mut found = Vec::new();
+        lock(&self.lines).push(bytes, |line| found.push(line));
+        if let Some(feed) = &mut *lock(&self.feed) {
+            feed.told(&found);
+        }
+    }
 }
 
 impl Process {
     fn start(wrapped: Wrapped, progress: &Progress) -> io::Result<Self> {
         let Wrapped { argv, guard, test_id, parser, .. } = wrapped;
-        let mut child = spawn(&guard, &argv, &test_id)?;
+        let side = Side::open()?;
+        let mut child = spawn(&guard, &argv, &test_id, side.environment(&argv)?)?;
         let group = Group::led_by(Some(child.id()));
         let feed = Feed::new(parser, OutputLimits::default(), progress.clone());
         let feed = Arc::new(Mutex::new(Some(feed)));
@@ -158,7 +186,10 @@ impl Process {
         std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
             let _ = tell.send(child.wait());
         })?;
-        Ok(Self { group, ended, feed, drained })
+        let aside = Arc::new(Aside { side, lines: Mutex::default(), feed: feed.clone() });
+        let (tasks, told) = (Tasks::new(), aside.clone());
+        tasks.spawn_draining("events", async move { told.side.read(|bytes| told.take(bytes)).await });
+        Ok(Self { group, ended, feed, drained, aside, tasks })
     }
 
     async fn kill(&mut self) -> Result<io::Result<ExitStatus>, oneshot::error::RecvError> {
@@ -171,18 +202,25 @@ impl Process {
         let _ = tokio::time::timeout(OUTPUT_GRACE, self.drained.recv()).await;
         self.group.kill();
         let _ = tokio::time::timeout(OUTPUT_GRACE, self.drained.recv()).await;
+        let _ = tokio::time::timeout(OUTPUT_GRACE, self.aside.side.close()).await;
+        self.tasks.stop(OUTPUT_GRACE).await;
         // A reader that still waits finds nobody to tell.
         lock(&self.feed).take().map(|feed| feed.finish(exit)).unwrap_or_default()
     }
 }
 
-fn spawn(guard: &Path, argv: &[OsString], test_id: &TestId) -> io::Result<Child> {
+fn spawn(
+    guard: &Path,
+    argv: &[OsString],
+    test_id: &TestId,
+    environment: Vec<(&'static str, OsString)>,
+) -> io::Result<Child> {
     let mut command = Command::new(guard);
     command.arg("guard").arg(guard::watching_this_process()).arg("--").args(argv);
     // In the background of a terminal, a process that reads from it is stopped.
     let stdin = if io::stdin().is_terminal() { Stdio::null() } else { Stdio::inherit() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env(RESERVED_ENV[0], test_id.as_str());
+    command.env(RESERVED_ENV[0], test_id.as_str()).envs(environment);
     command.process_group(0).spawn()
 }
 

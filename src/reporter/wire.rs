@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::model::TestId;
 use crate::model::test::TestError;
+use crate::model::{JobId, TestId};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,14 +20,19 @@ pub(super) struct Register<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) lease_ms: u64,
     pub(super) started_at: i64,
+    /// The attempt whose lease was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resume: Option<Registered>,
 }
 
 /// The right to speak for an attempt.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Registered {
+    pub(super) job_id: JobId,
     pub(super) attempt: u32,
     pub(super) lease: String,
+    #[serde(skip_serializing)]
     pub(super) lease_ms: u64,
 }
 

@@ -16,8 +16,20 @@ use crate::model::test::{Counts, EtaMs, Failure, MAX_FAILURES};
 
 /// The longest log line that is kept, in bytes; the rest of a longer one is cut.
 pub const MAX_LINE_BYTES: usize = 4096;
+/// How many of the slowest test cases are known.
+pub const MAX_SLOWEST: usize = 20;
 /// How many log lines wait for the publisher at most.
 pub const MAX_PENDING_LINES: usize = 2000;
+
+/// How long a test case took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaseTime {
+    /// Its name as the runner tells it.
+    pub name: String,
+    /// In milliseconds.
+    pub duration_ms: u64,
+}
 
 /// The whole state of a running attempt: absolute and complete.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -41,6 +53,9 @@ pub struct ProgressState {
     /// When it will probably end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<EtaMs>,
+    /// The test cases that took longest, the slowest one first; at most [`MAX_SLOWEST`]. They are told with the results.
+    #[serde(skip)]
+    pub slowest: Vec<CaseTime>,
 }
 
 impl ProgressState {
@@ -66,6 +81,21 @@ impl ProgressState {
         let state = &Self { progress: percent, ..self.clone() };
         let told = Told { state, completed: state.counts.done(), total: state.counts.total };
         Some((percent, to_raw_value(&told).ok()?))
+    }
+
+    /// Notes how long a test case took, if it is one of the slowest. Of several tries the longest counts.
+    pub fn note_duration(&mut self, name: &str, duration_ms: u64) {
+        if let Some(known) = self.slowest.iter().position(|case| case.name == name) {
+            if self.slowest[known].duration_ms >= duration_ms {
+                return;
+            }
+            self.slowest.remove(known);
+        }
+        let at = self.slowest.partition_point(|case| case.duration_ms >= duration_ms);
+        if at < MAX_SLOWEST {
+            self.slowest.insert(at, CaseTime { name: name.to_owned(), duration_ms });
+            self.slowest.truncate(MAX_SLOWEST);
+        }
     }
 
     /// Sets `progress` from the counts where the total is known.
@@ -203,6 +233,17 @@ mod tests {
         let chunk = p.take_log(5, 1000).expect("lines");
         assert_eq!((chunk.first_line, chunk.lines[0].as_str()), (11, "line 11"));
         assert_eq!(p.take_log(1, 1).map(|c| c.first_line), Some(16));
+    }
+
+    #[test]
+    fn the_slowest_cases_are_known_in_order() {
+        let mut state = ProgressState::default();
+        (0..100).for_each(|i| state.note_duration(&format!("case {i}"), i * 7 % 100));
+        state.note_duration("case 1", 1000);
+        state.note_duration("case 1", 3);
+        let known: Vec<u64> = state.slowest.iter().map(|case| case.duration_ms).collect();
+        assert_eq!((known.len(), &known[..3]), (MAX_SLOWEST, &[1000, 99, 98][..]));
+        assert!(known.is_sorted_by(|a, b| a >= b));
     }
 
     #[test]

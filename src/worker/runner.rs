@@ -5,7 +5,7 @@ pub mod guard;
 pub mod parse;
 pub mod stress;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["store", "redis"],
     &["publish", "fanout", "notify", "worker", "upkeep", "auth"],
     &["socket", "http", "client", "listener", "dashboard", "reporter"],
-    &["app", "bin", "lib"],
+    &["app", "bin", "kit", "lib"],
 ];
 /// The layer of the back ends, which are folders or files below the seams.
 const BACK_ENDS: usize = 3;

@@ -12,6 +12,7 @@ mod external;
 mod hostile;
 mod inbox;
 mod join_under_load;
+mod kit;
 mod limits;
 mod never_reads;
 mod people;
@@ -26,6 +27,7 @@ mod startup;
 mod stream;
 mod swarm;
 mod traces;
+mod wait;
 mod watch;
 mod workers;
 

@@ -1,4 +1,4 @@
-//! `tidings submit`, `cancel`, `publish` and `watch`: small clients of a running server.
+//! `tidings submit`, `cancel` and `publish`: small clients of a running server.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -8,11 +8,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tidings::client::http::HttpClient;
 use tidings::client::room::Since;
-use tidings::model::Message;
 
 use crate::Failure;
-use crate::follow::{Follower, News};
-use crate::signals::StopSignals;
+use crate::follow::Follower;
+use crate::wait::{self, Ended};
 
 /// Where the server is.
 #[derive(Debug, clap::Args)]
@@ -34,16 +33,20 @@ impl Address {
     pub(crate) fn http(&self) -> Result<HttpClient, Failure> {
         Ok(HttpClient::new(&self.url, self.token.as_deref())?)
     }
+
+    pub(crate) fn follower(&self, rooms: Vec<String>, since: Since) -> Follower {
+        Follower::new(&self.url, self.token.clone(), rooms, since)
+    }
 }
 
 /// Which server, and how its answers are shown.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Server {
     #[command(flatten)]
-    address: Address,
+    pub(crate) address: Address,
     /// Print JSON lines.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Server {
@@ -57,7 +60,7 @@ impl Server {
 }
 
 /// Prints a line; whoever reads may have gone (`watch | head`), which `println!` takes for a bug.
-fn print_line(line: impl Display) -> Result<(), Failure> {
+pub(crate) fn print_line(line: impl Display) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
@@ -87,6 +90,9 @@ pub(crate) struct SubmitArgs {
     /// A second submission with the same key returns the first job.
     #[arg(long, value_name = "KEY")]
     dedupe_key: Option<String>,
+    /// Wait for the end; the exit code is 0 only if the test passed.
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -114,7 +120,14 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
             text(&answer, "state")
         )
     })?;
-    Ok(ExitCode::SUCCESS)
+    if !args.wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = wait::wait(&args.server.address, text(&answer, "jobId"), text(&answer, "testId")).await?;
+    if let Ended::Test(test) = &ended {
+        args.server.print(test, || wait::told(test))?;
+    }
+    Ok(ended.code())
 }
 
 /// Arguments of `cancel`.
@@ -173,42 +186,6 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
         format!("{} is {}:{}", text(&answer, "id"), text(&answer, "epoch"), answer["offset"])
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Arguments of `watch`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct WatchArgs {
-    /// The rooms, e.g. queue-updates or test-progress-nightly.
-    #[arg(default_values = ["queue-updates", "test-updates"], value_name = "ROOM")]
-    rooms: Vec<String>,
-    /// Begin with everything that history has.
-    #[arg(long)]
-    from_start: bool,
-    #[command(flatten)]
-    server: Server,
-}
-
-pub(crate) async fn watch(args: WatchArgs) -> Result<ExitCode, Failure> {
-    let since = if args.from_start { Since::Start } else { Since::Now };
-    let Server { address: Address { url, token }, json } = args.server;
-    let mut signals = StopSignals::listen()?;
-    let mut follower = Follower::new(&url, token, args.rooms, since);
-    loop {
-        let news = tokio::select! {
-            news = follower.next() => news?,
-            () = signals.next() => return Ok(ExitCode::SUCCESS),
-        };
-        match news {
-            News::Message(message) if json => print_line(serde_json::to_string(&message)?)?,
-            News::Message(message) => {
-                let Message { channel, epoch, offset, event, data, .. } = *message;
-                print_line(format_args!("{channel} {epoch}:{offset} {event} {data}"))?;
-            }
-            News::Joined(joined) => eprintln!("joined {} at {}:{}", joined.room, joined.epoch, joined.offset),
-            News::Reset(reset) => eprintln!("what follows does not continue what came before: {reset}"),
-            News::Lost(error) => eprintln!("{error}; trying again"),
-        }
-    }
 }
 
 /// Reads an argument.

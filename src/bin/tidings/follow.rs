@@ -74,6 +74,46 @@ impl Follower {
         self.delivery
     }
 
+    /// Follows one more room, from what comes next on, or from the beginning of its history.
+    pub(crate) async fn join(&mut self, room: &str, since: Since) -> Result<(), ClientError> {
+        if let Some(socket) = &mut self.socket {
+            let joined = socket.join(room, since.clone()).await?;
+            self.receiver.joined(&since, &joined);
+            self.waiting.push_back(News::Joined(Box::new(joined)));
+        }
+        if !self.rooms.iter().any(|known| known == room) {
+            self.rooms.push(room.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Follows a room no more; whether it was followed.
+    pub(crate) async fn leave(&mut self, room: &str) -> Result<bool, ClientError> {
+        let known = self.rooms.len();
+        self.rooms.retain(|joined| joined != room);
+        if known == self.rooms.len() {
+            return Ok(false);
+        }
+        if let Some(socket) = &mut self.socket {
+            socket.leave(room).await?;
+            self.receiver.left(room);
+        }
+        Ok(true)
+    }
+
+    /// How long the server takes to answer; nothing while there is no connection.
+    pub(crate) async fn ping(&mut self) -> Result<Option<Duration>, ClientError> {
+        match &mut self.socket {
+            Some(socket) => Ok(Some(socket.ping().await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The rooms that are followed.
+    pub(crate) fn rooms(&self) -> &[String] {
+        &self.rooms
+    }
+
     /// The next news. An error is one that trying again does not mend.
     pub(crate) async fn next(&mut self) -> Result<News, ClientError> {
         loop {

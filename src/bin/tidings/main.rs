@@ -12,6 +12,8 @@ mod run;
 mod serve;
 mod signals;
 mod token;
+mod wait;
+mod watch;
 mod worker;
 
 use std::ffi::OsString;
@@ -54,8 +56,8 @@ enum Command {
     Bench(bench::Args),
     /// Make a token, for development.
     Token(token::Args),
-    /// Follow rooms: print every message as it comes.
-    Watch(client::WatchArgs),
+    /// Watch running tests, follow rooms, or talk to a server at a prompt.
+    Watch(watch::Args),
 }
 
 /// Why a command failed, and with which exit code.
@@ -134,7 +136,7 @@ fn run_async(command: Command) -> Result<ExitCode, Failure> {
             Command::Cancel(args) => client::cancel(args).await,
             Command::Publish(args) => client::publish(args).await,
             Command::Bench(args) => bench::run(args).await,
-            Command::Watch(args) => client::watch(args).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),
             Command::Token(args) => token::run(&args),
         }

@@ -2,7 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,8 +23,9 @@ use crate::client::Address;
 
 /// How long the server may take to confirm the end.
 const CONFIRMATION: Duration = Duration::from_secs(5);
-/// How long the server waits for a sign of life.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(300);
+/// The command line is wrong.
+const USAGE: u8 = 2;
 /// The longest part of the command in a test's id, and in its name.
 const MAX_SLUG: usize = 40;
 const MAX_NAME: usize = 120;
@@ -41,6 +43,16 @@ pub(crate) struct Args {
     /// How the output is to be read.
     #[arg(long, default_value = "auto", value_name = "FORMAT")]
     format: Format,
+    /// Read plain lines by this regular expression; its named groups say what they mean: pass, fail, skip (with name,
+    /// ms, message), or done, total, percent.
+    #[arg(long, value_name = "REGEX", conflicts_with = "format")]
+    pattern: Option<String>,
+    /// Count by this report of JUnit, which the command writes; may be given more than once.
+    #[arg(long, value_name = "FILE")]
+    junit: Vec<PathBuf>,
+    /// How long the server waits for a sign of life before it takes the test for lost.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = lease)]
+    lease: Duration,
     #[command(flatten)]
     server: Address,
     /// The command and its arguments, after `--`.
@@ -50,6 +62,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let http = args.server.http()?;
+    let parser = match &args.pattern {
+        Some(pattern) => {
+            parse::by_pattern(pattern).map_err(|error| Failure { code: USAGE, error: error.into() })?
+        }
+        None => parse::parser(args.format),
+    };
     let guard = std::env::current_exe().context("the path of this program is unknown")?;
     let test_id = args.test_id.map_or_else(|| made_up(&args.command), Ok)?;
     let stop = listen()?;
@@ -58,19 +76,25 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         test_id: test_id.clone(),
         test_type: "external".to_owned(),
         name: Some(args.name.unwrap_or_else(|| name(&args.command))),
-        lease: LEASE,
+        lease: args.lease,
         started_at: now_ms(),
     };
     if std::io::stderr().is_terminal() {
         eprintln!("tidings: test {test_id}, to be followed with `tidings watch test-progress-{test_id}`");
     }
     let reporter = Reporter::start(http, registration, progress.clone(), SpoolLimits::default());
-    let parser = parse::parser(args.format);
-    let wrapped =
-        Wrapped { argv: args.command, guard, test_id: test_id.clone(), parser, grace: CANCEL_GRACE };
-    let Ended { code, end } = reporter::run::run(wrapped, progress, &reporter, stop)
+    let wrapped = Wrapped {
+        argv: args.command,
+        guard,
+        test_id: test_id.clone(),
+        parser,
+        grace: CANCEL_GRACE,
+        junit: args.junit,
+    };
+    let Ended { code, end, remarks } = reporter::run::run(wrapped, progress, &reporter, stop)
         .await
         .context("the command cannot be started")?;
+    remarks.iter().for_each(|remark| eprintln!("tidings: {remark}"));
     let outcome = match &end.outcome {
         EndOutcome::Passed => "passed",
         EndOutcome::Failed(_) => "failed",
@@ -80,6 +104,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         eprintln!("tidings: the server does not know that test {test_id} {outcome}: {not_told}");
     }
     Ok(ExitCode::from(code))
+}
+
+/// What a server takes for a lease.
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    match LEASES.contains(&lease) {
+        true => Ok(lease),
+        false => Err("a lease lasts from 5s to 5m".to_owned()),
+    }
 }
 
 /// What asks this process to end, to be passed on.

@@ -42,7 +42,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     // Before anybody can know that the worker runs, and signal it.
     let mut signals = Signals::listen()?;
     let deadline = settings.shutdown.deadline;
-    let options = WorkerOptions { settings, rules, guard: Some(guard), runners: Vec::new() };
+    let options =
+        WorkerOptions { settings, rules, guard: Some(guard), runners: Vec::new(), ships_runners: true };
     let worker = WorkerApp::start(options).await.map_err(refused)?;
     worker.reload().follow(Arc::new(level));
     // The one line that programs which start a worker wait for.

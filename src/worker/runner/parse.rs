@@ -6,14 +6,26 @@
 
 mod cargo_test;
 mod detect;
+pub(crate) mod events;
 mod go_json;
+mod jest;
+pub(crate) mod junit;
+mod libtest_json;
+mod nextest;
+mod node_spec;
+mod panic;
+mod pattern;
 mod plain;
+mod playwright;
 mod pytest;
 mod tap;
 mod tap_line;
 mod text;
+mod vitest;
 
 pub use detect::Detector;
+pub use events::EVENTS_ENV;
+pub use pattern::InvalidPattern;
 pub use text::{Tail, cut, plain_text};
 
 use crate::config::suite::Format;
@@ -58,9 +70,26 @@ pub fn parser(format: Format) -> Box<dyn LineParser> {
         Format::CargoTest => Box::new(cargo_test::CargoTest::default()),
         Format::GoJson => Box::new(go_json::GoJson::default()),
         Format::Pytest => Box::new(pytest::Pytest::default()),
+        Format::Nextest => Box::new(nextest::Nextest::default()),
+        Format::LibtestJson => Box::new(libtest_json::LibtestJson::default()),
+        Format::NodeSpec => Box::new(node_spec::NodeSpec::default()),
+        Format::Jest => Box::new(jest::Jest::default()),
+        Format::Vitest => Box::new(vitest::Vitest::default()),
+        Format::Playwright => Box::new(playwright::Playwright::default()),
         Format::Plain => Box::new(plain::Plain),
     }
 }
 
+/// A parser that reads plain lines by a regular expression with named groups: `pass`, `fail` and `skip` count a test with
+/// its `name`, `ms` and `message`; `done`, `total` and `percent` are the progress.
+///
+/// # Errors
+/// [`InvalidPattern`] says what is wrong with it.
+pub fn by_pattern(pattern: &str) -> Result<Box<dyn LineParser>, InvalidPattern> {
+    Ok(Box::new(pattern::Pattern::new(pattern)?))
+}
+
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::{Attempt, Outcome};
 use crate::worker::progress::Progress;
 
 /// The first attempt of a job with this config.
-pub(super) fn attempt(test_type: &str, config: &Value) -> Attempt {
+pub(crate) fn attempt(test_type: &str, config: &Value) -> Attempt {
     let job = json!({"jobId": "job_1", "testId": "test_1", "testType": test_type, "config": config,
         "state": "running", "priority": 2, "attempt": 1, "maxAttempts": 3, "createdAt": 0});
     Attempt {
@@ -20,12 +20,12 @@ pub(super) fn attempt(test_type: &str, config: &Value) -> Attempt {
 }
 
 /// The config as a job carries it.
-pub(super) fn config(config: &Value) -> Map<String, Value> {
+pub(crate) fn config(config: &Value) -> Map<String, Value> {
     config.as_object().expect("an object").clone()
 }
 
 /// The results of an outcome that passed.
-pub(super) fn passed(outcome: Outcome) -> Map<String, Value> {
+pub(crate) fn passed(outcome: Outcome) -> Map<String, Value> {
     match outcome {
         Outcome::Passed { results } => results,
         Outcome::Failed { error, results } => panic!("{error:?} {results:?}"),
@@ -33,7 +33,7 @@ pub(super) fn passed(outcome: Outcome) -> Map<String, Value> {
 }
 
 /// The code, the message and the results of an outcome that failed.
-pub(super) fn failed(outcome: Outcome) -> (String, String, Map<String, Value>) {
+pub(crate) fn failed(outcome: Outcome) -> (String, String, Map<String, Value>) {
     match outcome {
         Outcome::Failed { error, results } => (error.code, error.message, results),
         Outcome::Passed { results } => panic!("passed with {results:?}"),

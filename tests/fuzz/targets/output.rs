@@ -6,12 +6,9 @@ use tidings::config::suite::Format;
 use tidings::worker::progress::ProgressState;
 use tidings::worker::runner::parse::{Exit, parser, plain_text};
 
-const FORMATS: [Format; 6] =
-    [Format::Auto, Format::Tap, Format::CargoTest, Format::GoJson, Format::Pytest, Format::Plain];
-
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
-    for format in FORMATS {
+    for format in Format::ALL {
         let (mut parser, mut state) = (parser(format), ProgressState::default());
         for line in text.lines() {
             parser.line(&plain_text(line), &mut state);

@@ -1,6 +1,9 @@
 //! `tidings run`: a command as it is, and a server that hears how it is doing.
 
+mod dear;
 mod fake;
+mod hard;
+mod runners;
 mod server_of_moods;
 
 use std::path::Path;

@@ -9,6 +9,8 @@ use super::lines::{End, Line};
 use crate::config::suite::OutputLimits;
 use crate::model::test::EtaMs;
 use crate::worker::progress::Progress;
+use crate::worker::progress::ProgressState;
+use crate::worker::runner::parse::events::{Events, is_event};
 use crate::worker::runner::parse::{Exit, LineParser, Tail, cut, plain_text};
 
 /// How many lines a message quotes, and how many bytes of each.
@@ -27,6 +29,8 @@ pub(crate) struct Printed {
 /// Takes the lines of both pipes as they come.
 pub(crate) struct Feed {
     parser: Box<dyn LineParser>,
+    // What the runner tells beside its output; once it does, the output is for people only.
+    told: Option<Events>,
     progress: Progress,
     budget: Budget,
     printed: Printed,
@@ -38,6 +42,7 @@ impl Feed {
     pub(crate) fn new(parser: Box<dyn LineParser>, limits: OutputLimits, progress: Progress) -> Self {
         Self {
             parser,
+            told: None,
             progress,
             budget: Budget::new(limits),
             printed: Printed::default(),
@@ -52,7 +57,7 @@ impl Feed {
         }
         let elapsed = self.started.elapsed().as_secs_f64();
         self.progress.update(|state| {
-            for line in &lines {
+            for line in lines.iter().filter(|_| self.told.is_none()) {
                 self.parser.line(&plain_text(&line.text), state);
             }
             state.eta_ms = eta(elapsed, state.progress);
@@ -67,10 +72,31 @@ impl Feed {
         }
     }
 
+    /// Takes what the runner tells beside its output.
+    pub(crate) fn told(&mut self, lines: &[Line]) {
+        let elapsed = self.started.elapsed().as_secs_f64();
+        self.progress.update(|state| {
+            for Line { text, .. } in lines {
+                if self.told.is_none() && is_event(text) {
+                    self.told = Some(Events::default());
+                    // What the output seemed to say is told exactly from now on.
+                    *state = ProgressState::default();
+                }
+                if let Some(told) = &mut self.told {
+                    told.line(text, state);
+                }
+            }
+            state.eta_ms = eta(elapsed, state.progress);
+        });
+    }
+
     /// Settles what is open: no line follows.
     pub(crate) fn finish(mut self, exit: Exit) -> Printed {
         self.progress.update(|state| {
-            self.parser.finish(exit, state);
+            match &mut self.told {
+                Some(told) => told.finish(exit, state),
+                None => self.parser.finish(exit, state),
+            }
             state.eta_ms = None;
         });
         self.printed.left_out = self.budget.finish(|line| self.progress.log(line));

@@ -62,6 +62,9 @@ fn results(exit: Exit, state: &ProgressState, printed: &Printed, took: Duration)
     results.insert("counts".to_owned(), json!(state.counts));
     results.insert("durationMs".to_owned(), json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
     results.insert("failures".to_owned(), json!(state.failures));
+    if !state.slowest.is_empty() {
+        results.insert("slowest".to_owned(), json!(state.slowest));
+    }
     if let Some(output) = printed.tail.text().filter(|_| !exit.is_success()) {
         results.insert("output".to_owned(), json!(output));
     }

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use super::plain::Plain;
-use super::{Exit, LineParser, cargo_test, go_json, parser, pytest, tap_line};
+use super::{
+    Exit, LineParser, cargo_test, go_json, jest, libtest_json, nextest, node_spec, parser, playwright,
+    pytest, tap_line, vitest,
+};
 use crate::config::suite::Format;
 use crate::worker::progress::ProgressState;
 
@@ -62,19 +65,24 @@ impl LineParser for Detector {
     }
 }
 
+/// Whether a line can belong to one format only.
+type GivesAway = fn(&str) -> bool;
+
 /// The format that only this line can belong to.
 fn recognise(line: &str) -> Option<Format> {
-    if go_json::gives_away(line) {
-        Some(Format::GoJson)
-    } else if cargo_test::gives_away(line) {
-        Some(Format::CargoTest)
-    } else if pytest::gives_away(line) {
-        Some(Format::Pytest)
-    } else if tap_line::gives_away(line) {
-        Some(Format::Tap)
-    } else {
-        None
-    }
+    let known: [(GivesAway, Format); 10] = [
+        (go_json::gives_away, Format::GoJson),
+        (libtest_json::gives_away, Format::LibtestJson),
+        (cargo_test::gives_away, Format::CargoTest),
+        (nextest::gives_away, Format::Nextest),
+        (pytest::gives_away, Format::Pytest),
+        (vitest::gives_away, Format::Vitest),
+        (playwright::gives_away, Format::Playwright),
+        (jest::gives_away, Format::Jest),
+        (node_spec::gives_away, Format::NodeSpec),
+        (tap_line::gives_away, Format::Tap),
+    ];
+    known.into_iter().find(|(gives_away, _)| gives_away(line)).map(|(_, format)| format)
 }
 
 #[cfg(test)]
@@ -115,9 +123,21 @@ mod tests {
         assert_eq!(recognise("a.py::b PASSED  [ 50%]"), Some(Format::Pytest));
         assert_eq!(recognise("..F [100%]"), Some(Format::Pytest));
         assert_eq!(recognise("not ok 1 - a"), Some(Format::Tap));
-        for line in
-            ["ok  \tpkg\t0.1s", "", "okay 1", "1..5", "running tests", "     Running `x`", "{}", "[ 50%]"]
-        {
+        assert_eq!(recognise("    Starting 6 tests across 2 binaries"), Some(Format::Nextest));
+        assert_eq!(recognise("FAIL unit src/a.test.ts (5.1 s)"), Some(Format::Jest));
+        assert_eq!(recognise("  ✔ adds (0.72ms)"), Some(Format::NodeSpec));
+        for line in [
+            "ok  \tpkg\t0.1s",
+            "FAIL\tpkg\t0.1s",
+            "✔ built (2s)",
+            "",
+            "okay 1",
+            "1..5",
+            "running tests",
+            "     Running `x`",
+            "{}",
+            "[ 50%]",
+        ] {
             assert_eq!(recognise(line), None, "{line}");
         }
     }

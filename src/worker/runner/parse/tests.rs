@@ -12,7 +12,7 @@ macro_rules! sample {
     };
 }
 
-const SAMPLES: [(&str, Format); 14] = [
+const SAMPLES: [(&str, Format); 22] = [
     (sample!("cargo-test"), Format::CargoTest),
     (sample!("cargo-test-nocapture"), Format::CargoTest),
     (sample!("cargo-test-nocapture-threads"), Format::CargoTest),
@@ -27,9 +27,17 @@ const SAMPLES: [(&str, Format); 14] = [
     (sample!("pytest-s"), Format::Pytest),
     (sample!("pytest-xdist-v"), Format::Pytest),
     (sample!("pytest-collect"), Format::Pytest),
+    (sample!("nextest"), Format::Nextest),
+    (sample!("nextest-json"), Format::LibtestJson),
+    (sample!("node-spec"), Format::NodeSpec),
+    (sample!("jest"), Format::Jest),
+    (sample!("jest-verbose"), Format::Jest),
+    (sample!("playwright-list"), Format::Playwright),
+    (sample!("playwright-line"), Format::Playwright),
+    (sample!("playwright-dot"), Format::Playwright),
 ];
 
-fn read(format: Format, text: &str, code: i32) -> ProgressState {
+pub(super) fn read(format: Format, text: &str, code: i32) -> ProgressState {
     let mut state = ProgressState::default();
     let mut parser = parser(format);
     for line in text.lines() {
@@ -39,15 +47,15 @@ fn read(format: Format, text: &str, code: i32) -> ProgressState {
     state
 }
 
-fn counts(passed: u64, failed: u64, skipped: u64) -> Counts {
+pub(super) fn counts(passed: u64, failed: u64, skipped: u64) -> Counts {
     Counts { passed, failed, skipped, total: Some(passed + failed + skipped) }
 }
 
-fn names(state: &ProgressState) -> Vec<&str> {
+pub(super) fn names(state: &ProgressState) -> Vec<&str> {
     state.failures.iter().map(|f| f.name.as_str()).collect()
 }
 
-fn failure<'a>(state: &'a ProgressState, name: &str) -> &'a Failure {
+pub(super) fn failure<'a>(state: &'a ProgressState, name: &str) -> &'a Failure {
     state
         .failures
         .iter()
@@ -235,12 +243,9 @@ fn check(state: &ProgressState) {
     }
 }
 
-const FORMATS: [Format; 6] =
-    [Format::Auto, Format::Tap, Format::CargoTest, Format::GoJson, Format::Pytest, Format::Plain];
-
 fn survives(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    for format in FORMATS {
+    for format in Format::ALL {
         let mut state = ProgressState::default();
         let mut parser = parser(format);
         for line in text.split('\n') {
@@ -267,7 +272,7 @@ proptest! {
             "ok", "not ok", " 1", " - ", "# ", "SKIP", "1..", "99999999999999999999", "\n", "\n", "\n", "    ", "---",
             "...", "test ", " ... ", "FAILED", "ignored", "failures:", "---- ", " stdout ----", "test result: ", " passed;",
             "running ", " tests", "{\"Action\":\"", "fail\",\"Package\":\"p\",\"Test\":\"a/b\"}", "a.py::t", " PASSED",
-            "[gw0] [ 5%] ", "== ", " ==", "FAILURES", "___ t ___", "E  x", "collected ", " items", " in 0.1s", "é", "[3/10]",
+            "[gw0] [ 5%] ", "== ", " ==", "FAILURES", "___ t ___", "E  x", "collected ", "✓ ", "✘  1 ", "  ● ", " › ", " > ", "ℹ pass ", "▶ ", "Running ", " using 1 worker", "PASS [   0.1s] ", "Summary [", "Tests: ", " (retry #1)", " (2ms)", "{\"type\":\"test\",\"event\":\"ok\",\"name\":\"a\"}", " items", " in 0.1s", "é", "[3/10]",
         ][..]), 0..200)
     ) {
         survives(words.concat().as_bytes());

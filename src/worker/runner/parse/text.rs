@@ -38,6 +38,20 @@ pub(super) fn number(text: &str) -> Option<u64> {
     Some(text.parse().unwrap_or(MAX_COUNT).min(MAX_COUNT))
 }
 
+/// The milliseconds of `12 ms`, `0.72ms`, `1.2s` or `2.3m`; nothing where `text` is no such time.
+pub(super) fn time(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let factor = match text[at..].trim() {
+        "ms" => 1.0,
+        "s" => 1000.0,
+        "m" => 60_000.0,
+        _ => return None,
+    };
+    let ms = text[..at].parse::<f64>().ok()? * factor;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1e12")]
+    (0.0..1e12).contains(&ms).then_some(ms as u64)
+}
+
 /// `a + b`, within what a count may be.
 pub(super) fn add(a: u64, b: u64) -> u64 {
     a.saturating_add(b).min(MAX_COUNT)
@@ -156,6 +170,16 @@ mod tests {
         tail.push(&"é".repeat(5000));
         assert_eq!(tail.text().unwrap().len(), MAX_OUTPUT_BYTES);
         assert_eq!(Tail::default().text(), None);
+    }
+
+    #[test]
+    fn times_are_read_as_runners_write_them() {
+        for (text, ms) in [("12 ms", 12), ("0.72ms", 0), ("1.2s", 1200), ("5.1 s", 5100), ("2.5m", 150_000)] {
+            assert_eq!(time(text), Some(ms), "{text}");
+        }
+        for text in ["", "12", "ms", "12 msec", "1m 3s", "-1s", "99999999999999s", "1..2s"] {
+            assert_eq!(time(text), None, "{text}");
+        }
     }
 
     #[test]

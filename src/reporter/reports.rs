@@ -1,0 +1,41 @@
+//! Reports that a command leaves behind: JUnit XML.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::worker::progress::{Progress, ProgressState};
+use crate::worker::runner::parse::junit;
+
+/// Takes the test cases of all reports for what was seen of them on the way; what there is to say about reports that
+/// cannot be used. An old report tells of an old run.
+pub(super) fn take(reports: &[PathBuf], since: SystemTime, progress: &Progress) -> Vec<String> {
+    let mut state = ProgressState::default();
+    let mut remarks = Vec::new();
+    for path in reports {
+        if let Err(remark) = read(path, since, &mut state) {
+            remarks.push(format!("{} {remark}", path.display()));
+        }
+    }
+    if remarks.is_empty() && state.counts.done() > 0 {
+        progress.update(|known| {
+            known.counts = state.counts;
+            known.progress = state.progress;
+            known.failures = state.failures;
+            known.slowest = state.slowest;
+        });
+    }
+    remarks
+}
+
+fn read(path: &Path, since: SystemTime, state: &mut ProgressState) -> Result<(), String> {
+    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let written =
+        file.metadata().and_then(|found| found.modified()).map_err(|e| format!("cannot be read: {e}"))?;
+    // Clocks of file systems may be coarse.
+    if written + std::time::Duration::from_secs(1) < since {
+        return Err("was not written by this run, and is not read".to_owned());
+    }
+    junit::read(BufReader::new(file), state).map_err(|e| format!("is no report of JUnit: {e}"))
+}

@@ -1,0 +1,102 @@
+//! `tidings submit --wait` ends as its test did, and `tidings watch -i` does what it is told.
+
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Server, Site, tidings, wait_until};
+
+const SUITES: &str = "[suites.good]\ncommand = [\"sh\", \"-c\", \"echo 1..1; echo ok 1 - a\"]\n\
+    [suites.bad]\ncommand = [\"sh\", \"-c\", \"echo 1..2; echo ok 1 - a; echo not ok 2 - b; echo '# why'; exit 1\"]\n\
+    [suites.endless]\ncommand = [\"sleep\", \"600\"]\n";
+
+fn submit(server: &Server, suite: &str, test: &str, more: &[&str]) -> tokio::process::Command {
+    let config = format!("{{\"suite\":\"{suite}\"}}");
+    let mut command = tidings(&["submit", "command", "--wait", "--server", &server.url, "--test-id", test]);
+    command.args(["--config", &config]).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[tokio::test]
+async fn the_exit_code_is_the_outcome() {
+    let site = Site::new(SUITES);
+    let server = site.start();
+    let out = submit(&server, "good", "g", &[]).output().await.expect("it runs");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert!(text(&out).contains("g passed: 1 passed, 0 failed"), "{}", text(&out));
+    let out = submit(&server, "bad", "b", &[]).output().await.expect("it runs");
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(
+        text(&out).contains("b failed: 1 passed, 1 failed\n  1 of 2 tests failed\n  ✗ b: why"),
+        "{}",
+        text(&out)
+    );
+    let out = submit(&server, "bad", "j", &["--json"]).output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let test: Value = serde_json::from_str(said.lines().nth(1).expect("two lines")).expect("JSON");
+    assert_eq!((&test["state"], &test["counts"]["failed"]), (&"failed".into(), &1.into()));
+}
+
+#[tokio::test]
+async fn a_cancelled_test_is_no_success_and_an_interrupted_wait_leaves_it_alone() {
+    let site = Site::new(SUITES);
+    let server = site.start();
+    let mut waits = Vec::new();
+    for test in ["c", "i"] {
+        waits.push(submit(&server, "endless", test, &[]).spawn().expect("it starts"));
+    }
+    let mut jobs = Vec::new();
+    for test in ["c", "i"] {
+        let mut job = String::new();
+        wait_until("it runs", async || {
+            let found: Value = server.http.get(&format!("/api/v1/tests/{test}")).await.unwrap_or_default();
+            job = found["jobId"].as_str().unwrap_or_default().to_owned();
+            found["state"] == "running"
+        })
+        .await;
+        jobs.push(job);
+    }
+    let interrupted = waits.pop().expect("two");
+    let pid = i32::try_from(interrupted.id().expect("it runs")).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT).expect("signalled");
+    let out = interrupted.wait_with_output().await.expect("it ends");
+    assert_eq!(out.status.code(), Some(130), "{}", text(&out));
+    assert!(text(&out).contains(&format!("`tidings cancel {}` ends it", jobs[1])), "{}", text(&out));
+    assert_eq!(server.job(&jobs[1]).await["state"], "running");
+    server.post(&format!("/api/v1/jobs/{}/cancel", jobs[0]), &serde_json::json!({})).await;
+    let out = waits.pop().expect("one").wait_with_output().await.expect("it ends");
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert!(text(&out).contains("c cancelled"), "{}", text(&out));
+}
+
+#[tokio::test]
+async fn the_prompt_does_what_it_is_told() {
+    let site = Site::new("");
+    let server = site.start();
+    let mut command = tidings(&["watch", "-i", "--server", &server.url]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.kill_on_drop(true).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let lines = "help\nnonsense\njoin\npublish test-progress-x custom:note {\"a\":1}\nhistory test-progress-x\nwho\nleave y\nquit\n";
+    stdin.write_all(lines.as_bytes()).await.expect("written");
+    let out = child.wait_with_output().await.expect("it ends");
+    let said = text(&out);
+    assert!(out.status.success(), "{said}");
+    for expected in [
+        "join ROOM [start]",
+        "there is no `nonsense`; there are: join,",
+        "something is missing: join ROOM",
+        ":1 custom:note {\"a\":1}",
+        "not in y; in: ",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing in:\n{said}");
+    }
+}
