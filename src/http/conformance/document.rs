@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 35] = [
+const ROUTES: [(&str, &str); 37] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
@@ -39,6 +39,8 @@ const ROUTES: [(&str, &str); 35] = [
     ("post", "/api/v1/users/{userId}/block"),
     ("post", "/api/v1/users/{userId}/unblock"),
     ("post", "/api/v1/tokens/{tokenId}/revoke"),
+    ("get", "/api/v1/log-level"),
+    ("put", "/api/v1/log-level"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
