@@ -47,6 +47,7 @@ async fn primes(job: Job, progress: Progress) -> Result<Results, Failed> {
             }
         }
     }
+    progress.metric("primes", found);
     progress.log(format!("{found} primes below {below}"));
     Ok(Results::from_iter([("primes".to_owned(), found.into())]))
 }

@@ -75,8 +75,7 @@ async fn the_example_works_beside_servers_that_share_a_redis() {
     assert_eq!(done["testId"], "p");
     assert_eq!(server.get("/api/v1/tests/p").await["results"]["primes"], 1229);
     // It runs nothing else: what no handler is for waits, and says so.
-    let other =
-        server.post("/api/v1/jobs", &json!({ "testType": "command", "config": { "suite": "s" } })).await;
+    let other = server.post("/api/v1/jobs", &json!({ "testType": "nobody", "config": {} })).await;
     let waiting = server.job(other["jobId"].as_str().expect("a job")).await;
     assert!(waiting["waiting"].as_str().is_some_and(|why| why.contains("handled are: primes")), "{waiting}");
     let pid = rustix::process::Pid::from_child(&worker);
