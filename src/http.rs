@@ -236,6 +236,7 @@ pub fn router(state: HttpState, which: Routes) -> Router {
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(middleware::from_fn_with_state(body_bytes, extract::refuse_large))
         .layer(Extension(open_streams))
+        .layer(Extension(Arc::new(external::Outlooks::default())))
         .layer(Extension(openapi::Document::of(&document)))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(compression())

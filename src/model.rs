@@ -6,9 +6,11 @@
 pub mod channel;
 pub mod event;
 pub mod farewell;
+pub mod forecast;
 pub mod id;
 pub mod job;
 pub mod message;
+pub mod past;
 pub mod position;
 pub mod priority;
 pub mod readable;

@@ -17,9 +17,16 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
 use crate::fault::{Cause, Fault};
+use crate::model::job::series;
+use crate::model::past::{Past, Run, Verdict};
 use crate::model::test::TestError;
 use crate::model::trace::TraceContext;
 use crate::model::{EventName, Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+
+/// The code of a failure that says that the tests ran and found something.
+pub const TESTS_FAILED: &str = "tests_failed";
+/// How many series have a past.
+pub const MAX_SERIES: usize = 2000;
 
 pub use hold::{CancelWish, Held, Holder, NewHold, WORKER_LOST};
 
@@ -67,6 +74,13 @@ pub struct NewJob {
     pub user_id: Option<UserId>,
     /// The trace that it belongs to.
     pub traceparent: Option<TraceContext>,
+}
+
+impl NewJob {
+    /// What [`Job::series`] will say of it, as a job of `test`.
+    fn series(&self, test: &str, held: bool) -> String {
+        series(self.name.as_deref(), &self.test_type, &self.config, test, held)
+    }
 }
 
 /// The answer to a submission.
@@ -329,6 +343,11 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> Result<JobPage, QueueError>;
 
+    /// The latest runs of a series ([`Job::series`]): those that a worker or holder ended as passed or failed for
+    /// good, in their order, the latest [`crate::model::past::MAX_RUNS`]. Of more than [`MAX_SERIES`] series those
+    /// are forgotten that had no run for the longest time.
+    async fn past(&self, series: &str) -> Result<Past, QueueError>;
+
     /// How many jobs are in each state.
     async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError>;
 
@@ -359,4 +378,23 @@ fn explain(mut job: Job, handled: impl FnOnce() -> BTreeSet<String>) -> Job {
         job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
     }
     job
+}
+
+/// The run that an attempt was which ends with `ending` after `ms`; none that says nothing of the next ones.
+fn run_of(ending: &Ending, ms: u64) -> Option<Run> {
+    let (verdict, results) = match ending {
+        Ending::Passed { results } => (Verdict::Passed, results),
+        Ending::Failed { error, results } if error.code == TESTS_FAILED => (Verdict::TestsFailed, results),
+        Ending::Failed { results, .. } => (Verdict::Broken, results),
+        Ending::Cancelled => return None,
+    };
+    Some(Run::new(ms, verdict, results))
+}
+
+/// How long a holder says that its attempt took.
+fn measured_ms(ending: &Ending) -> Option<u64> {
+    match ending {
+        Ending::Passed { results } | Ending::Failed { results, .. } => results.get("durationMs")?.as_u64(),
+        Ending::Cancelled => None,
+    }
 }

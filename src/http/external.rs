@@ -1,18 +1,21 @@
 //! External tests: whoever runs a test outside of all workers registers it, tells of it, and ends it.
 //!
-//! `external/wish` reads what is sent, `external/pass` is the text by which a lease goes over the wire.
+//! `external/wish` reads what is sent, `external/pass` is the text by which a lease goes over the wire,
+//! `external/outlooks` looks ahead.
 
+mod outlooks;
 mod pass;
 mod wish;
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 
+pub(super) use self::outlooks::Outlooks;
 use self::pass::Pass;
 use self::wish::{End, Register, Reports};
 use super::HttpState;
@@ -161,14 +164,16 @@ pub(super) async fn register(
 )]
 pub(super) async fn report(
     State(state): State<Arc<HttpState>>,
+    Extension(outlooks): Extension<Arc<Outlooks>>,
     caller: Caller,
     Named(test): Named<TestId>,
     Body(wish): Body<Reports>,
 ) -> Result<Json<Taken>, Problem> {
     state.rights.has_role(&caller.0, &[WORKER], "telling of a test")?;
     let Reports { attempt, lease, events } = wish;
-    let reports = wish::reports(events, &state)?;
+    let mut reports = wish::reports(events, &state)?;
     let lease = lease_of(&state, &lease, attempt, &test).await?;
+    outlooks.foresee(&*state.queue, &lease.lease, &mut reports).await?;
     let wanted = match state.queue.report(&lease.lease, reports).await {
         Ok(wanted) => wanted,
         Err(error) => return Err(refused(&state, error, &test).await),
@@ -203,14 +208,19 @@ pub(super) async fn report(
 )]
 pub(super) async fn end(
     State(state): State<Arc<HttpState>>,
+    Extension(outlooks): Extension<Arc<Outlooks>>,
     caller: Caller,
     Named(test): Named<TestId>,
     Body(wish): Body<End>,
 ) -> Result<Json<Ended>, Problem> {
     state.rights.has_role(&caller.0, &[WORKER], "ending a test")?;
     let (lease, attempt) = (wish.lease.clone(), wish.attempt);
-    let (last, ending, reason) = wish.read(&state)?;
+    let (last, mut ending, reason) = wish.read(&state)?;
     let lease = lease_of(&state, &lease, attempt, &test).await?.lease;
+    let past = outlooks.end(&*state.queue, &lease).await;
+    if let (Ending::Failed { results, .. }, Some(past)) = (&mut ending, past) {
+        past.mark(results);
+    }
     if let (Ending::Cancelled, Some(reason)) = (&ending, reason) {
         // Why it is cancelled is a part of the wish. If this dies in between, the lease ends it as cancelled.
         let wished = state.queue.report(&lease, Vec::new()).await;

@@ -97,7 +97,8 @@ impl Progress {
 
     /// A test case failed. The handler still says by its own end whether the whole did.
     pub fn failed(&self, case: impl AsRef<str>, why: impl Into<String>) {
-        let failure = Failure { name: case.as_ref().to_owned(), message: why.into(), output: None };
+        let failure =
+            Failure { name: case.as_ref().to_owned(), message: why.into(), output: None, history: None };
         self.state.update(|state| state.note_failure(failure));
         self.ended(case.as_ref(), |counts| counts.failed += 1);
     }

@@ -7,6 +7,9 @@ use super::test::{TestError, TestState};
 use super::trace::TraceContext;
 use super::{JobId, Priority, TestId, UserId, WorkerId};
 
+/// The longest name of a series, in characters.
+const MAX_SERIES: usize = 300;
+
 /// A job goes through the same states as the test that it runs.
 pub type JobState = TestState;
 
@@ -79,11 +82,77 @@ pub struct Job {
 }
 
 impl Job {
+    /// What its runs have in common, so that they share a past.
+    #[must_use]
+    pub fn series(&self) -> String {
+        let Self { name, test_type, config, test_id, lease_ms, .. } = self;
+        series(name.as_deref(), test_type, config, test_id.as_str(), lease_ms.is_some())
+    }
+
     /// The span of its newest attempt, or that of its submission before the first one.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         let submitted = self.traceparent?;
         let attempt = self.attempt;
         Some(if attempt == 0 { submitted } else { submitted.derived(&format!("{}/{attempt}", self.job_id)) })
+    }
+}
+
+/// The series of a job: its name, or else what it runs, or else what its test is called without the part that differs
+/// from run to run. What is `held` outside has a URL only to be shown.
+pub(crate) fn series(
+    name: Option<&str>,
+    test_type: &str,
+    config: &Map<String, Value>,
+    test: &str,
+    held: bool,
+) -> String {
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    let what = match (name, text("suite"), text("url").filter(|_| !held)) {
+        (Some(name), _, _) => name.to_owned(),
+        (None, Some(suite), _) => {
+            let params = config.get("params").map(Value::to_string).unwrap_or_default();
+            format!("{suite}{params}")
+        }
+        (None, None, Some(url)) => url.to_owned(),
+        (None, None, None) => stable(test).to_owned(),
+    };
+    format!("{test_type}:{what}").chars().take(MAX_SERIES).collect()
+}
+
+/// A test's id without the parts at its end that differ from run to run: numbers, dates, ULIDs, hashes.
+fn stable(id: &str) -> &str {
+    let mut kept = id;
+    while let Some(at) = kept.rfind(['-', '_', '.', ':']) {
+        let part = &kept[at + 1..];
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_hash = part.len() >= 7 && part.bytes().any(|byte| byte.is_ascii_digit());
+        if at == 0 || !(is_number || is_hash) {
+            break;
+        }
+        kept = &kept[..at];
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stable;
+
+    #[test]
+    fn what_differs_from_run_to_run_is_no_part_of_a_series() {
+        for (id, kept) in [
+            ("nightly", "nightly"),
+            ("nightly-17", "nightly"),
+            ("nightly_2026-11-28", "nightly"),
+            ("external_01KB5Y6ZV1E9S5M3Q4W5R6T7Y8", "external"),
+            ("build.3fa9c21d", "build"),
+            ("suite-a", "suite-a"),
+            ("stress_123", "stress"),
+            ("123", "123"),
+            ("-5", "-5"),
+        ] {
+            assert_eq!(stable(id), kept, "{id}");
+        }
     }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::TestEvent;
+use super::forecast::{Slower, Stalled};
+use super::past::Record;
 use super::{Epoch, JobId, TestId};
 
 pub use data::{Refused, TestData};
@@ -116,6 +118,9 @@ pub struct Failure {
     /// The last lines that it printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// How it did in the runs before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Record>,
 }
 
 /// Why an attempt failed.
@@ -173,6 +178,15 @@ pub struct Snapshot {
     /// When it will probably end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<EtaMs>,
+    /// It takes longer than nearly all of its runs before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slower: Option<Slower>,
+    /// It is alive, and makes no progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Stalled>,
+    /// Once it failed: how it did in the runs before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Record>,
     /// What the runner found, once it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Value>,
@@ -211,6 +225,9 @@ impl Snapshot {
             failures: Vec::new(),
             message: None,
             eta_ms: None,
+            slower: None,
+            stalled: None,
+            history: None,
             results: None,
             error: None,
             queued_at: None,
@@ -298,6 +315,9 @@ impl Snapshot {
         self.failures.clear();
         self.message = None;
         self.eta_ms = None;
+        self.slower = None;
+        self.stalled = None;
+        self.history = None;
         self.results = None;
         self.error = None;
         self.started_at = None;
@@ -319,12 +339,17 @@ impl Snapshot {
         self.failures.truncate(MAX_FAILURES);
         self.message = data.message;
         self.eta_ms = data.eta_ms;
+        self.slower = data.slower;
+        self.stalled = data.stalled;
     }
 
     fn end(&mut self, state: TestState, data: TestData, timestamp_ms: i64) {
         self.state = state;
         self.current.clear();
         self.eta_ms = None;
+        self.slower = None;
+        self.stalled = None;
+        self.history = data.history;
         self.error = data.error;
         self.results = data.results;
         if let Some(counts) = data.counts {

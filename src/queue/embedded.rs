@@ -3,6 +3,7 @@
 mod attempt;
 mod control;
 mod hold;
+mod past;
 mod rows;
 mod submit;
 mod sweep;
@@ -22,6 +23,7 @@ use crate::broker::AppendGroup;
 use crate::broker::embedded::{Appender, Live, Told};
 use crate::config::channels::Rules;
 use crate::fault::Fault;
+use crate::model::past::Past;
 use crate::model::{Job, JobId, JobState, UserId, WorkerId};
 use crate::store::{Store, StoreError, WriteTx};
 
@@ -234,6 +236,11 @@ impl Queue for EmbeddedQueue {
         let mut page = self.inner.store.read(move |conn| rows::list(conn, state, cursor, limit)).await?;
         page.jobs = page.jobs.into_iter().map(|job| self.explain(job)).collect();
         Ok(page)
+    }
+
+    async fn past(&self, series: &str) -> Result<Past, QueueError> {
+        let series = series.to_owned();
+        Ok(self.inner.store.read(move |conn| past::read(conn, &series)).await?)
     }
 
     async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError> {

@@ -153,7 +153,7 @@ impl Teller<'_> {
             data.insert("results".to_owned(), Value::Object(results.clone()));
         }
         // The snapshot shows these without a look into the runner's own results.
-        for key in ["counts", "failures"] {
+        for key in ["counts", "failures", "history"] {
             if let Some(value) = results.get(key) {
                 data.insert(key.to_owned(), value.clone());
             }

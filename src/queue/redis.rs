@@ -36,6 +36,7 @@ use crate::broker::Broker;
 use crate::config::channels::Rules;
 use crate::fault::Cause;
 use crate::metrics;
+use crate::model::past::{Past, Run};
 use crate::model::test::TestError;
 use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
 use crate::redis::Redis;
@@ -48,8 +49,6 @@ pub use row::Unreadable;
 use row::{Stored, list, number, text};
 use teller::Teller;
 
-/// The code of a failure that says that the tests ran and found something.
-const TESTS_FAILED: &str = "tests_failed";
 /// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
 const CANCELLATIONS: usize = 1024;
 /// How many jobs one script handles at most: Redis does nothing else meanwhile.
@@ -318,6 +317,11 @@ impl Queue for RedisQueue {
         jobs.truncate(limit);
         let next = jobs.last().filter(|_| more).map(|(seq, _)| *seq);
         Ok(JobPage { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next })
+    }
+
+    async fn past(&self, series: &str) -> Result<Past, QueueError> {
+        let runs = self.inner.link.past(series).await?;
+        Ok(Past::new(runs.iter().rev().filter_map(|run| Run::read(run)).collect()))
     }
 
     async fn counts(&self) -> Result<BTreeMap<&'static str, u64>, QueueError> {

@@ -71,7 +71,12 @@ mod tests {
         let mut state = ProgressState::default();
         for i in 0..MAX_FAILURES {
             let output = Some("o".repeat(output));
-            state.note_failure(Failure { name: format!("case {i}"), message: "m".repeat(message), output });
+            state.note_failure(Failure {
+                name: format!("case {i}"),
+                message: "m".repeat(message),
+                output,
+                history: None,
+            });
         }
         state.counts.failed = 50;
         state

@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Map;
+use tokio::sync::OnceCell;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, ProgressState};
 use super::runner::{self, Outcome, Runner};
+use crate::model::forecast::Outlook;
+use crate::model::now_ms;
+use crate::model::past::Past;
 use crate::model::test::TestError;
 use crate::queue::{Claim, Ending, Lease, Queue, QueueError, Report};
 use crate::traces::{self, Kind, Span};
@@ -30,6 +34,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// The pauses between tries to write the outcome.
 const FINISH_RETRY_FIRST: Duration = Duration::from_millis(100);
 const FINISH_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// The test type whose runner is told how long it runs.
+const STRESS: &str = "stress";
 
 /// Why an attempt has to end before its runner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +85,8 @@ impl Attempt {
             cancel: cancel.clone(),
         };
         let mut run = tokio::spawn(async move { runner.run(given).await });
-        let ended = self.watch(&mut run, &progress).await;
+        let past = OnceCell::new();
+        let ended = self.watch(&mut run, &progress, &past).await;
         if ended.is_none() {
             cancel.cancel();
             if tokio::time::timeout(STOP_PATIENCE, &mut run).await.is_err() {
@@ -86,10 +94,24 @@ impl Attempt {
                 run.abort();
             }
         }
-        let ending = self.ending(ended);
+        let mut ending = self.ending(ended);
+        if let Some(Ending::Failed { results, .. }) = &mut ending {
+            past.get_or_init(async || self.past().await).await.mark(results);
+        }
         self.trace(began, ending.as_ref());
         let Some(ending) = ending else { return };
         finish(&*self.queue, &lease, last_reports(&progress), ending).await;
+    }
+
+    /// The past of its series; without one, nothing is foreseen.
+    async fn past(&self) -> Past {
+        match self.queue.past(&self.claim.job.series()).await {
+            Ok(past) => past,
+            Err(error) => {
+                tracing::debug!(job = %self.claim.job.job_id, %error, "the past of a test cannot be read");
+                Past::default()
+            }
+        }
     }
 
     /// Its span, below that of the submission.
@@ -125,12 +147,14 @@ impl Attempt {
         &self,
         run: &mut JoinHandle<Outcome>,
         progress: &Progress,
+        past: &OnceCell<Past>,
     ) -> Option<Result<Outcome, JoinError>> {
         let deadline = tokio::time::sleep(self.timeout);
         tokio::pin!(deadline);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told_at = Instant::now();
+        let mut outlook = None;
         loop {
             tokio::select! {
                 outcome = &mut *run => return Some(outcome),
@@ -140,6 +164,16 @@ impl Attempt {
                     let due = told_at.elapsed() >= KEEP_TELLING;
                     let state = if due { Some(progress.state()) } else { progress.take_changed() };
                     let mut reports = log_reports(progress, 1);
+                    // Most short attempts end before anybody needs their past.
+                    if outlook.is_none() && told_at.elapsed() >= TICK {
+                        let past = past.get_or_init(async || self.past().await).await;
+                        let began_ms = self.claim.job.started_at.unwrap_or_else(now_ms);
+                        outlook = Some(Outlook::new(past, began_ms, now_ms()));
+                    }
+                    let state = state.map(|state| match &mut outlook {
+                        Some(outlook) => state.foreseen(outlook, self.claim.job.test_type == STRESS),
+                        None => state,
+                    });
                     reports.extend(state.as_ref().and_then(progress_report));
                     if state.is_some() {
                         told_at = Instant::now();

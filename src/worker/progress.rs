@@ -12,6 +12,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+use crate::model::forecast::{Outlook, Slower, Stage, Stalled};
+use crate::model::now_ms;
 use crate::model::test::{Counts, EtaMs, Failure, MAX_FAILURES};
 
 /// The longest log line that is kept, in bytes; the rest of a longer one is cut.
@@ -53,6 +55,12 @@ pub struct ProgressState {
     /// When it will probably end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<EtaMs>,
+    /// It takes longer than nearly all of its runs before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slower: Option<Slower>,
+    /// It is alive, and makes no progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Stalled>,
     /// The test cases that took longest, the slowest one first; at most [`MAX_SLOWEST`]. They are told with the results.
     #[serde(skip)]
     pub slowest: Vec<CaseTime>,
@@ -64,6 +72,15 @@ impl ProgressState {
         if self.failures.len() < MAX_FAILURES {
             self.failures.push(failure);
         }
+    }
+
+    /// Adds what can be said of its future; `knows` says that the runner itself knows its end.
+    pub(crate) fn foreseen(mut self, outlook: &mut Outlook, knows: bool) -> Self {
+        let stage = Stage { progress: self.progress, counts: self.counts, current: &self.current };
+        let prospect = outlook.look(stage, self.eta_ms, knows, now_ms());
+        self.eta_ms = prospect.eta_ms;
+        (self.slower, self.stalled) = (prospect.slower, prospect.stalled);
+        self
     }
 
     /// The percentage, and the data of `test:progress` without `testId` and `attempt`.

@@ -82,6 +82,8 @@ function show(test: Snapshot, data: TestFields): void {
   test.failures = (data.failures ?? []).slice(0, MAX_FAILURES);
   test.message = data.message;
   test.etaMs = data.etaMs;
+  test.slower = data.slower;
+  test.stalled = data.stalled;
 }
 
 function end(test: Snapshot, state: 'completed' | 'failed' | 'cancelled', data: TestFields, timestamp: number): void {
@@ -89,6 +91,9 @@ function end(test: Snapshot, state: 'completed' | 'failed' | 'cancelled', data: 
   test.state = retries ? 'retrying' : state;
   test.current = [];
   test.etaMs = undefined;
+  test.slower = undefined;
+  test.stalled = undefined;
+  test.history = data.history;
   test.error = data.error;
   test.results = data.results;
   if (data.counts) test.counts = data.counts;

@@ -144,6 +144,8 @@ export type EventName = string;
 
 /** A test case that failed. */
 export interface Failure {
+  /** How it did in the runs before this one. */
+  history?: Record;
   /** Why. */
   message: string;
   /** Its name as the runner tells it. */
@@ -505,6 +507,16 @@ export interface RecalledMessage {
   status: Status;
 }
 
+/** How a test, or a case of it, did in the runs before this one. */
+export interface Record {
+  /** In how many of them it failed. */
+  failed: number;
+  /** It changed between passed and failed at least twice: a failure says little. */
+  flaky: boolean;
+  /** The runs that are looked at: the latest, at most 20. */
+  runs: number;
+}
+
 /** How joins with a position ended. */
 export interface Recoveries {
   /** They got what they had missed. */
@@ -619,6 +631,14 @@ export interface RoomPresence {
   users: UserOnline[];
 }
 
+/** A test that takes longer than nearly all of its runs before. */
+export interface Slower {
+  /** What nearly all of them took at most, in ms. */
+  limitMs: number;
+  /** What half of them took at most, in ms. */
+  usualMs: number;
+}
+
 /** The current state of a test. */
 export interface Snapshot {
   /** The newest attempt, from 1; 0 before the first. */
@@ -637,6 +657,8 @@ export interface Snapshot {
   etaMs?: EtaMs;
   /** The first failures. */
   failures: Failure[];
+  /** Once it failed: how it did in the runs before this one. */
+  history?: Record;
   /** The job that runs it; none for a test that reports from outside. */
   jobId?: JobId;
   /** A line for people. */
@@ -651,6 +673,10 @@ export interface Snapshot {
   queuedAt?: number;
   /** What the runner found, once it ended. */
   results?: unknown;
+  /** It takes longer than nearly all of its runs before. */
+  slower?: Slower;
+  /** It is alive, and makes no progress. */
+  stalled?: Stalled;
   /** When the newest attempt began. */
   startedAt?: number;
   /** Where it is in its life. */
@@ -659,6 +685,12 @@ export interface Snapshot {
   testId: TestId;
   /** `stress`, `command`, … */
   testType: string;
+}
+
+/** A test that is alive and makes no progress. */
+export interface Stalled {
+  /** For how long, in ms. */
+  sinceMs: number;
 }
 
 /** What the server has now. */
@@ -733,6 +765,8 @@ export interface TestData {
   etaMs?: EtaMs;
   /** The first failures. */
   failures?: Failure[];
+  /** How it did in the runs before this one. */
+  history?: Record;
   /** Which job runs it. */
   jobId?: JobId;
   /** A line for people. */
@@ -743,6 +777,10 @@ export interface TestData {
   progress?: number;
   /** What the runner found. */
   results?: unknown;
+  /** It takes longer than nearly all of its runs before. */
+  slower?: Slower;
+  /** It is alive, and makes no progress. */
+  stalled?: Stalled;
   /** When the attempt began. */
   startedAt?: number;
   /** Which test. */

@@ -17,7 +17,7 @@ use crate::model::event::TestEvent;
 use crate::model::id::{MAX_ID_LEN, check};
 use crate::model::test::{Failure, TestData, TestError};
 use crate::model::{EventName, JobId, Priority, TestId, readable};
-use crate::queue::{Ending, Lease, NewHold, NewJob, Report, WORKER_LOST};
+use crate::queue::{Ending, Lease, NewHold, NewJob, Report, TESTS_FAILED, WORKER_LOST};
 
 const DEFAULT_TYPE: &str = "external";
 const DEFAULT_LEASE_MS: u64 = 30_000;
@@ -29,7 +29,6 @@ const MAX_NAME: usize = 64;
 const MAX_TEXT: usize = 256;
 const MAX_URL: usize = 2048;
 const MAX_MESSAGE: usize = 10_000;
-const TESTS_FAILED: &str = "tests_failed";
 
 /// A test that somebody outside runs. Fields that do not stand here are refused.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{Counts, EtaMs, Failure, TestError, TestState};
 use crate::model::event::TestEvent;
+use crate::model::forecast::{Slower, Stalled};
+use crate::model::past::Record;
 use crate::model::{JobId, TestId};
 
 /// What the data of a `test:*` message may say. Fields that no rule needs pass through unread.
@@ -38,6 +40,12 @@ pub struct TestData {
     pub message: Option<String>,
     /// When it will probably end.
     pub eta_ms: Option<EtaMs>,
+    /// It takes longer than nearly all of its runs before.
+    pub slower: Option<Slower>,
+    /// It is alive, and makes no progress.
+    pub stalled: Option<Stalled>,
+    /// How it did in the runs before this one.
+    pub history: Option<Record>,
     /// What the runner found.
     pub results: Option<Value>,
     /// Why it failed.

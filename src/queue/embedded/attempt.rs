@@ -3,18 +3,18 @@
 use rusqlite::{Connection, params};
 
 use super::Inner;
+use super::past;
 use super::rows::{self, JobRow};
 use crate::metrics;
 use crate::model::event::{JobEvent, TestEvent};
 use crate::model::test::TestError;
 use crate::model::{Job, JobState, WorkerId, now_ms};
 use crate::queue::events::Teller;
-use crate::queue::{CancelWish, Claim, Ending, Lease, LeaseStatus, QueueError, Report, WORKER_LOST};
+use crate::queue::{
+    CancelWish, Claim, Ending, Lease, LeaseStatus, QueueError, Report, TESTS_FAILED, WORKER_LOST,
+};
 use crate::store::WriteTx;
 use serde_json::{Map, Value, json, value::to_raw_value};
-
-/// The code of a failure that says that the tests ran and found something.
-const TESTS_FAILED: &str = "tests_failed";
 
 /// Whether a job of `types` (a JSON array) may be claimed.
 pub(super) fn any_ready(conn: &Connection, types: &str) -> rusqlite::Result<bool> {
@@ -158,7 +158,9 @@ pub(super) fn finish(
         return Ok(if told { Ok(row.job) } else { Err(lost(lease)) });
     }
     tell_reports(inner, tx, &mut row, last, now_ms())?;
-    end_attempt(inner, tx, row, ending).map(Ok)
+    let job = end_attempt(inner, tx, row, ending)?;
+    past::note(tx.conn(), &job, ending, now_ms())?;
+    Ok(Ok(job))
 }
 
 /// Whether it ended because nobody gave a sign of life.

@@ -109,6 +109,7 @@ pub(super) async fn retain(store: &Store, options: &QueueOptions) -> Result<bool
                  WHERE state IN ('completed', 'failed', 'cancelled') AND updated_at < ?1 LIMIT ?2)",
             )?
             .execute(params![cutoff, RETAIN_MAX])?;
+        super::past::retain(conn)?;
         // `surplus` was cut to one call's share, and the old ones counted towards it.
         Ok(by_age + by_number >= RETAIN_MAX || tests == RETAIN_MAX)
     });

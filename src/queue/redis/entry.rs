@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::row::{News, Stored};
 use crate::model::{Job, JobId, JobState, TestId, UserId};
-use crate::queue::{CancelWish, Ending, Lease, NewJob, Report};
+use crate::queue::{CancelWish, Ending, Lease, NewJob, Report, TESTS_FAILED, measured_ms, run_of};
 
 /// The arguments that tell a script of one job.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ impl Entry {
             field("key", key.clone());
         }
         args.extend(fields(new));
+        args.extend(series(new, test.as_str(), false));
         args[first - 1] = ((args.len() - first) / 2).to_string();
         Self(args)
     }
@@ -54,13 +55,16 @@ impl Entry {
         let (outcome, error, is_final, results) = match ending {
             Ending::Passed { results } => ("passed", String::new(), "0", object(results)),
             Ending::Failed { error, results } => {
-                let is_final = if error.code == super::TESTS_FAILED { "1" } else { "0" };
+                let is_final = if error.code == TESTS_FAILED { "1" } else { "0" };
                 ("failed", serde_json::to_string(error).unwrap_or_default(), is_final, object(results))
             }
             Ending::Cancelled => ("cancelled", String::new(), "0", String::new()),
         };
         let mut args = named(lease).to_vec();
-        args.extend([outcome.to_owned(), error, is_final.to_owned(), results, last.len().to_string()]);
+        args.extend([outcome.to_owned(), error, is_final.to_owned(), results]);
+        args.push(measured_ms(ending).map(|ms| ms.to_string()).unwrap_or_default());
+        args.push(run_of(ending, 0).map(|run| run.tail()).unwrap_or_default());
+        args.push(last.len().to_string());
         args.extend(last.iter().flat_map(told));
         Self(args)
     }
@@ -142,6 +146,11 @@ pub(super) fn fields(new: &NewJob) -> impl Iterator<Item = String> {
         ("user", new.user_id.as_ref().map(UserId::to_string)),
     ];
     fields.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten()
+}
+
+/// The field that names the series of a new job.
+pub(super) fn series(new: &NewJob, test: &str, held: bool) -> [String; 2] {
+    ["series".to_owned(), new.series(test, held)]
 }
 
 /// What a report is to a script: kind, payload and percent. A name that it has stands behind the kind.

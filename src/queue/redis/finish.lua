@@ -1,8 +1,23 @@
 -- Ends attempts, with what each tells last. ARGV: publish, shortest and longest back-off in ms, how much may be untold of
 -- a job, then of each: job, fence, test and secret of a holder outside or nothing, outcome, error, whether it is final,
--- results, number of reports, then kind, payload and percent of each of these.
+-- results, how long it took if that is known, how it went if that is for the past, number of reports, then kind, payload and percent of each of these.
 -- The answer: of each 'ok' and the job, or 'told' and the job as it ended before, or 'lost', or 'broken' and why.
 local base_ms, max_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- What an end for good leaves for the next runs of its series.
+local MOST_RUNS, MOST_SERIES = 50, 2000
+local function remember(job, measured, run)
+  if not job.series or run == '' or (job.state ~= 'completed' and job.state ~= 'failed') then return end
+  local took = job.hold and measured ~= '' and measured or int(math.max(0, now - tonumber(job.started)))
+  local key = R .. ':past:' .. job.series
+  -- Some more than are read, so that not every end has to cut.
+  if redis.call('LPUSH', key, took .. ' ' .. run) > MOST_RUNS + 14 then redis.call('LTRIM', key, 0, MOST_RUNS - 1) end
+  local is_new = redis.call('ZADD', R .. ':pasts', int(now), job.series) == 1
+  if is_new and redis.call('ZCARD', R .. ':pasts') > MOST_SERIES then
+    local oldest = redis.call('ZPOPMIN', R .. ':pasts')[1]
+    redis.call('DEL', R .. ':past:' .. oldest)
+  end
+end
 
 -- The end of the one that stands at `at`.
 local function finish(job, at, reports)
@@ -14,18 +29,20 @@ local function finish(job, at, reports)
   end
   -- The end is never refused; what else there is to tell is, where too much waits.
   if has_room(job, reports, most) then
-    for i = at + 9, at + 3 * reports + 8, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+    for i = at + 11, at + 3 * reports + 10, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
   end
-  return { 'ok', end_attempt(job, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] == '1', ARGV[at + 7], base_ms, max_ms) }
+  local answer = end_attempt(job, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] == '1', ARGV[at + 7], base_ms, max_ms)
+  remember(job, ARGV[at + 8], ARGV[at + 9])
+  return { 'ok', answer }
 end
 
 local answers, at = {}, 5
 while at <= #ARGV do
-  local reports = tonumber(ARGV[at + 8])
+  local reports = tonumber(ARGV[at + 10])
   -- What cannot be read of one job is no matter of the others.
   local readable, job = pcall(held, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   answers[#answers + 1] = readable and finish(job, at, reports) or { 'broken', reason_of(job) }
-  at = at + 9 + 3 * reports
+  at = at + 11 + 3 * reports
 end
 settle()
 return answers

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use ::redis::Value;
 
-use super::entry::{Entry, fields, named, object};
+use super::entry::{Entry, fields, named, object, series};
 use super::row::Unreadable;
 use crate::fault::{Cause, Fault};
+use crate::model::past::MAX_RUNS;
 use crate::model::{JobId, JobState, UserId, WorkerId};
 use crate::queue::{Lease, NewHold, QueueError, QueueOptions};
 use crate::redis::{Redis, Script};
@@ -108,6 +109,7 @@ impl Link {
             object(&job.config),
         ];
         args.extend(fields(job));
+        args.extend(series(job, test, true));
         self.run(&HOLD, &args).await
     }
 
@@ -219,6 +221,13 @@ impl Link {
         let mut args = vec![seen_ms.to_string()];
         args.extend(workers);
         self.run(&JOIN, &args).await
+    }
+
+    /// The latest runs of a series, newest first.
+    pub(super) async fn past(&self, series: &str) -> Result<Vec<String>, QueueError> {
+        let mut command = ::redis::cmd("LRANGE");
+        command.arg(format!("{}:past:{series}", self.root)).arg(0).arg(MAX_RUNS - 1);
+        Ok(self.redis.query(&command).await.map_err(Fault::from)?)
     }
 
     /// Running jobs that are to be cancelled; of very many, the oldest.

@@ -5,6 +5,7 @@ mod hold;
 mod lease;
 mod life;
 mod list;
+mod past;
 mod random;
 mod schedule;
 mod submit;

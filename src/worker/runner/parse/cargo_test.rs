@@ -166,7 +166,7 @@ impl CargoTest {
             return;
         }
         let name = self.binary.clone().unwrap_or_else(|| "test binary".to_owned());
-        fail(state, Failure { name, message: message(reason), output: self.recent.text() });
+        fail(state, Failure { name, message: message(reason), output: self.recent.text(), history: None });
         state.counts.total = Some(state.counts.done());
     }
 }

@@ -75,7 +75,7 @@ impl LineParser for Events {
                         let mut tail = Tail::default();
                         tail.push(&output.unwrap_or_default());
                         let why = why.as_deref().map(message).unwrap_or_default();
-                        fail(state, Failure { name: test, message: why, output: tail.text() });
+                        fail(state, Failure { name: test, message: why, output: tail.text(), history: None });
                     }
                     Outcome::Passed => state.counts.passed = add(state.counts.passed, 1),
                     Outcome::Skipped => state.counts.skipped = add(state.counts.skipped, 1),

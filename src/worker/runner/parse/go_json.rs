@@ -81,8 +81,12 @@ impl LineParser for GoJson {
         // A build that fails before any package starts leaves no other trace.
         if !exit.is_success() && !self.failed {
             for (path, tail) in std::mem::take(&mut self.builds) {
-                let failure =
-                    Failure { name: path, message: "the build failed".to_owned(), output: tail.text() };
+                let failure = Failure {
+                    name: path,
+                    message: "the build failed".to_owned(),
+                    output: tail.text(),
+                    history: None,
+                };
                 fail(state, failure);
             }
         }
@@ -154,7 +158,7 @@ impl GoJson {
 
     fn fail(&mut self, name: String, reason: String, output: Option<String>, state: &mut ProgressState) {
         self.failed = true;
-        fail(state, Failure { name, message: reason, output });
+        fail(state, Failure { name, message: reason, output, history: None });
     }
 
     fn show_current(&self, state: &mut ProgressState) {

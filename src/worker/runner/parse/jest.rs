@@ -70,7 +70,7 @@ impl Jest {
         let output = output.text();
         let first = output.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
         let why = first.map(message).unwrap_or_default();
-        state.note_failure(Failure { name: test, message: why, output });
+        state.note_failure(Failure { name: test, message: why, output, history: None });
         // Without `--verbose` the blocks are all there is until the summary.
         state.counts.failed = state.counts.failed.max(state.failures.len() as u64);
     }

@@ -134,7 +134,7 @@ fn close(element: &str, case: &mut Option<Case>, state: &mut ProgressState) {
                 text.line("");
                 text.push(cut(&printed, MAX_OUTPUT_BYTES / 2));
             }
-            fail(state, Failure { name, message: why, output: text.text() });
+            fail(state, Failure { name, message: why, output: text.text(), history: None });
         }
         None => state.counts.passed = add(state.counts.passed, 1),
     }

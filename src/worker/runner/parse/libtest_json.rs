@@ -91,7 +91,10 @@ fn ended(event: &Event, state: &mut ProgressState) {
             let (why, output) = output.into_parts();
             let said = event.message.as_ref().or(event.reason.as_ref());
             let why = if why.is_empty() { said.map(|text| super::text::message(text)) } else { Some(why) };
-            fail(state, Failure { name: test.clone(), message: why.unwrap_or_default(), output });
+            fail(
+                state,
+                Failure { name: test.clone(), message: why.unwrap_or_default(), output, history: None },
+            );
         }
         _ => return,
     }

@@ -63,7 +63,7 @@ impl Nextest {
             Verdict::Passed => state.counts.passed = add(state.counts.passed, 1),
             Verdict::Failed => {
                 let why = if status == "FAIL" { String::new() } else { message(status) };
-                fail(state, Failure { name: test.clone(), message: why, output: None });
+                fail(state, Failure { name: test.clone(), message: why, output: None, history: None });
                 self.open = Some((test.clone(), RustOutput::default()));
                 self.in_output = false;
             }

@@ -62,7 +62,7 @@ impl Pattern {
             state.counts.skipped = add(state.counts.skipped, 1);
         } else if text("fail").is_some() {
             let why = text("message").map(message).unwrap_or_default();
-            fail(state, Failure { name: test.clone(), message: why, output: None });
+            fail(state, Failure { name: test.clone(), message: why, output: None, history: None });
         } else {
             return;
         }

@@ -119,7 +119,7 @@ impl Playwright {
         let output = output.text();
         let first = output.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
         let why = first.map(message).unwrap_or_default();
-        state.note_failure(Failure { name: test, message: why, output });
+        state.note_failure(Failure { name: test, message: why, output, history: None });
     }
 }
 

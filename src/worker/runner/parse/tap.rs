@@ -249,7 +249,7 @@ fn file_of_prove(line: &str) -> Option<&str> {
 }
 
 fn failure(title: &str, text: &str) -> Failure {
-    Failure { name: name(title), message: message(text), output: None }
+    Failure { name: name(title), message: message(text), output: None, history: None }
 }
 
 fn unescape(text: &str) -> String {

@@ -61,7 +61,12 @@ impl Vitest {
         let first = output.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
         let why = first.map(message).unwrap_or_default();
         for title in titles {
-            state.note_failure(Failure { name: title, message: why.clone(), output: output.clone() });
+            state.note_failure(Failure {
+                name: title,
+                message: why.clone(),
+                output: output.clone(),
+                history: None,
+            });
         }
     }
 }

@@ -35,7 +35,7 @@ impl Blocks {
         match state.failures.iter_mut().rev().find(|f| f.name == test) {
             Some(failure) => (failure.message, failure.output) = (text, output),
             // `--quiet` did not name it before; the binary's result counts it.
-            None => state.note_failure(Failure { name: test, message: text, output }),
+            None => state.note_failure(Failure { name: test, message: text, output, history: None }),
         }
     }
 }

@@ -40,7 +40,12 @@ impl Report {
         match known {
             Some(failure) => (failure.message, failure.output) = (block.message, output),
             // Dots do not name the tests; the summary at the end counts them.
-            None => state.note_failure(Failure { name: block.title, message: block.message, output }),
+            None => state.note_failure(Failure {
+                name: block.title,
+                message: block.message,
+                output,
+                history: None,
+            }),
         }
     }
 }
@@ -56,7 +61,7 @@ pub(super) fn summary_line(line: &str, state: &mut ProgressState) {
         .position(|f| f.name == id)
         .or_else(|| failures.iter().position(|f| !f.name.contains("::") && is_title_of(&f.name, &id)));
     let Some(failure) = known.and_then(|i| failures.get_mut(i)) else {
-        state.note_failure(Failure { name: id, message: message(text), output: None });
+        state.note_failure(Failure { name: id, message: message(text), output: None, history: None });
         return;
     };
     failure.name = id;
