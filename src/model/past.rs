@@ -87,7 +87,7 @@ fn hash(name: &str) -> u64 {
 
 /// How a test, or a case of it, did in the runs before this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Record {
+pub struct TrackRecord {
     /// The runs that are looked at: the latest, at most 20.
     pub runs: u64,
     /// In how many of them it failed.
@@ -133,13 +133,13 @@ impl Past {
 
     /// How the test did; none where there is no past.
     #[must_use]
-    pub fn record(&self) -> Option<Record> {
+    pub fn record(&self) -> Option<TrackRecord> {
         record(self.marked().map(|run| run.verdict != Verdict::Passed))
     }
 
     /// How the case `name` did in the runs that came to their end.
     #[must_use]
-    pub fn record_of(&self, name: &str) -> Option<Record> {
+    pub fn record_of(&self, name: &str) -> Option<TrackRecord> {
         let hash = hash(name);
         record(
             self.marked().filter(|run| run.verdict != Verdict::Broken).map(|run| run.failed.contains(&hash)),
@@ -164,8 +164,8 @@ impl Past {
     }
 }
 
-fn record(failed: impl Iterator<Item = bool>) -> Option<Record> {
-    let mut record = Record { runs: 0, failed: 0, flaky: false };
+fn record(failed: impl Iterator<Item = bool>) -> Option<TrackRecord> {
+    let mut record = TrackRecord { runs: 0, failed: 0, flaky: false };
     let (mut before, mut changes) = (None, 0);
     for failed in failed {
         record.runs += 1;
@@ -205,10 +205,10 @@ mod tests {
         for failed in [&[][..], &["a"], &[], &["a", "b"], &["b"]] {
             past.push(run(failed));
         }
-        assert_eq!(past.record_of("a"), Some(Record { runs: 5, failed: 2, flaky: true }));
-        assert_eq!(past.record_of("b"), Some(Record { runs: 5, failed: 2, flaky: false }));
-        assert_eq!(past.record_of("c"), Some(Record { runs: 5, failed: 0, flaky: false }));
-        assert_eq!(past.record(), Some(Record { runs: 5, failed: 3, flaky: true }));
+        assert_eq!(past.record_of("a"), Some(TrackRecord { runs: 5, failed: 2, flaky: true }));
+        assert_eq!(past.record_of("b"), Some(TrackRecord { runs: 5, failed: 2, flaky: false }));
+        assert_eq!(past.record_of("c"), Some(TrackRecord { runs: 5, failed: 0, flaky: false }));
+        assert_eq!(past.record(), Some(TrackRecord { runs: 5, failed: 3, flaky: true }));
         let mut results = json!({ "failures": [{ "name": "a" }, 7] }).as_object().unwrap().clone();
         past.mark(&mut results);
         assert_eq!(results["failures"][0]["history"], json!({ "runs": 5, "failed": 2, "flaky": true }));

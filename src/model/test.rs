@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::event::TestEvent;
 use super::forecast::{Slower, Stalled};
-use super::past::Record;
+use super::past::TrackRecord;
 use super::{Epoch, JobId, TestId};
 
 pub use data::{Refused, TestData};
@@ -120,7 +120,7 @@ pub struct Failure {
     pub output: Option<String>,
     /// How it did in the runs before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<Record>,
+    pub history: Option<TrackRecord>,
 }
 
 /// Why an attempt failed.
@@ -186,7 +186,7 @@ pub struct Snapshot {
     pub stalled: Option<Stalled>,
     /// Once it failed: how it did in the runs before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<Record>,
+    pub history: Option<TrackRecord>,
     /// What the runner found, once it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Value>,

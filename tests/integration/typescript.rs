@@ -100,6 +100,16 @@ fn every_event_of_the_built_in_channels_has_a_type() {
     }
 }
 
+#[test]
+fn no_type_takes_a_name_that_typescript_has_itself() {
+    let own = [
+        "Array", "Date", "Error", "Event", "Map", "Omit", "Partial", "Pick", "Promise", "Record", "Required",
+        "Set",
+    ];
+    let taken: Vec<String> = schemas().into_keys().filter(|name| own.contains(&name.as_str())).collect();
+    assert!(taken.is_empty(), "{taken:?}: the types would mean these where they mean TypeScript's");
+}
+
 fn types() -> String {
     let mut text = HEAD.to_owned();
     for (name, schema) in schemas() {

@@ -101,7 +101,7 @@ export interface End {
   /** Why it failed, or was cancelled; `tests_failed` unless told. */
   error?: TestError;
   /** What happened last. */
-  events?: Event[];
+  events?: Happening[];
   /** The test cases that failed. */
   failures?: Failure[];
   /** Its lease. */
@@ -129,23 +129,13 @@ export interface EtaMs {
   low: number;
 }
 
-/** One thing that happened. */
-export interface Event {
-  /** As in `test:progress`, in `test:log`, or anything. */
-  data: Record<string, unknown>;
-  /** `progress`, `log` or `custom:…` */
-  event: string;
-  /** Names it within the job: what was told under this name before is not told again. */
-  id?: string;
-}
-
 /** What happened: `test:progress`, `queue:job:added`, `custom:anything`. */
 export type EventName = string;
 
 /** A test case that failed. */
 export interface Failure {
   /** How it did in the runs before this one. */
-  history?: Record;
+  history?: TrackRecord;
   /** Why. */
   message: string;
   /** Its name as the runner tells it. */
@@ -172,6 +162,16 @@ export interface Greeting {
   serverTime: number;
   /** Who it is. */
   userId?: UserId;
+}
+
+/** One thing that happened. */
+export interface Happening {
+  /** As in `test:progress`, in `test:log`, or anything. */
+  data: Record<string, unknown>;
+  /** `progress`, `log` or `custom:…` */
+  event: string;
+  /** Names it within the job: what was told under this name before is not told again. */
+  id?: string;
 }
 
 /** The process is alive. */
@@ -507,16 +507,6 @@ export interface RecalledMessage {
   status: Status;
 }
 
-/** How a test, or a case of it, did in the runs before this one. */
-export interface Record {
-  /** In how many of them it failed. */
-  failed: number;
-  /** It changed between passed and failed at least twice: a failure says little. */
-  flaky: boolean;
-  /** The runs that are looked at: the latest, at most 20. */
-  runs: number;
-}
-
 /** How joins with a position ended. */
 export interface Recoveries {
   /** They got what they had missed. */
@@ -580,7 +570,7 @@ export interface Reports {
   /** The attempt that speaks. */
   attempt: number;
   /** What happened, in order. None is a sign of life. */
-  events: Event[];
+  events: Happening[];
   /** Its lease. */
   lease: string;
 }
@@ -658,7 +648,7 @@ export interface Snapshot {
   /** The first failures. */
   failures: Failure[];
   /** Once it failed: how it did in the runs before this one. */
-  history?: Record;
+  history?: TrackRecord;
   /** The job that runs it; none for a test that reports from outside. */
   jobId?: JobId;
   /** A line for people. */
@@ -766,7 +756,7 @@ export interface TestData {
   /** The first failures. */
   failures?: Failure[];
   /** How it did in the runs before this one. */
-  history?: Record;
+  history?: TrackRecord;
   /** Which job runs it. */
   jobId?: JobId;
   /** A line for people. */
@@ -813,6 +803,16 @@ export interface Tests {
   next?: string;
   /** Newest first. */
   tests: Snapshot[];
+}
+
+/** How a test, or a case of it, did in the runs before this one. */
+export interface TrackRecord {
+  /** In how many of them it failed. */
+  failed: number;
+  /** It changed between passed and failed at least twice: a failure says little. */
+  flaky: boolean;
+  /** The runs that are looked at: the latest, at most 20. */
+  runs: number;
 }
 
 /** Which page of the unread messages. The whole body may be left out. */

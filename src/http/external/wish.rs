@@ -87,13 +87,13 @@ pub(in crate::http) struct Reports {
     pub(super) lease: String,
     /// What happened, in order. None is a sign of life.
     #[schema(max_items = 1000)]
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<Happening>,
 }
 
 /// One thing that happened.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::http) struct Event {
+pub(in crate::http) struct Happening {
     /// Names it within the job: what was told under this name before is not told again.
     #[schema(pattern = "^[A-Za-z0-9_.:-]{1,64}$")]
     id: Option<String>,
@@ -139,7 +139,7 @@ pub(in crate::http) struct End {
     /// What happened last.
     #[schema(max_items = 1000)]
     #[serde(default)]
-    events: Vec<Event>,
+    events: Vec<Happening>,
 }
 
 impl Register {
@@ -276,7 +276,7 @@ pub(super) fn nothing_of(total: u64) -> Report {
 }
 
 /// Reads what is told, or says which event is wrong, and why.
-pub(super) fn reports(events: Vec<Event>, state: &HttpState) -> Result<Vec<Report>, Problem> {
+pub(super) fn reports(events: Vec<Happening>, state: &HttpState) -> Result<Vec<Report>, Problem> {
     let most = state.limits.publish_batch;
     if events.len() > most {
         return Err(invalid(format!("events: at most {most} at once, not {}", events.len())));
@@ -285,8 +285,8 @@ pub(super) fn reports(events: Vec<Event>, state: &HttpState) -> Result<Vec<Repor
     events.into_iter().enumerate().map(read).collect()
 }
 
-fn report(event: Event, state: &HttpState) -> Result<Report, Problem> {
-    let Event { id, event, data } = event;
+fn report(event: Happening, state: &HttpState) -> Result<Report, Problem> {
+    let Happening { id, event, data } = event;
     checked("data", data.get(), state)?;
     readable::check(&data).map_err(|e| invalid(format!("data: {e}")))?;
     let told = match event.as_str() {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{Counts, EtaMs, Failure, TestError, TestState};
 use crate::model::event::TestEvent;
 use crate::model::forecast::{Slower, Stalled};
-use crate::model::past::Record;
+use crate::model::past::TrackRecord;
 use crate::model::{JobId, TestId};
 
 /// What the data of a `test:*` message may say. Fields that no rule needs pass through unread.
@@ -45,7 +45,7 @@ pub struct TestData {
     /// It is alive, and makes no progress.
     pub stalled: Option<Stalled>,
     /// How it did in the runs before this one.
-    pub history: Option<Record>,
+    pub history: Option<TrackRecord>,
     /// What the runner found.
     pub results: Option<Value>,
     /// Why it failed.

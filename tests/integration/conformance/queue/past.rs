@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
-use tidings::model::past::{MAX_RUNS, Record, Verdict};
+use tidings::model::past::{MAX_RUNS, TrackRecord, Verdict};
 use tidings::model::test::TestError;
 use tidings::queue::{Ending, MAX_SERIES, NewHold, NewJob};
 
@@ -44,8 +44,8 @@ async fn a_series_keeps_how_its_latest_runs_went(backend: &dyn Backend) {
     let past = node.queue.past("command:n").await.expect("a past");
     let verdicts: Vec<_> = past.runs().iter().map(|run| run.verdict).collect();
     assert_eq!(verdicts, [Verdict::Passed, Verdict::TestsFailed, Verdict::TestsFailed, Verdict::Passed]);
-    assert_eq!(past.record_of("a"), Some(Record { runs: 4, failed: 2, flaky: true }));
-    assert_eq!(past.record_of("b"), Some(Record { runs: 4, failed: 1, flaky: true }));
+    assert_eq!(past.record_of("a"), Some(TrackRecord { runs: 4, failed: 2, flaky: true }));
+    assert_eq!(past.record_of("b"), Some(TrackRecord { runs: 4, failed: 1, flaky: true }));
     for _ in 0..MAX_RUNS + 20 {
         run(&node, named("n"), passed()).await;
     }
