@@ -159,11 +159,12 @@ async fn nobody_keeps_it_longer_than_its_deadline() {
     let mut server = site.start();
     // A request whose body never comes.
     let mut stuck = TcpStream::connect(server.address()).await.expect("connected");
-    let head = "POST /api/v1/events HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 99\r\nexpect: 100-continue\r\n\r\n";
+    let head = "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\nexpect: 100-continue\r\n\r\n";
     stuck.write_all(head.as_bytes()).await.expect("asked");
     // It is being worked on.
     let mut some = [0; 12];
     tokio::time::timeout(DEADLINE, stuck.read_exact(&mut some)).await.expect("in time").expect("an answer");
+    assert_eq!(&some, b"HTTP/1.1 100");
     let told = Instant::now();
     server.signal(Signal::TERM);
     assert_eq!(server.ended().await.code(), Some(1), "{}", server.log());
