@@ -94,6 +94,9 @@ async fn what_the_server_could_not_do_is_logged_once_and_what_the_caller_did_wro
     // What is logged for the first time while a subscriber is made may be taken for what nobody wants, and stay so: a
     // test beside this one may log the same.
     server.get("/api/v1/jobs?limit=1").await.problem(503, "unavailable");
+    // And where there is one subscriber only, whoever has interests counted anew, as a changed log level does, counts
+    // what its own thread wants: that is nothing in the tests beside this one.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -265,6 +265,12 @@ async fn kill_minus_nine_keeps_the_inbox() {
     let (phone, _) = device(&server, "ann", json!({})).await;
     let before = unread(&server, "ann").await;
     assert_eq!(before.1, 15);
+    // Presence is written behind; a server that dies before has told nobody.
+    let last_told = async |server: &Server| {
+        server.history("user-presence").await.messages.last().map(|last| last["event"].clone())
+    };
+    wait_until("it was told who is there", async || last_told(&server).await == Some(json!("user:online")))
+        .await;
     server.kill();
     drop(phone);
 
@@ -273,11 +279,8 @@ async fn kill_minus_nine_keeps_the_inbox() {
     assert_eq!(offline(&server, "ann").await.1, 13);
     assert_eq!(server.get("/api/v1/stats").await["inbox"]["unread"], 15);
     // Who was online when it died is told to have left.
-    wait_until("presence is put right", async || {
-        let told = server.history("user-presence").await;
-        told.messages.last().is_some_and(|last| last["event"] == "user:offline")
-    })
-    .await;
+    wait_until("presence is put right", async || last_told(&server).await == Some(json!("user:offline")))
+        .await;
     let (mut phone, _) = device(&server, "ann", json!({})).await;
     assert_eq!(titles(&mut phone, 15).await, before.0);
     assert_quiet(&mut phone).await;
