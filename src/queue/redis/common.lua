@@ -284,3 +284,18 @@ local function handled(state)
   if state ~= 'queued' then return {} end
   return redis.call('HVALS', R .. ':types')
 end
+
+-- Answers each of those that stand in ARGV from `at` on: `head` values, the last of them the number of reports, then three of
+-- each of these. `find` reads the job by its place, and what cannot be read of one is no matter of the others; `act` does
+-- the rest.
+local function each(at, head, find, act)
+  local answers = {}
+  while at <= #ARGV do
+    local reports = tonumber(ARGV[at + head - 1])
+    local readable, job = pcall(find, at)
+    answers[#answers + 1] = readable and act(job, at, reports) or { 'broken', reason_of(job) }
+    at = at + head + 3 * reports
+  end
+  settle()
+  return answers
+end

@@ -19,14 +19,17 @@ local function remember(job, measured, run)
   end
 end
 
--- The end of the one that stands at `at`.
+-- The job of the one that stands at `at`. Whoever holds it outside asks again where the answer was lost.
+local function ending(at)
+  local secret = ARGV[at + 3]
+  local job = held(ARGV[at], ARGV[at + 1], ARGV[at + 2], secret)
+  if job and job.state ~= 'running' and (secret == '' or not job.ended or was_lost(job)) then return nil end
+  return job
+end
+
 local function finish(job, at, reports)
   if not job then return { 'lost' } end
-  if job.state ~= 'running' then
-    -- Whoever holds it outside asks again where the answer was lost.
-    if ARGV[at + 3] ~= '' and job.ended and not was_lost(job) then return { 'told', flat(job) } end
-    return { 'lost' }
-  end
+  if job.state ~= 'running' then return { 'told', flat(job) } end
   -- The end is never refused; what else there is to tell is, where too much waits.
   if has_room(job, reports, most) then
     for i = at + 11, at + 3 * reports + 10, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
@@ -36,13 +39,4 @@ local function finish(job, at, reports)
   return { 'ok', answer }
 end
 
-local answers, at = {}, 5
-while at <= #ARGV do
-  local reports = tonumber(ARGV[at + 10])
-  -- What cannot be read of one job is no matter of the others.
-  local readable, job = pcall(held, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  answers[#answers + 1] = readable and finish(job, at, reports) or { 'broken', reason_of(job) }
-  at = at + 11 + 3 * reports
-end
-settle()
-return answers
+return each(5, 11, ending, finish)

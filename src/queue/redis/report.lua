@@ -12,13 +12,4 @@ local function report(job, at, reports)
   return { 'ok', save(job) }
 end
 
-local answers, at = {}, 4
-while at <= #ARGV do
-  local reports = tonumber(ARGV[at + 4])
-  -- What cannot be read of one job is no matter of the others.
-  local readable, job = pcall(leased, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  answers[#answers + 1] = readable and report(job, at, reports) or { 'broken', reason_of(job) }
-  at = at + 5 + 3 * reports
-end
-settle()
-return answers
+return each(4, 5, function(at) return leased(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]) end, report)
