@@ -219,7 +219,8 @@ impl App {
         let options = socket_options(&settings, node);
         let (service, clients) = socket::serve(options, parts, http::router(state, main), &tasks);
         // Around both: a client that polls asks as a page does.
-        let service = http::cors(origins).layer(ServiceExt::<Request>::map_response(service, whole));
+        let service = ServiceExt::<Request>::map_response(service, |response| http::harden(whole(response)));
+        let service = http::cors(origins).layer(service);
         let server = serve::serve(listener, service, front.close.clone());
         tasks.spawn("http", until_end(server, front.closed.clone().drop_guard()));
         tasks.spawn("door", door.watch());

@@ -20,6 +20,8 @@ pub mod token;
 use std::fmt;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 pub use identity::{ADMIN, Identity, METRICS, SUBMIT, WORKER};
 pub use keys::KeyError;
 pub use rights::{Denied, Rights};
@@ -36,7 +38,7 @@ use claims::ClaimNames;
 use jwks::Remote;
 use keys::Key;
 use standing::Standing;
-use token::{Expected, Head};
+use token::{Doubt, Expected, Head};
 
 /// Why somebody is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,25 +145,27 @@ impl Policy {
 
     async fn believe(&self, token: &str) -> Result<Identity, AuthError> {
         let head = Head::read(token)?;
-        let fetched = match &self.remote {
-            Some(remote) => self.fetched(remote, &head).await?,
-            None => None,
+        let at_hand = self.remote.as_ref().and_then(|remote| remote.keys());
+        let claims = match (self.verify(token, &head, at_hand.as_deref()), &self.remote) {
+            // It may be signed with a key that is newer than ours.
+            (Err(Doubt::Unsigned(_)), Some(remote))
+                if !at_hand.as_deref().is_some_and(|keys| head.names_one_of(keys)) =>
+            {
+                match (remote.look_again().await, remote.keys()) {
+                    (Some(fault), None) => return Err(AuthError::Unavailable(fault)),
+                    (_, fetched) => self.verify(token, &head, fetched.as_deref()),
+                }
+            }
+            (claims, _) => claims,
         };
-        let keys = [Some(&self.fixed), fetched.as_ref()].into_iter().flatten().map(|keys| &**keys);
-        let claims = token::believe(token, &head, keys, &self.expected)?;
+        let claims = claims.map_err(|doubt| match doubt {
+            Doubt::Unsigned(error) | Doubt::Untrue(error) => error,
+        })?;
         claims::identity(&claims, &self.names)
     }
 
-    /// The keys that were fetched; anew if none of all keys may have signed the token.
-    async fn fetched(&self, remote: &Remote, head: &Head) -> Result<Option<Arc<[Key]>>, AuthError> {
-        let fetched = remote.keys();
-        if head.is_known_to(&self.fixed) || fetched.as_ref().is_some_and(|keys| head.is_known_to(keys)) {
-            return Ok(fetched);
-        }
-        match (remote.look_again().await, remote.keys()) {
-            (Some(fault), None) => Err(AuthError::Unavailable(fault)),
-            (_, fetched) => Ok(fetched),
-        }
+    fn verify(&self, token: &str, head: &Head, fetched: Option<&[Key]>) -> Result<Map<String, Value>, Doubt> {
+        token::believe(token, head, [&*self.fixed].into_iter().chain(fetched), &self.expected)
     }
 
     /// Keeps what is fetched fresh, by a task that ends with the last one who has these keys.

@@ -38,6 +38,7 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -67,6 +68,7 @@ use crate::telemetry::LogLevel;
 use crate::worker::runner::RunnerSet;
 
 use extract::Caller;
+pub use guard::harden;
 pub use problem::Problem;
 
 /// Answers below this are sent as they are: little would be won.
@@ -240,8 +242,9 @@ pub fn router(state: HttpState, which: Routes) -> Router {
         .layer(Extension(openapi::Document::of(&document)))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(compression())
-        // Outermost, so that it sees the answers of everything below it.
+        // Outermost, so that they see the answers of everything below them.
         .layer(middleware::from_fn(metrics_layer::observe))
+        .layer(middleware::map_response(async |response: Response| harden(response)))
         .with_state(state)
 }
 
@@ -287,6 +290,7 @@ pub fn metrics_router(state: MetricsState) -> Router {
         .route("/healthz", get(health::healthz))
         .fallback(problem::unknown_path)
         .layer(middleware::from_fn(metrics_layer::observe))
+        .layer(middleware::map_response(async |response: Response| harden(response)))
         .with_state(state)
 }
 

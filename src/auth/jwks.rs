@@ -1,8 +1,9 @@
 //! Keys that an identity provider publishes: fetched, kept, and fetched anew when they are old, or when a token names
 //! one that is not among them.
 //!
-//! The keys that were fetched last hold for as long as newer ones cannot be had. Whoever sends tokens with made-up names
-//! of keys cannot have the provider asked more often than once in [`AGAIN_AFTER`].
+//! The keys that were fetched last hold for as long as newer ones cannot be had. One task asks the provider; whoever
+//! sends tokens with made-up names of keys, and whoever hangs up meanwhile, only wakes it, and cannot have the provider
+//! asked more often than once in [`AGAIN_AFTER`].
 
 use std::fmt;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue};
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -21,7 +23,8 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::keys::{Key, KeyError, set};
 use crate::config::settings;
@@ -46,10 +49,12 @@ pub(super) struct Remote {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     keys: RwLock<Option<Arc<[Key]>>>,
     begun: AtomicBool,
-    // When it was asked last, and why there was no answer.
-    asked: tokio::sync::Mutex<Asked>,
+    // Somebody wants newer keys.
+    wanted: Arc<Notify>,
+    asked: watch::Sender<Asked>,
 }
 
+/// When the provider was asked last, and why there was no answer.
 #[derive(Default)]
 struct Asked {
     at: Option<Instant>,
@@ -95,7 +100,8 @@ impl Remote {
             client: Client::builder(TokioExecutor::new()).build(connector),
             keys: RwLock::default(),
             begun: AtomicBool::new(false),
-            asked: tokio::sync::Mutex::default(),
+            wanted: Arc::default(),
+            asked: watch::Sender::default(),
         })))
     }
 
@@ -117,27 +123,38 @@ impl Remote {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fetches the keys, unless that was just done; the fault of the last try, if it failed.
+    /// Has the keys fetched, unless that was just done; the fault of the last try, if it failed.
     pub(super) async fn look_again(&self) -> Option<String> {
-        // Whoever comes while somebody asks waits for that answer.
-        let mut asked = self.asked.lock().await;
-        if asked.at.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
-            let fetched = tokio::time::timeout(PATIENCE, self.fetch()).await;
-            let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
-            let fault = match fetched {
-                Ok(keys) => {
-                    *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys.into());
-                    None
-                }
-                Err(fault) => Some(fault),
-            };
-            // Each fault once, not each time.
-            if let Some(fault) = fault.as_ref().filter(|fault| asked.fault.as_ref() != Some(*fault)) {
-                tracing::warn!(url = %self.uri, fault, "the keys of tokens could not be fetched; the last ones hold");
+        let (began, mut asked) = (Instant::now(), self.asked.subscribe());
+        let is_new = asked.borrow_and_update().at.is_some_and(|at| at.elapsed() < AGAIN_AFTER);
+        if !is_new {
+            self.wanted.notify_one();
+            // Whoever comes while it is asked takes that answer.
+            let answered = asked.wait_for(|asked| asked.at.is_some_and(|at| at >= began));
+            if timeout(PATIENCE + CONNECT, answered).await.is_err() {
+                return Some("nobody has fetched them yet".to_owned());
             }
-            *asked = Asked { at: Some(Instant::now()), fault };
         }
-        asked.fault.clone()
+        self.asked.borrow().fault.clone()
+    }
+
+    /// Asks the provider.
+    async fn ask(&self) {
+        let fetched = timeout(PATIENCE, self.fetch()).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+        let fault = match fetched {
+            Ok(keys) => {
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys.into());
+                None
+            }
+            Err(fault) => Some(fault),
+        };
+        // Each fault once, not each time.
+        let is_told = self.asked.borrow().fault == fault;
+        if let Some(fault) = fault.as_ref().filter(|_| !is_told) {
+            tracing::warn!(url = %self.uri, fault, "the keys of tokens could not be fetched; the last ones hold");
+        }
+        self.asked.send_replace(Asked { at: Some(Instant::now()), fault });
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, String> {
@@ -159,13 +176,18 @@ impl Remote {
         !self.begun.swap(true, Ordering::AcqRel)
     }
 
-    /// Keeps the keys fresh for as long as somebody has them.
+    /// Keeps the keys fresh for as long as somebody has them, and asks when somebody wants newer ones.
     pub(super) async fn run(remote: Weak<Self>) {
         while let Some(remote_now) = remote.upgrade() {
-            let fault = remote_now.look_again().await;
-            let pause = if fault.is_some() { AGAIN_AFTER } else { remote_now.refresh };
+            remote_now.ask().await;
+            let wanted = remote_now.wanted.clone();
+            // Those who came meanwhile have their answer.
+            let _ = wanted.notified().now_or_never();
+            let is_fetched = remote_now.asked.borrow().fault.is_none();
+            let until = Instant::now() + if is_fetched { remote_now.refresh } else { AGAIN_AFTER };
             drop(remote_now);
-            tokio::time::sleep(pause).await;
+            sleep(AGAIN_AFTER).await;
+            let _ = timeout_at(until, wanted.notified()).await;
         }
     }
 }
@@ -205,4 +227,41 @@ fn of_the_system() -> Result<RootCertStore, String> {
         return Err("this system has no certificates to trust; name some with auth.jwks_ca_file".to_owned());
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_hangs_up_has_nobody_asked_again() {
+        let provider = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}/keys", provider.local_addr().expect("an address"));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        // It takes what is asked and never answers.
+        let silent = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((socket, _)) = provider.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                open.push(socket);
+            }
+        });
+        let settings = settings::Auth { jwks_url: Some(url), ..settings::Auth::default() };
+        let remote = Remote::of(&settings).expect("an address").expect("it is named");
+        let task = tokio::spawn(Remote::run(Arc::downgrade(&remote)));
+        for _ in 0..40 {
+            let left = timeout(Duration::from_millis(10), remote.look_again()).await;
+            assert!(left.is_err(), "there is no answer");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        let fault = remote.look_again().await.expect("there never was an answer");
+        assert!(fault.contains("no answer"), "{fault}");
+        task.abort();
+        silent.abort();
+    }
 }

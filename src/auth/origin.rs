@@ -43,7 +43,7 @@ impl Origins {
         let (http, names) = (&settings.http, &settings.http.allowed_hosts);
         let any = names.iter().any(|name| name == "*");
         let counts = !any && (!names.is_empty() || !settings.auth.is_on());
-        let hosts = counts.then(|| names.iter().map(|name| name.as_str().into()).collect());
+        let hosts = counts.then(|| names.iter().map(|name| undotted(name).into()).collect());
         Self { hosts, ..Self::new(&http.allowed_origins) }
     }
 
@@ -97,13 +97,17 @@ impl Origins {
         }
         let is_own = |host: &str| {
             let Ok(place) = host.parse::<Authority>() else { return false };
-            // A name that ends with a dot is the same one.
-            let name = place.host().strip_suffix('.').unwrap_or(place.host());
+            let name = undotted(place.host());
             is_this_machine(name) || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
         };
         headers.get_all(HOST).iter().all(|host| host.to_str().is_ok_and(is_own))
             && uri.authority().is_none_or(|authority| is_own(authority.as_str()))
     }
+}
+
+/// A name that ends with a dot is the same one.
+fn undotted(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Whether `name` leads to this machine wherever it is asked for, so that no page can be loaded from elsewhere by it.
@@ -233,8 +237,9 @@ mod tests {
         let mut settings = Settings::default();
         settings.auth.jwks_file = Some("keys.json".into());
         assert_eq!(named(&settings, &["dash.example.org"], "/"), Ok(()));
-        settings.http.allowed_hosts = vec!["dash.example.org".to_owned()];
+        settings.http.allowed_hosts = vec!["dash.example.org.".to_owned()];
         assert_eq!(named(&settings, &["dash.example.org"], "/"), Ok(()));
+        assert_eq!(named(&settings, &["dash.example.org."], "/"), Ok(()), "a dot at the end changes nothing");
         assert_eq!(named(&settings, &["evil.example"], "/"), Err(Foreign::Host));
     }
 }

@@ -88,10 +88,21 @@ impl Head {
         })
     }
 
-    /// Whether one of `keys` may have signed it.
-    pub(super) fn is_known_to(&self, keys: &[Key]) -> bool {
-        self.candidates(keys).next().is_some()
+    /// Whether one of `keys` is the one that it names, or, where it names none, may have signed it.
+    pub(super) fn names_one_of(&self, keys: &[Key]) -> bool {
+        match &self.key_id {
+            Some(asked) => keys.iter().any(|key| key.id.as_deref() == Some(asked)),
+            None => self.candidates(keys).next().is_some(),
+        }
     }
+}
+
+/// Why a token is not believed.
+pub(super) enum Doubt {
+    /// None of the keys signed it.
+    Unsigned(AuthError),
+    /// It is of one of the keys; another one changes nothing about that.
+    Untrue(AuthError),
 }
 
 /// The claims of `token`, if one of `keys` signed it and it holds now.
@@ -100,18 +111,17 @@ pub(super) fn believe<'a>(
     head: &Head,
     keys: impl Iterator<Item = &'a [Key]>,
     expected: &Expected,
-) -> Result<Map<String, Value>, AuthError> {
+) -> Result<Map<String, Value>, Doubt> {
     let mut refused =
         invalid("none of this server's keys signs with its algorithm, or has its key's name (kid)");
     for key in keys.flat_map(|keys| head.candidates(keys)) {
         match decode::<Map<String, Value>>(token, &key.decoding, &expected.validation(key.algorithm)) {
             Ok(data) => return Ok(data.claims),
             Err(error) if *error.kind() == ErrorKind::InvalidSignature => refused = refusal(error.kind()),
-            // It is of this key; another one changes nothing about that.
-            Err(error) => return Err(refusal(error.kind())),
+            Err(error) => return Err(Doubt::Untrue(refusal(error.kind()))),
         }
     }
-    Err(refused)
+    Err(Doubt::Unsigned(refused))
 }
 
 fn refusal(kind: &ErrorKind) -> AuthError {

@@ -42,13 +42,11 @@ pub(super) async fn guard(State(state): State<Arc<HttpState>>, request: Request,
             }
         }
     }
-    let mut response = next.run(Request::from_parts(parts, body)).await;
-    harden(&mut response);
-    response
+    next.run(Request::from_parts(parts, body)).await
 }
 
-/// No answer is ever taken for something else than it is.
-fn harden(response: &mut Response) {
+/// No answer, of whatever is asked, is ever taken for something else than it is.
+pub fn harden<B>(mut response: http::Response<B>) -> http::Response<B> {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -56,6 +54,7 @@ fn harden(response: &mut Response) {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
 }
 
 impl From<Foreign> for Problem {

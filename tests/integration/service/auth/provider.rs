@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use super::forge::{jwk, named, openssl, private_key};
+use super::forge::{jwk, named, openssl, private_key, public_pem, signed};
 use super::{Server, Site, code, http, token_of, wait_until, with_secret};
 
 /// An identity provider: what it answers, and how often it was asked.
@@ -175,6 +175,26 @@ async fn keys_of_a_provider_are_fetched_rotated_and_outlive_its_outages() {
     println!("200 tokens with made-up names of keys had the provider asked {asked} times");
     assert!(asked <= 2, "{asked}");
     ask(&named(&new, "new")).await.expect("the last keys hold");
+}
+
+#[tokio::test]
+async fn a_key_without_a_name_beside_them_keeps_nobody_from_the_newest_keys() {
+    let provider = Provider::start();
+    let (own, old, new) = (private_key("ec"), private_key("ec"), private_key("ec"));
+    let site =
+        Site::new(&format!("[auth]\npublic_key_file = \"own.pem\"\njwks_url = \"{}\"\n", provider.url));
+    std::fs::write(site.path("own.pem"), public_pem(&own)).expect("written");
+    let server = site.start();
+    let ask = async |token: &str| ask(&server, token).await;
+    // The provider is away: the key at hand is enough for its own tokens, and says nothing of others.
+    assert!(ask(&signed(&own)).await.is_ok() && ask(&named(&own, "any")).await.is_ok());
+    assert_eq!(code(ask(&named(&old, "old")).await), "auth_unavailable");
+    for (key, name) in [(&old, "old"), (&new, "new")] {
+        provider.publishes(&[jwk(key, "ec", name)]);
+        wait_until("the key is there", async || ask(&named(key, name)).await.is_ok()).await;
+        assert!(ask(&signed(&own)).await.is_ok());
+    }
+    assert_eq!(code(ask(&named(&old, "new")).await), "invalid_token", "under the name of another");
 }
 
 #[tokio::test]

@@ -94,10 +94,26 @@ async fn a_server_that_believes_everybody_answers_only_to_its_own_names() {
 
 #[tokio::test]
 async fn every_answer_carries_headers_that_keep_it_what_it_is() {
-    let site = Site::new("");
+    let metrics_port = free_port();
+    let site = Site::new(&format!("[metrics]\nlisten = \"127.0.0.1:{metrics_port}\"\n"));
     let server = site.start();
-    for path in ["/", "/healthz", "/api/v1/stats", "/nowhere"] {
-        let answer = head(&server, path, None).await;
+    let closed_site = Site::new(&with_secret(""));
+    let closed = closed_site.start();
+    let (own, foreign) = ([].as_slice(), [("host", "evil.example")].as_slice());
+    let at_metrics = format!("127.0.0.1:{metrics_port}");
+    for (address, path, headers, status) in [
+        (server.address(), "/", own, None),
+        (server.address(), "/healthz", own, Some(200)),
+        (server.address(), "/api/v1/stats", own, Some(200)),
+        (server.address(), "/nowhere", own, Some(404)),
+        (server.address(), "/api/v1/stats", foreign, Some(421)),
+        (server.address(), "/socket.io/?EIO=4&transport=polling", own, Some(200)),
+        (server.address(), "/socket.io/?EIO=3&transport=polling", own, Some(400)),
+        (closed.address(), "/api/v1/stats", own, Some(401)),
+        (&at_metrics, "/metrics", own, Some(200)),
+    ] {
+        let answer = super::ask_at(address, "GET", path, headers).await;
+        assert!(status.is_none_or(|status| answer.status == status), "{path}: {answer:?}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
         let policy = answer.header("content-security-policy").expect("a policy");
@@ -199,18 +215,20 @@ async fn an_administrator_changes_what_is_logged_and_nobody_else() {
     }
     assert_eq!(server.get(path).await["level"], "info");
 
-    let lines =
-        |level: &str| server.log().lines().filter(|line| line.contains(&format!("\"{level}\""))).count();
-    assert_eq!(lines("DEBUG"), 0);
-    assert_eq!(put(&root, &json!({ "level": "warn,tidings=debug" })).await.status, 200);
-    assert_eq!(server.get(path).await["level"], "warn,tidings=debug");
-    wait_until("it is logged that it was changed", async || server.log().contains("was changed")).await;
-    // A refused event is told at this level only.
-    let before = lines("INFO");
-    assert_eq!(put(&root, &json!({ "level": "error" })).await.status, 200);
-    server.post("/api/v1/users/bob/block", &json!({})).await;
-    assert_eq!(put(&root, &json!({ "level": "info" })).await.status, 200);
-    wait_until("the change back is told", async || lines("INFO") > before).await;
+    // That somebody is shut out is told as `INFO`.
+    let shut_out = async |user: &str| {
+        let mut socket = connect(&server, Some(&token_of(user, &[]))).await.expect("let in");
+        server.post(&format!("/api/v1/users/{user}/block"), &json!({})).await;
+        while socket.next().await.is_some_and(|event| event.is_ok()) {}
+    };
+    let told = || server.log().lines().filter(|line| line.contains("a connection ends")).count();
+    for (level, user, expected) in [("warn,tidings=debug", "a", 1), ("error", "b", 1), ("info", "c", 2)] {
+        assert_eq!(put(&root, &json!({ "level": level })).await.status, 200);
+        assert_eq!(server.get(path).await["level"], level);
+        shut_out(user).await;
+        wait_until("it is told", async || told() >= expected).await;
+        assert_eq!(told(), expected, "at {level}");
+    }
     // What the configuration says holds again once it is read.
     assert_eq!(put(&root, &json!({ "level": "error" })).await.status, 200);
     server.signal(rustix::process::Signal::HUP);

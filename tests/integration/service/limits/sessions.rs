@@ -234,27 +234,35 @@ async fn a_party_notifies_and_submits_so_often_a_second_and_each_by_itself() {
     let mut stream = connect(&server, OTHER).await;
     let mut ask =
         async |user: &str, path: &str, body: &Value| ask(&mut stream, &post(user, path, body)).await;
-    let notify = "/api/v1/users/bob/messages";
+    let (notify, retry) = ("/api/v1/users/bob/messages", "/api/v1/jobs/x/retry");
+    // How many are let in before one is refused. On a slow machine some come back meanwhile.
+    let mut until_refused = async |path: &str, body: &Value| {
+        for n in 0..50 {
+            let answer = ask("ann", path, body).await;
+            if answer.status() == 429 {
+                answer.assert_limited("rate_limited");
+                return (n, answer.body);
+            }
+        }
+        panic!("50 are let in at {path}");
+    };
     // What two seconds allow at once.
-    for _ in 0..2 {
-        assert_eq!(ask("ann", notify, &hello).await.status(), 201);
-        assert_eq!(ask("ann", "/api/v1/broadcast", &alert).await.status(), 201);
+    let (first, _) = until_refused(notify, &hello).await;
+    assert!(first >= 4, "{first}");
+    for (path, body) in [("/api/v1/broadcast", &alert), ("/api/v1/messages/x/recall", &json!({}))] {
+        let (more, _) = until_refused(path, body).await;
+        assert!(more < 4, "{path} has no pace of its own: {more}");
     }
-    ask("ann", notify, &hello).await.assert_limited("rate_limited");
-    ask("ann", "/api/v1/broadcast", &alert).await.assert_limited("rate_limited");
-    ask("ann", "/api/v1/messages/x/recall", &json!({})).await.assert_limited("rate_limited");
-    assert_eq!(ask("eve", notify, &hello).await.status(), 201, "another has a pace of her own");
-    for _ in 0..4 {
-        assert_eq!(ask("ann", "/api/v1/jobs", &job).await.status(), 201, "jobs are counted apart");
-    }
-    let refused = ask("ann", "/api/v1/jobs", &job).await;
-    refused.assert_limited("rate_limited");
-    assert!(refused.body.contains("limits.jobs_per_second"), "{refused:?}");
-    ask("ann", "/api/v1/jobs/x/retry", &json!({})).await.assert_limited("rate_limited");
+    let (first, why) = until_refused("/api/v1/jobs", &job).await;
+    assert!(first >= 4, "jobs are counted apart: {first}");
+    assert!(why.contains("limits.jobs_per_second"), "{why}");
+    let (more, _) = until_refused(retry, &json!({})).await;
+    assert!(more < 4, "{retry} has no pace of its own: {more}");
     assert_eq!(
         (rejected(&server, "notification_rate").await, rejected(&server, "job_rate").await),
         (3.0, 2.0)
     );
+    assert_eq!(ask("eve", notify, &hello).await.status(), 201, "another has a pace of her own");
     wait_until("it may again", async || ask("ann", "/api/v1/jobs", &job).await.status() == 201).await;
 }
 
