@@ -63,6 +63,14 @@ end
 local function store(channel, now, keep, changes, ...)
   local was_empty, oldest = channel.oldest > channel.before, channel.oldest
   local function set(field, value) changes[#changes + 1], changes[#changes + 2] = field, value end
+  -- Not with each call: lives are longer than they have to be by more than this.
+  local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
+    or (channel.size > 0 and was_empty)
+  if touch and not was_empty and channel.size > 0 and redis.call('EXISTS', channel.history) == 0 then
+    -- It came to the end of its life, so that nothing leads to the ids of its messages any more.
+    forget(channel)
+    channel.oldest = channel.before + 1
+  end
   if channel.size == 0 then
     if channel.oldest <= channel.before then forget(channel) end
     channel.oldest = channel.top + 1
@@ -81,9 +89,6 @@ local function store(channel, now, keep, changes, ...)
     set('state', channel.listed.state)
     set('seq', channel.listed.seq)
   end
-  -- Not with each call: lives are longer than they have to be by more than this.
-  local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
-    or (channel.size > 0 and was_empty)
   if touch then set('touched', int(now)) end
   redis.call('HSET', channel.meta, unpack(changes))
   if touch then

@@ -75,3 +75,28 @@ async fn following_begins_after_the_top_and_leaves_nothing_out() {
     assert!(heard[0] <= top.offset + 1 && heard[0] > 20, "{} after {top}", heard[0]);
     assert!(heard.iter().copied().eq(heard[0]..=220), "{heard:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_do_not_outlive_the_history_that_ended_by_itself() {
+    let server = RedisServer::start();
+    let node = Node::following(&server.url(), &["plain-1"]).await;
+    let ids = |key: &str| server.cli(&["HKEYS", key]).lines().filter(|field| field.starts_with('i')).count();
+    for n in 0..10 {
+        node.append("plain-1", &format!("before-{n}")).await.expect("appended");
+    }
+    let keys = server.cli(&["KEYS", "tidings{c:plain-1}*"]);
+    let of_type = |wanted: &str| {
+        let key = keys.lines().find(|key| server.cli(&["TYPE", key]).trim() == wanted);
+        key.unwrap_or_else(|| panic!("no {wanted} in {keys}"))
+    };
+    let (meta, history) = (of_type("hash"), of_type("stream"));
+    assert_eq!(ids(meta), 10);
+    // As after a quiet time: the history had an end to its life, and the channel itself a later one.
+    server.cli(&["DEL", history]);
+    server.cli(&["HSET", meta, "touched", "0"]);
+    node.append("plain-1", "after").await.expect("appended");
+    assert_eq!(ids(meta), 1);
+    wait_until("it is heard", async || node.heard.of("plain-1").last().is_some_and(|last| last.0 == 11))
+        .await;
+    assert_eq!(server.cli(&["HGET", meta, "oldest"]).trim(), "11");
+}
