@@ -309,8 +309,9 @@ pub trait Queue: Send + Sync + 'static {
     async fn hold(&self, hold: NewHold) -> Result<Held, QueueError>;
 
     /// Goes on where `lease`, which has a [`Holder`], left off. While it counts it is prolonged. Once it has run out,
-    /// the job's next attempt begins under another lease, and this one counts for nothing. What has ended otherwise
-    /// is `LeaseLost`; a test that another job runs meanwhile is `TestActive`.
+    /// the job's next attempt begins under another lease, and this one counts for nothing, but that to resume it again
+    /// is answered with that attempt, while it runs: the first answer may have been lost. What has ended otherwise is
+    /// `LeaseLost`; a test that another job runs meanwhile is `TestActive`.
     async fn resume(&self, lease: &Lease) -> Result<Held, QueueError>;
 
     /// Gives everything that `worker` holds back to the queue and forgets the worker. The attempts do not

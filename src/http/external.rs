@@ -88,7 +88,8 @@ pub(super) struct Ended {
     responses(
         (status = 201, description = "An attempt began", body = Registered,
             headers(("Location" = String, description = "Where the test can be read"))),
-        (status = 200, description = "The `id` was known, or the lease of `resume` still counts: nothing began", body = Registered),
+        (status = 200, description = "The `id` was known, or the lease of `resume` still counts, or what it \
+            began runs: nothing began", body = Registered),
         (status = 400, description = "`invalid`, `invalid_json`, `invalid_user`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`test_is_running` under another lease; `stale_attempt`: what `resume` names has \

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{Notify, broadcast};
 
-use super::hold::new_secret;
+use super::hold::{new_secret, next_secret};
 use super::{
     CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
     QueueOptions, Report, Submitted, Sweep, explain,
@@ -184,7 +184,8 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn resume(&self, lease: &Lease) -> Result<Held, QueueError> {
-        let (inner, lease, secret) = (self.inner.clone(), lease.clone(), new_secret()?);
+        let Some(holder) = &lease.holder else { return Err(attempt::lost(lease)) };
+        let (inner, lease, secret) = (self.inner.clone(), lease.clone(), next_secret(lease, holder));
         self.inner.store.write(move |tx| hold::resume(&inner, tx, &lease, &secret)).await?
     }
 

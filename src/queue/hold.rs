@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::{Claim, NewJob};
+use super::{Claim, Lease, NewJob};
 use crate::fault::{Cause, Fault};
 use crate::model::{TestId, UserId, WorkerId};
 
 /// The code of the failure of an attempt whose worker, or holder, gave no sign of life.
 pub const WORKER_LOST: &str = "worker_lost";
+
+/// How much a secret has of what nobody guesses.
+const SECRET_BYTES: usize = 20;
 
 /// A test that somebody outside runs.
 #[derive(Debug, Clone)]
@@ -59,9 +63,21 @@ pub struct CancelWish {
 
 /// A secret that nobody guesses.
 pub(super) fn new_secret() -> Result<String, Fault> {
-    let mut bytes = [0; 20];
+    let mut bytes = [0; SECRET_BYTES];
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Fault::Unavailable(Cause::new("the system has no randomness for a secret")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
+}
+
+/// The secret of the attempt that a resumption with `lease` begins: always the same, so that whoever asks again
+/// because the answer was lost gets that attempt. Who does not know the secret of `lease` cannot guess it.
+pub(super) fn next_secret(lease: &Lease, holder: &Holder) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, holder.secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{}~{}~{}", lease.job_id, lease.attempt, lease.fence).as_bytes());
+    hex(&tag.as_ref()[..SECRET_BYTES])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -27,7 +27,7 @@ use ::redis::Value;
 use async_trait::async_trait;
 use tokio::sync::{Notify, broadcast};
 
-use super::hold::new_secret;
+use super::hold::{new_secret, next_secret};
 use super::{
     CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
     QueueOptions, Report, Submitted, Sweep, explain,
@@ -228,7 +228,7 @@ impl Queue for RedisQueue {
 
     async fn resume(&self, lease: &Lease) -> Result<Held, QueueError> {
         let Some(holder) = &lease.holder else { return Err(lost(lease)) };
-        let answered = self.inner.link.resume(lease, new_secret()?).await?;
+        let answered = self.inner.link.resume(lease, next_secret(lease, holder)).await?;
         self.held(answered, &holder.test_id, Some(lease)).await
     }
 

@@ -35,8 +35,11 @@ pub(super) fn resume(
     lease: &Lease,
     secret: &str,
 ) -> rusqlite::Result<Result<Held, QueueError>> {
-    let held_row = rows::find_held(tx.conn(), lease)?.filter(|row| row.secret.is_some());
-    let Some(mut row) = held_row else { return Ok(Err(lost(lease))) };
+    let found = match rows::find_held(tx.conn(), lease)? {
+        None => begun_with(tx, lease, secret)?,
+        found => found,
+    };
+    let Some(mut row) = found.filter(|row| row.secret.is_some()) else { return Ok(Err(lost(lease))) };
     let now = now_ms();
     if row.job.state == JobState::Running {
         rows::update(tx.conn(), &row, Some(inner.lease_until(&row.job, now)))?;
@@ -53,6 +56,16 @@ pub(super) fn resume(
     row.secret = Some(secret.to_owned());
     begin(inner, tx, &mut row, &by, now, now)?;
     Ok(held(row, false))
+}
+
+/// The job of `lease`, if what runs is the attempt that a resumption with it began: its answer was lost.
+fn begun_with(tx: &WriteTx<'_>, lease: &Lease, secret: &str) -> rusqlite::Result<Option<JobRow>> {
+    let test = lease.holder.as_ref().map(|holder| &holder.test_id);
+    Ok(rows::find(tx.conn(), &lease.job_id)?.filter(|row| {
+        row.job.state == JobState::Running
+            && row.secret.as_deref() == Some(secret)
+            && Some(&row.job.test_id) == test
+    }))
 }
 
 /// The attempt as its holder gets it.

@@ -1,6 +1,9 @@
 -- Adds a job whose attempt begins at once, or finds the one that has its key. ARGV: publish, id, test, type, priority,
 -- holder, lease in ms, secret, when it began or nothing, key or nothing, config, then further fields and their values.
 local id, test, key = ARGV[2], ARGV[3], ARGV[10]
+-- The way to a cluster asks again where it got no answer.
+local begun = load(id)
+if begun then return { 'added', flat(begun) } end
 if key ~= '' then
   local known = redis.call('HGET', R .. ':keys', key)
   local job = known and load(known)

@@ -20,7 +20,7 @@ impl RedisQueue {
         let first = rest.next().unwrap_or_default();
         let existing = match (word.as_str(), asked) {
             ("added", _) => false,
-            ("existing", _) => true,
+            ("existing" | "again", _) => true,
             ("active", _) => {
                 return Err(QueueError::TestActive {
                     test: test.clone(),
@@ -33,8 +33,8 @@ impl RedisQueue {
         let mut stored = Stored::read(first)?;
         let (fence, secret) = (stored.fence, stored.secret.take());
         let secret = secret.ok_or_else(|| unexpected("a job without its secret"))?;
-        // What another node has not told yet of an old one is that node's to tell.
-        let job = if existing { stored.job } else { self.inner.made(stored).await };
+        // What another node has not told yet of an old one is that node's to tell; of one whose answer was lost, nobody's.
+        let job = if word == "existing" { stored.job } else { self.inner.made(stored).await };
         let holder = Some(Holder { test_id: job.test_id.clone(), secret });
         let lease = Lease { job_id: job.job_id.clone(), attempt: job.attempt, fence, holder };
         Ok(Held { claim: Claim { job, lease }, existing })

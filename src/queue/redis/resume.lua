@@ -1,11 +1,15 @@
 -- Goes on with an attempt that somebody outside holds, or begins the next one where its lease ran out. ARGV: publish,
--- job, fence, test, secret, the next secret.
-local job = held(ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-if not job or not job.hold then return { 'lost' } end
-if job.state == 'running' then
+-- job, fence, test, secret, the next secret, which follows from these: by it is known who asks again for the attempt that
+-- it began, because the answer was lost.
+local function prolonged(word, job)
   redis.call('ZADD', R .. ':lease', int(now + tonumber(job.hold)), job.id)
-  return { 'existing', flat(job) }
+  return { word, flat(job) }
 end
+local job = load(ARGV[2])
+if not job or not job.hold or job.test ~= ARGV[4] then return { 'lost' } end
+if job.secret == ARGV[6] and job.state == 'running' then return prolonged('again', job) end
+if job.fence ~= ARGV[3] or job.secret ~= ARGV[5] then return { 'lost' } end
+if job.state == 'running' then return prolonged('existing', job) end
 if not was_lost(job) then return { 'lost' } end
 local active = redis.call('HGET', R .. ':active', job.test)
 if active then return { 'active', active } end

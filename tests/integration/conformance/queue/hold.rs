@@ -26,6 +26,7 @@ for_each_backend!(a cluster too:
     a_known_key_answers_with_the_same_lease,
     an_end_that_is_told_again_is_answered_again,
     a_lost_holder_that_comes_back_begins_the_next_attempt,
+    a_resumption_whose_answer_was_lost_is_asked_for_again,
     what_has_a_name_is_told_once,
     a_held_job_is_not_retried_by_the_queue,
 );
@@ -277,7 +278,6 @@ async fn a_lost_holder_that_comes_back_begins_the_next_attempt(backend: &dyn Bac
     assert!(second.claim.lease.fence > first.lease.fence);
     assert_ne!(second.claim.lease.holder, first.lease.holder);
     for late in [
-        node.queue.resume(&first.lease).await.map(drop),
         node.queue.report(&first.lease, Vec::new()).await.map(drop),
         node.queue.finish(&first.lease, Vec::new(), passed()).await.map(drop),
     ] {
@@ -295,6 +295,52 @@ async fn a_lost_holder_that_comes_back_begins_the_next_attempt(backend: &dyn Bac
     hold(&node, "u", LONG).await;
     let refused = node.queue.resume(&lost.lease).await;
     assert!(matches!(refused, Err(QueueError::TestActive { .. })), "{refused:?}");
+}
+
+async fn a_resumption_whose_answer_was_lost_is_asked_for_again(backend: &dyn Backend) {
+    let node = start(backend).await;
+    // Nothing ends in between: only `sweep` ends what is silent, and it is called where it should.
+    let first = hold(&node, "t", Duration::from_millis(5)).await.claim;
+    lose_worker(&node, &first.job.job_id).await;
+    let begun = node.queue.resume(&first.lease).await.expect("the next attempt");
+    assert_eq!((begun.existing, begun.claim.lease.attempt), (false, 2));
+    let before = told(&node, "t").await;
+    for _ in 0..3 {
+        let again = node.queue.resume(&first.lease).await.expect("the attempt that it began");
+        assert_eq!((again.existing, &again.claim.lease), (true, &begun.claim.lease));
+    }
+    assert_eq!(told(&node, "t").await, before, "nothing began again");
+    // It takes the old secret to be told the new one, and all of the lease.
+    let holder = first.lease.holder.clone().expect("a holder");
+    for wrong in [
+        Lease { holder: Some(Holder { secret: "0".repeat(40), ..holder.clone() }), ..first.lease.clone() },
+        Lease { holder: Some(Holder { secret: String::new(), ..holder.clone() }), ..first.lease.clone() },
+        Lease {
+            holder: Some(Holder { test_id: "u".parse().expect("a test"), ..holder }),
+            ..first.lease.clone()
+        },
+        Lease { fence: first.lease.fence + 1, ..first.lease.clone() },
+        Lease { attempt: first.lease.attempt + 1, ..first.lease.clone() },
+        Lease { holder: None, ..first.lease.clone() },
+    ] {
+        let refused = node.queue.resume(&wrong).await;
+        assert!(matches!(refused, Err(QueueError::LeaseLost { .. })), "{refused:?} for {wrong:?}");
+    }
+    // It is the newest attempt alone that is found again.
+    lose_worker(&node, &first.job.job_id).await;
+    let refused = node.queue.resume(&first.lease).await;
+    assert!(matches!(refused, Err(QueueError::LeaseLost { .. })), "it was lost too: {refused:?}");
+    let third = node.queue.resume(&begun.claim.lease).await.expect("the next attempt").claim;
+    assert_eq!(third.lease.attempt, 3);
+    let refused = node.queue.resume(&first.lease).await;
+    assert!(matches!(refused, Err(QueueError::LeaseLost { .. })), "{refused:?}");
+    let again = node.queue.resume(&begun.claim.lease).await.expect("the attempt that it began");
+    assert_eq!(again.claim.lease, third.lease);
+    node.queue.finish(&third.lease, Vec::new(), passed()).await.expect("an end");
+    for ended in [&first.lease, &begun.claim.lease, &third.lease] {
+        let refused = node.queue.resume(ended).await;
+        assert!(matches!(refused, Err(QueueError::LeaseLost { .. })), "{refused:?}");
+    }
 }
 
 async fn what_has_a_name_is_told_once(backend: &dyn Backend) {
