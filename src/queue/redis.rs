@@ -127,6 +127,7 @@ impl Queue for RedisQueue {
                 Ok(Submitted { job: inner.explained(job), existing: true })
             }
             "active" => Err(QueueError::TestActive { test: test_id, job: parsed(&first, JobId::parse)? }),
+            "broken" => Err(broken(Some(first))),
             word => Err(unexpected(word)),
         }
     }

@@ -1,7 +1,7 @@
 -- Adds jobs, or finds those that have their keys. ARGV: publish, then of each: id, test, type, priority, due time or
 -- nothing, key or nothing, number of its further fields, these and their values.
 -- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state and how
--- many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test.
+-- many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test, or 'broken' and why.
 local asked, tests, at = {}, {}, 2
 while at <= #ARGV do
   local fields = tonumber(ARGV[at + 6])
@@ -61,6 +61,10 @@ if #added > 0 then
   settle()
 end
 for _, answer in ipairs(answers) do
-  if answer[1] == 'existing' or answer[1] == 'again' then answer[2] = flat(load(answer[2])) end
+  if answer[1] == 'existing' or answer[1] == 'again' then
+    -- By now the others are added: that one cannot be read is its own matter.
+    local readable, job = pcall(function() return flat(load(answer[2])) end)
+    if readable then answer[2] = job else answer[1], answer[2] = 'broken', reason_of(job) end
+  end
 end
 return { redis.call('HVALS', R .. ':types'), answers }
