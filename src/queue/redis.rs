@@ -242,10 +242,11 @@ impl Queue for RedisQueue {
         let error = serde_json::to_string(&error).unwrap_or_default();
         let mut given = 0;
         loop {
-            let jobs = row::jobs(self.inner.link.leave(worker, error.clone(), STEP).await?)?;
-            if jobs.is_empty() {
+            let left = list(self.inner.link.leave(worker, error.clone(), STEP).await?)?;
+            if left.is_empty() {
                 return Ok(given);
             }
+            let jobs = row::jobs(Value::Array(left))?;
             given += jobs.len();
             self.inner.all_made(jobs).await.iter().for_each(count_attempt);
         }

@@ -26,22 +26,23 @@ repeat
   table.sort(ready, function(one, other) return one.rank < other.rank end)
   for n = 1, math.min(#ready, most - #claims) do
     local key, id = ready[n].key, ready[n].id
-    local list = among(gone, key)
-    list[#list + 1] = id
-    local job = load(id)
-    if job then
+    local job = look(id, function(job)
       job.worker, job.started, job.claim = worker, int(now), name
       begin(job)
+      return job
+    end)
+    if job then
       claims[#claims + 1], ids[#ids + 1] = job, id
       running[#running + 1], running[#running + 2] = job.seq, id
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
     else
       again = true
     end
+    take_out(key, id)
   end
   settle()
 until not again or #claims == most
-if #claims == 0 then return taken end
+if #claims == 0 then return and_unreadable(taken) end
 redis.call('ZREM', R .. ':s:queued', unpack(ids))
 redis.call('ZADD', R .. ':s:running', unpack(running))
 redis.call('ZADD', R .. ':lease', unpack(leases))
@@ -52,4 +53,4 @@ for n, job in ipairs(claims) do
   taken[#taken + 1] = save(job, 'error')
 end
 settle()
-return taken
+return and_unreadable(taken)

@@ -74,6 +74,11 @@ local function put_in(key, score, member)
   list[#list + 1], list[#list + 2] = score, member
 end
 
+local function let_go(worker, id)
+  local list = among(left, R .. ':w:' .. worker)
+  list[#list + 1] = id
+end
+
 -- The tests of jobs that have ended, and the jobs.
 local ended_tests, ended_jobs = {}, {}
 
@@ -87,8 +92,7 @@ local function depart(job)
     take_out(R .. ':due', id)
   elseif job.state == 'running' then
     take_out(R .. ':lease', id)
-    local list = among(left, R .. ':w:' .. job.worker)
-    list[#list + 1] = id
+    let_go(job.worker, id)
     if job.cancel == '1' then take_out(R .. ':cancels', id) end
   else
     take_out(R .. ':ended', id)
@@ -153,6 +157,56 @@ local function settle()
   gone, left, come, ended_tests, ended_jobs = {}, {}, {}, {}, {}
 end
 
+-- Of a list whose entries are so many elements, and end with a member: what is not of the job.
+local function without(list, width, id)
+  local kept = {}
+  for i = width, #list, width do
+    if list[i] ~= id and string.sub(list[i], 1, #id + 1) ~= id .. ' ' then
+      for n = i - width + 1, i do kept[#kept + 1] = list[n] end
+    end
+  end
+  return kept
+end
+
+-- Why a job cannot be read.
+local function reason_of(failure) return type(failure) == 'table' and failure.err or tostring(failure) end
+
+-- Does a step of many, whose last act is to save the job `id`. Where it fails the job stays what and where it was, and
+-- the others are none the worse.
+local function apart(id, step)
+  local done, answer = pcall(step)
+  if done then return answer end
+  for key, list in pairs(gone) do gone[key] = without(list, 1, id) end
+  for key, list in pairs(left) do left[key] = without(list, 1, id) end
+  for key, list in pairs(come) do come[key] = without(list, 2, id) end
+  for n = #ended_jobs, 1, -1 do
+    if ended_jobs[n] == id then
+      table.remove(ended_jobs, n)
+      table.remove(ended_tests, n)
+    end
+  end
+  return nil, reason_of(answer)
+end
+
+-- Jobs that could not be read, as if they had a field that says why: who gets them among others logs it.
+local unreadable = {}
+
+-- The answer of `step` for a job that something names; nothing where there is none, or where it cannot be read.
+local function look(id, step)
+  local answer, failure = apart(id, function()
+    local job = load(id)
+    return job and step(job)
+  end)
+  if failure then unreadable[#unreadable + 1] = { 'id', id, 'unreadable', failure } end
+  return answer
+end
+
+-- The list with those that could not be read behind it.
+local function and_unreadable(jobs)
+  for _, job in ipairs(unreadable) do jobs[#jobs + 1] = job end
+  return jobs
+end
+
 local function depth() return redis.call('ZCARD', R .. ':s:queued') end
 
 -- Whether so many more changes of a job may be noted.
@@ -208,9 +262,6 @@ local function leased(id, fence, test, secret)
   if not job or job.state ~= 'running' then return nil end
   return job
 end
-
--- Why a job cannot be read.
-local function reason_of(failure) return type(failure) == 'table' and failure.err or tostring(failure) end
 
 -- Whether it ended because nobody gave a sign of life.
 local function was_lost(job) return job.state == 'failed' and cjson.decode(job.error).code == 'worker_lost' end
@@ -286,14 +337,13 @@ local function handled(state)
 end
 
 -- Answers each of those that stand in ARGV from `at` on: `head` values, the last of them the number of reports, then three of
--- each of these. `find` reads the job by its place, and what cannot be read of one is no matter of the others; `act` does
--- the rest.
+-- each of these. `find` reads the job by its place, `act` does the rest; what fails for one is no matter of the others.
 local function each(at, head, find, act)
   local answers = {}
   while at <= #ARGV do
     local reports = tonumber(ARGV[at + head - 1])
-    local readable, job = pcall(find, at)
-    answers[#answers + 1] = readable and act(job, at, reports) or { 'broken', reason_of(job) }
+    local answer, failure = apart(ARGV[at], function() return act(find(at), at, reports) end)
+    answers[#answers + 1] = answer or { 'broken', failure }
     at = at + head + 3 * reports
   end
   settle()

@@ -35,7 +35,8 @@ local function finish(job, at, reports)
     for i = at + 11, at + 3 * reports + 10, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
   end
   local answer = end_attempt(job, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] == '1', ARGV[at + 7], base_ms, max_ms)
-  remember(job, ARGV[at + 8], ARGV[at + 9])
+  -- The end is written: what cannot be noted of it for the next ones takes nothing back.
+  pcall(remember, job, ARGV[at + 8], ARGV[at + 9])
   return { 'ok', answer }
 end
 

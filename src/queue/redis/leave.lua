@@ -3,16 +3,14 @@ redis.call('HDEL', R .. ':types', ARGV[2])
 redis.call('ZREM', R .. ':seen', ARGV[2])
 local given = {}
 for _, id in ipairs(redis.call('SRANDMEMBER', R .. ':w:' .. ARGV[2], tonumber(ARGV[4]))) do
-  local job = load(id)
-  if not job then
-    redis.call('SREM', R .. ':w:' .. ARGV[2], id)
-  elseif job.cancel == '1' then
-    given[#given + 1] = cancelled(job)
-  else
+  local job = look(id, function(job)
+    if job.state ~= 'running' or job.worker ~= ARGV[2] then return nil end
+    if job.cancel == '1' then return cancelled(job) end
     -- The attempt was cut short by us: it does not count.
     job.base = int(tonumber(job.base) + 1)
-    given[#given + 1] = retry_later(job, ARGV[3], '', 0)
-  end
+    return retry_later(job, ARGV[3], '', 0)
+  end)
+  if job then given[#given + 1] = job else let_go(ARGV[2], id) end
 end
 settle()
-return given
+return and_unreadable(given)

@@ -135,6 +135,9 @@ impl Stored {
             fields.insert(text(&name)?, text(&value)?);
         }
         let fields = Fields(fields);
+        if let Some(why) = fields.0.get("unreadable") {
+            return Err(fields.unreadable(why));
+        }
         let job = job(&fields)?;
         let mut untold = Vec::new();
         for (name, entry) in &fields.0 {

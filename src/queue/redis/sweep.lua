@@ -4,46 +4,53 @@
 local most = tonumber(ARGV[2])
 local changed, reaped, promoted = {}, 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. int(now), 'LIMIT', 0, most)) do
-  local job = load(id)
-  if job then
+  local ended = look(id, function(job)
+    if job.state ~= 'running' then return nil end
     -- Names and ids are of an alphabet that needs no escaping.
     local failure = '{"code":"worker_lost","message":"' .. job.worker
       .. ' was lost: no sign of life before the lease ended"}'
-    changed[#changed + 1] = end_attempt(job, 'failed', failure, false, '', tonumber(ARGV[3]), tonumber(ARGV[4]))
+    return end_attempt(job, 'failed', failure, false, '', tonumber(ARGV[3]), tonumber(ARGV[4]))
+  end)
+  if ended then
+    changed[#changed + 1] = ended
     reaped = reaped + 1
   else
-    redis.call('ZREM', R .. ':lease', id)
+    take_out(R .. ':lease', id)
   end
 end
 settle()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', int(now), 'LIMIT', 0, most)) do
-  local job = load(id)
-  if job then
+  local ready = look(id, function(job)
     local first = job.state == 'scheduled'
+    if not first and job.state ~= 'retrying' then return nil end
     depart(job)
     job.state = 'queued'
     arrive(job)
     -- Its test waits for a worker now, not for the clock; no message says so.
     if first then note(job, 'due', job.queued) end
-    changed[#changed + 1] = save(job)
+    return save(job)
+  end)
+  if ready then
+    changed[#changed + 1] = ready
     promoted = promoted + 1
   else
-    redis.call('ZREM', R .. ':due', id)
+    take_out(R .. ':due', id)
   end
 end
 settle()
 local untold = {}
-local left = redis.call('ZRANGEBYSCORE', R .. ':out', '-inf', int(now - tonumber(ARGV[5])), 'LIMIT', 0, most)
-for _, entry in ipairs(left) do
-  local id = string.match(entry, '^(%S+) ')
-  -- Whoever else sweeps gives this sweeper the same time to tell it.
-  redis.call('ZADD', R .. ':out', int(now), entry)
-  if not untold[id] then
-    untold[id] = true
-    local job = load(id)
-    if job then changed[#changed + 1] = flat(job) else redis.call('ZREM', R .. ':out', entry) end
+local late = redis.call('ZRANGEBYSCORE', R .. ':out', '-inf', int(now - tonumber(ARGV[5])), 'LIMIT', 0, most)
+for _, entry in ipairs(late) do
+  local id = string.match(entry, '^(%S+) ') or entry
+  if untold[id] == nil then
+    local job = look(id, flat)
+    untold[id] = job ~= nil
+    changed[#changed + 1] = job
   end
+  -- Whoever else sweeps gives this sweeper the same time to tell it.
+  if untold[id] then put_in(R .. ':out', int(now), entry) else take_out(R .. ':out', entry) end
 end
+settle()
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', R .. ':seen', '-inf', int(now), 'LIMIT', 0, most)) do
   redis.call('ZREM', R .. ':seen', worker)
   redis.call('HDEL', R .. ':types', worker)
@@ -51,6 +58,6 @@ end
 local due = redis.call('ZRANGE', R .. ':due', 0, 0, 'WITHSCORES')
 redis.call('SET', R .. ':born', ARGV[6], 'NX')
 return {
-  int(now), reaped, promoted, #left, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
-  redis.call('HLEN', R .. ':types'), changed,
+  int(now), reaped, promoted, #late, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
+  redis.call('HLEN', R .. ':types'), and_unreadable(changed),
 }
