@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,8 +34,11 @@ pub use crate::worker::runner::command::group::Ask;
 
 /// How long a command that was asked to end may take, before it is killed.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
-/// How long the output is waited for after the command itself ended: somebody it left behind may hold it.
+/// How long the output is waited for after the command itself ended: somebody it left behind may hold it. The time
+/// that whoever reads our output takes does not count.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+/// How often is looked whether that time counts.
+const OUTPUT_TICK: Duration = Duration::from_millis(20);
 const BUFFER: usize = 64 * 1024;
 /// What a shell says of a program that it does not find.
 const NOT_FOUND: i32 = 127;
@@ -105,7 +109,7 @@ pub async fn run(
         }
     };
     let exit = exit(status.map_err(io::Error::other)??);
-    let printed = process.settle(exit).await;
+    let printed = process.settle(exit, &mut stop).await;
     let remarks = reports::take(&junit, started_at, &progress);
     let outcome = verdict::outcome(exit, &progress.state(), &printed, started.elapsed());
     let code = match exit {
@@ -145,6 +149,8 @@ struct Process {
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
     feed: Arc<Mutex<Option<Feed>>>,
     drained: mpsc::Receiver<()>,
+    // How many readers are in the middle of writing what they read.
+    writing: Arc<AtomicUsize>,
     aside: Arc<Aside>,
     tasks: Tasks,
 }
@@ -176,11 +182,13 @@ impl Process {
         let feed = Arc::new(Mutex::new(Some(feed)));
         // Closed when both readers are gone.
         let (reading, drained) = mpsc::channel(1);
+        let to = To { feed: feed.clone(), writing: Arc::default(), _reading: reading };
+        let writing = to.writing.clone();
         if let Some(pipe) = child.stdout.take() {
-            reader("stdout", pipe, io::stdout(), feed.clone(), reading.clone())?;
+            reader("stdout", pipe, io::stdout(), to.clone())?;
         }
         if let Some(pipe) = child.stderr.take() {
-            reader("stderr", pipe, io::stderr(), feed.clone(), reading)?;
+            reader("stderr", pipe, io::stderr(), to)?;
         }
         let (tell, ended) = oneshot::channel();
         std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
@@ -189,7 +197,7 @@ impl Process {
         let aside = Arc::new(Aside { side, lines: Mutex::default(), feed: feed.clone() });
         let (tasks, told) = (Tasks::new(), aside.clone());
         tasks.spawn_draining("events", async move { told.side.read(|bytes| told.take(bytes)).await });
-        Ok(Self { group, ended, feed, drained, aside, tasks })
+        Ok(Self { group, ended, feed, drained, writing, aside, tasks })
     }
 
     async fn kill(&mut self) -> Result<io::Result<ExitStatus>, oneshot::error::RecvError> {
@@ -198,14 +206,33 @@ impl Process {
     }
 
     /// Waits for the rest of the output, and ends whatever the command left behind.
-    async fn settle(mut self, exit: Exit) -> Printed {
-        let _ = tokio::time::timeout(OUTPUT_GRACE, self.drained.recv()).await;
+    async fn settle(mut self, exit: Exit, stop: &mut mpsc::Receiver<Ask>) -> Printed {
+        let mut is_hurried = false;
+        self.drain(stop, &mut is_hurried).await;
         self.group.kill();
-        let _ = tokio::time::timeout(OUTPUT_GRACE, self.drained.recv()).await;
+        self.drain(stop, &mut is_hurried).await;
         let _ = tokio::time::timeout(OUTPUT_GRACE, self.aside.side.close()).await;
         self.tasks.stop(OUTPUT_GRACE).await;
         // A reader that still waits finds nobody to tell.
         lock(&self.feed).take().map(|feed| feed.finish(exit)).unwrap_or_default()
+    }
+
+    /// Waits for the end of both pipes, at most [`OUTPUT_GRACE`]. A slow reader of ours is waited for as long as it
+    /// takes, as the command itself would wait, until somebody is in a hurry: what comes through `stop` lets all time
+    /// count.
+    async fn drain(&mut self, stop: &mut mpsc::Receiver<Ask>, is_hurried: &mut bool) {
+        let mut left = OUTPUT_GRACE;
+        while !left.is_zero() {
+            tokio::select! {
+                _ = self.drained.recv() => return,
+                Some(_) = stop.recv() => *is_hurried = true,
+                () = tokio::time::sleep(OUTPUT_TICK) => {
+                    if *is_hurried || self.writing.load(Ordering::Relaxed) == 0 {
+                        left = left.saturating_sub(OUTPUT_TICK);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -224,16 +251,23 @@ fn spawn(
     command.process_group(0).spawn()
 }
 
+/// What a reader of a pipe tells of.
+#[derive(Clone)]
+struct To {
+    feed: Arc<Mutex<Option<Feed>>>,
+    writing: Arc<AtomicUsize>,
+    // Dropped at the end.
+    _reading: mpsc::Sender<()>,
+}
+
 /// Copies a pipe to its end, and feeds what was copied.
 fn reader(
     name: &str,
     mut pipe: impl Read + Send + 'static,
-    mut to: impl Write + Send + 'static,
-    feed: Arc<Mutex<Option<Feed>>>,
-    reading: mpsc::Sender<()>,
+    mut out: impl Write + Send + 'static,
+    to: To,
 ) -> io::Result<()> {
     let read = move || {
-        let _reading = reading;
         let (mut buffer, mut lines) = (vec![0; BUFFER], Lines::default());
         loop {
             let n = match pipe.read(&mut buffer) {
@@ -244,11 +278,12 @@ fn reader(
             let mut found = Vec::new();
             lines.push(&buffer[..n], |line| found.push(line));
             // Whoever read our output has enough: the command has to notice, as it would without us.
-            let gone = n > 0 && to.write_all(&buffer[..n]).and_then(|()| to.flush()).is_err();
+            let gone =
+                n > 0 && to.while_writing(|| out.write_all(&buffer[..n]).and_then(|()| out.flush())).is_err();
             if n == 0 || gone {
                 lines.finish(|line| found.push(line));
             }
-            if let Some(feed) = &mut *lock(&feed) {
+            if let Some(feed) = &mut *lock(&to.feed) {
                 feed.lines(found);
             }
             if n == 0 || gone {
@@ -257,4 +292,13 @@ fn reader(
         }
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(read).map(drop)
+}
+
+impl To {
+    fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.writing.fetch_add(1, Ordering::Relaxed);
+        let written = write();
+        self.writing.fetch_sub(1, Ordering::Relaxed);
+        written
+    }
 }

@@ -71,6 +71,48 @@ async fn what_is_run_is_seen_by_everybody() {
     assert!(began.elapsed() < super::super::DEADLINE);
 }
 
+/// More than a pipe holds and what is read at once, less than two pipes and that: the command ends, and nobody has read.
+const CASES: usize = 10_000;
+
+/// A run whose command has ended, and whose output nobody has read yet.
+async fn unread(site: &Site, server: &Server) -> tokio::process::Child {
+    let file = site.path("pids");
+    let script =
+        format!("echo $$ > {}; echo 1..{CASES}; exec seq -f 'ok %.0f - case' {CASES}", file.display());
+    let child = run(&server.url, &["--test-id", "t", "--format", "tap"], &["sh", "-c", &script]).spawn();
+    let child = child.expect("it starts");
+    let pids = family(&file, 1).await;
+    gone(&pids).await;
+    child
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_every_byte_and_the_counts_agree() {
+    let site = Site::new("");
+    let server = site.start();
+    let mut child = unread(&site, &server).await;
+    // Not a wait for a condition: what is waited out is the patience with those who hold a pipe.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(child.try_wait().expect("its state"), None, "it waits for whoever reads");
+    let out = child.wait_with_output().await.expect("it ends");
+    let expected: String = (1..=CASES).map(|n| format!("ok {n} - case\n")).collect();
+    assert!(text(&out.stdout) == format!("1..{CASES}\n{expected}"), "{} bytes", out.stdout.len());
+    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+    let seen = wait_for_state(&server, "t", "completed").await;
+    assert_eq!(seen["counts"], json!({ "passed": CASES, "failed": 0, "skipped": 0, "total": CASES }));
+}
+
+#[tokio::test]
+async fn who_is_in_a_hurry_does_not_wait_for_a_reader() {
+    let site = Site::new("");
+    let server = site.start();
+    let mut child = unread(&site, &server).await;
+    kill_process(pid(&child), Signal::TERM).expect("asked");
+    let ended = tokio::time::timeout(super::super::DEADLINE, child.wait()).await;
+    assert_eq!(ended.expect("soon").expect("its state").code(), Some(0));
+    wait_for_state(&server, "t", "completed").await;
+}
+
 #[tokio::test]
 async fn one_that_hangs_is_cancelled_from_elsewhere() {
     let site = Site::new("");
