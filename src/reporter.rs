@@ -194,8 +194,10 @@ impl Reporter {
 }
 
 impl Shared {
-    /// Moves the output that waits into the spool.
+    /// Moves the output that waits into the spool. Two may do so at once: whoever takes also pushes before the other
+    /// one takes, so that the order stays, and nothing is on its way when this returns.
     fn spool_output(&self) {
+        let mut spool = lock(&self.spool);
         while let Some(chunk) = self.progress.take_log(LOG_LINES, LOG_BYTES) {
             let id = format!("{}-l{}", self.run_id, chunk.first_line);
             let data = json!({ "firstLine": chunk.first_line, "lines": chunk.lines });
@@ -203,7 +205,7 @@ impl Shared {
             let Ok(data) = to_raw_value(&data) else { continue };
             let event = SpooledEvent { id, event: "log".into(), data };
             if let Ok(record) = serde_json::to_vec(&event) {
-                lock(&self.spool).push(record);
+                spool.push(record);
             }
         }
     }
@@ -226,4 +228,42 @@ async fn collect(shared: Arc<Shared>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these is never left half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_moves_output_at_once_keeps_its_order() {
+        const LINES: usize = 20_000;
+        let shared = Shared {
+            progress: Progress::new(),
+            run_id: "r".to_owned(),
+            spool: Mutex::new(Spool::new(SpoolLimits::default())),
+            ending: Mutex::default(),
+            wake: Notify::new(),
+            cancelled: Mutex::default(),
+            cancel: CancellationToken::new(),
+        };
+        let move_all = || {
+            for n in 0..LINES / 2 {
+                shared.progress.log(&format!("line {n}"));
+                shared.spool_output();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(move_all);
+            scope.spawn(move_all);
+        });
+        // Nothing is on its way when both are done, and each chunk begins where the one before ends.
+        let (mut next, mut spool) = (1, lock(&shared.spool));
+        for record in spool.take(usize::MAX, usize::MAX) {
+            let event: SpooledEvent = serde_json::from_slice(&record).expect("a record");
+            let data: Value = serde_json::from_str(event.data.get()).expect("JSON");
+            assert_eq!(data["firstLine"], next);
+            next += data["lines"].as_array().expect("lines").len();
+        }
+        assert_eq!((next, spool.left_out()), (LINES + 1, 0));
+    }
 }
