@@ -18,7 +18,8 @@ use crate::worker::progress::Progress as State;
 pub struct Progress {
     state: State,
     cancel: CancellationToken,
-    // Test cases are told one by one; until then `set` stands for them.
+    // Test cases are told one by one; until then `set` stands for them. Looked at and changed with the state only: the
+    // first case of two clones would forget the other's.
     has_cases: Arc<AtomicBool>,
 }
 
@@ -36,10 +37,9 @@ impl Progress {
     /// So many of so many are done. Where test cases are told one by one, they are what is counted, and this says how
     /// many there will be.
     pub fn set(&self, done: u64, total: u64) {
-        let has_cases = self.has_cases.load(Ordering::Relaxed);
         self.state.update(|state| {
             state.counts.total = Some(total);
-            if has_cases {
+            if self.has_cases.load(Ordering::Relaxed) {
                 return state.progress_from_counts();
             }
             state.counts.passed = done.min(total);
@@ -129,9 +129,8 @@ impl Progress {
     }
 
     fn ended(&self, case: &str, count: impl FnOnce(&mut crate::model::test::Counts)) {
-        let is_first = !self.has_cases.swap(true, Ordering::Relaxed);
         self.state.update(|state| {
-            if is_first {
+            if !self.has_cases.swap(true, Ordering::Relaxed) {
                 state.counts.passed = 0;
             }
             state.current.retain(|current| current != case);
@@ -140,5 +139,34 @@ impl Progress {
                 state.progress_from_counts();
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn no_case_of_clones_that_begin_at_once_is_lost() {
+        for round in 0..2000 {
+            let progress = Progress::new(State::new(), CancellationToken::new());
+            // What stands for the cases until the first one is told.
+            progress.set(3, 4);
+            let begin = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    let (progress, begin) = (progress.clone(), &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        progress.passed("case");
+                        progress.set(4, 4);
+                    });
+                }
+            });
+            let state = progress.state.state();
+            assert_eq!((state.counts.passed, state.counts.total), (4, Some(4)), "round {round}");
+        }
     }
 }
