@@ -172,10 +172,9 @@ pub(super) async fn report(
 ) -> Result<Json<Taken>, Problem> {
     state.rights.has_role(&caller.0, &[WORKER], "telling of a test")?;
     let Reports { attempt, lease, events } = wish;
-    let mut reports = wish::reports(events, &state)?;
+    let reports = wish::reports(events, &state)?;
     let lease = lease_of(&state, &lease, attempt, &test).await?;
-    outlooks.foresee(&*state.queue, &lease.lease, &mut reports).await?;
-    let wanted = match state.queue.report(&lease.lease, reports).await {
+    let wanted = match outlooks.report(&*state.queue, &lease.lease, reports).await {
         Ok(wanted) => wanted,
         Err(error) => return Err(refused(&state, error, &test).await),
     };
@@ -218,7 +217,7 @@ pub(super) async fn end(
     let (lease, attempt) = (wish.lease.clone(), wish.attempt);
     let (last, mut ending, reason) = wish.read(&state)?;
     let lease = lease_of(&state, &lease, attempt, &test).await?.lease;
-    let past = outlooks.end(&*state.queue, &lease).await;
+    let past = outlooks.past(&*state.queue, &lease).await;
     if let (Ending::Failed { results, .. }, Some(past)) = (&mut ending, past) {
         past.mark(results);
     }
@@ -229,7 +228,11 @@ pub(super) async fn end(
             let _ = state.queue.cancel(&lease.job_id, Some(reason), caller.user().cloned()).await;
         }
     }
-    match state.queue.finish(&lease, last, ending).await {
+    let finished = state.queue.finish(&lease, last, ending).await;
+    if matches!(finished, Ok(_) | Err(QueueError::LeaseLost { .. })) {
+        outlooks.forget(&lease);
+    }
+    match finished {
         Ok(job) => Ok(Json(Ended { state: job.state })),
         Err(error) => Err(refused(&state, error, &test).await),
     }

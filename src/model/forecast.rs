@@ -62,7 +62,7 @@ pub struct Stage<'a> {
 }
 
 /// Looks ahead for one attempt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outlook {
     durations: Vec<u64>,
     began_ms: i64,

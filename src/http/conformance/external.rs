@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Answer, MESSAGE_BYTES, PUBLISH_BATCH, Server};
-use crate::model::now_ms;
-use crate::queue::Queue;
+use crate::http::external::Outlooks;
+use crate::model::{JobId, TestId, now_ms};
+use crate::queue::{Holder, Lease, Queue, QueueError, Report};
 
 const TESTS: &str = "/api/v1/tests";
 
@@ -257,4 +258,79 @@ async fn a_test_that_does_not_exist_is_answered_with_404_and_a_wrong_lease_with_
     crossed.problem(409, "stale_attempt");
     assert_eq!(server.queue.counts().await.unwrap()["running"], 2);
     assert_eq!(report(&server, &other, json!([])).await.status, 200);
+}
+
+/// The lease of the test `t`, and the same of a stranger, who does not know its secret.
+fn leases(registered: &Value) -> (Lease, Lease) {
+    let parts: Vec<&str> = registered["lease"].as_str().unwrap().split('~').collect();
+    let lease = |secret: &str| {
+        let holder = Holder { test_id: TestId::parse("t").unwrap(), secret: secret.to_owned() };
+        let job_id = JobId::parse(parts[0]).unwrap();
+        let (attempt, fence) = (parts[1].parse().unwrap(), parts[2].parse().unwrap());
+        Lease { job_id, attempt, fence, holder: Some(holder) }
+    };
+    (lease(parts[4]), lease(&"0".repeat(40)))
+}
+
+fn progress(percent: u8, name: Option<&str>) -> Vec<Report> {
+    let data = serde_json::value::to_raw_value(&json!({ "progress": percent })).unwrap();
+    let told = Report::Progress { percent: f64::from(percent), data };
+    vec![match name {
+        Some(name) => Report::Named { name: name.to_owned(), report: Box::new(told) },
+        None => told,
+    }]
+}
+
+#[tokio::test]
+async fn nothing_of_a_stranger_is_told_or_kept() {
+    let server = Server::start().await;
+    let registered = register(&server, json!({"testId": "t"})).await;
+    let (own, strange) = leases(&registered);
+    let mut guess = by(&registered, &json!({"events": [{"event": "progress", "data": {"progress": 77}}]}));
+    guess["lease"] = json!(
+        registered["lease"].as_str().unwrap().rsplit_once('~').unwrap().0.to_owned() + "~" + &"0".repeat(40)
+    );
+    let path = format!("{TESTS}/t/reports");
+    server.post(&path, &guess).await.problem(409, "stale_attempt");
+    // At any time that one likes.
+    let (outlooks, now) = (Outlooks::default(), now_ms());
+    let refused = async |percent, now| {
+        let answer = outlooks.report_at(&server.queue, &strange, progress(percent, None), now).await;
+        assert!(matches!(answer, Err(QueueError::LeaseLost { .. })), "{answer:?}");
+    };
+    refused(77, now).await;
+    assert_eq!(outlooks.len(), 0, "kept of a stranger");
+    outlooks.report_at(&server.queue, &own, Vec::new(), now + 61_000).await.unwrap();
+    assert_eq!(snapshot(&server, "t").await["progress"], json!(0.0), "of the stranger");
+    outlooks.report_at(&server.queue, &own, progress(10, None), now + 62_000).await.unwrap();
+    refused(78, now + 63_000).await;
+    outlooks.report_at(&server.queue, &own, Vec::new(), now + 123_000).await.unwrap();
+    let seen = snapshot(&server, "t").await;
+    assert_eq!((&seen["progress"], &seen["stalled"]), (&json!(10.0), &json!({"sinceMs": 61_000})));
+    assert_eq!(outlooks.len(), 1);
+    // By a wrong lease nothing of the holder's is forgotten, and by its own end all.
+    let guess = json!({"attempt": 1, "lease": guess["lease"], "outcome": "passed"});
+    server.post(&format!("{TESTS}/t/end"), guess).await.problem(409, "stale_attempt");
+    assert_eq!(end(&server, &registered, json!({"outcome": "passed"})).await.status, 200);
+    let lost = outlooks.report_at(&server.queue, &own, progress(11, None), now + 124_000).await;
+    assert!(matches!(lost, Err(QueueError::LeaseLost { .. })), "{lost:?}");
+    assert_eq!(outlooks.len(), 0, "kept of an attempt that has ended");
+}
+
+#[tokio::test]
+async fn progress_that_is_sent_again_is_not_the_newest() {
+    let server = Server::start().await;
+    let (own, _) = leases(&register(&server, json!({"testId": "t"})).await);
+    let (outlooks, now) = (Outlooks::default(), now_ms());
+    for (reports, at) in [
+        (progress(10, Some("p1")), 0),
+        (progress(20, Some("p2")), 1_000),
+        // Whose answer was lost sends it again.
+        (progress(10, Some("p1")), 60_500),
+        (Vec::new(), 61_000),
+    ] {
+        outlooks.report_at(&server.queue, &own, reports, now + at).await.unwrap();
+    }
+    let seen = snapshot(&server, "t").await;
+    assert_eq!((&seen["progress"], &seen["stalled"]), (&json!(20.0), &json!({"sinceMs": 60_000})));
 }
