@@ -1,6 +1,7 @@
 //! Following rooms: stays connected, continues where it was, and checks that nothing is missing.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,10 +11,16 @@ use tidings::client::receiver::{Receiver, Verdict};
 use tidings::client::room::{Joined, Since};
 use tidings::client::socket::{ConnectOptions, SocketClient};
 use tidings::model::Message;
+use tidings::tasks::Tasks;
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
 /// The pauses between tries to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How much waits for whoever listens to a task.
+const WAITING: usize = 64;
 
 /// What a follower hears.
 #[derive(Debug)]
@@ -114,7 +121,8 @@ impl Follower {
         &self.rooms
     }
 
-    /// The next news. An error is one that trying again does not mend.
+    /// The next news. An error is one that trying again does not mend. Whoever drops this before it is done breaks off
+    /// what it was at, be it a connection or a pause: who waits for other things, too, lets it run in an [`Aside`].
     pub(crate) async fn next(&mut self) -> Result<News, ClientError> {
         loop {
             if let Some(news) = self.waiting.pop_front() {
@@ -195,5 +203,30 @@ impl Follower {
             }
         }
         Ok(())
+    }
+}
+
+/// A task of its own that tells what it finds, until this is dropped. What waits for the next of it may be dropped at any
+/// time.
+pub(crate) struct Aside<T> {
+    told: mpsc::Receiver<T>,
+    _stop: DropGuard,
+}
+
+impl<T> Aside<T> {
+    pub(crate) fn start<F>(name: &str, task: impl FnOnce(mpsc::Sender<T>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (tell, told) = mpsc::channel(WAITING);
+        let tasks = Tasks::new();
+        let stop = tasks.stopping().clone().drop_guard();
+        tasks.spawn(name, task(tell));
+        Self { told, _stop: stop }
+    }
+
+    /// None once the task has ended.
+    pub(crate) async fn next(&mut self) -> Option<T> {
+        self.told.recv().await
     }
 }

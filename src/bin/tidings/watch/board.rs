@@ -40,11 +40,13 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Begins with the snapshots of the tests that run.
+    /// Begins, or begins anew, with the snapshots of the tests that run: no others do.
     pub(super) fn begin(&mut self, tests: &Value) {
+        self.running.clear();
         for test in tests["tests"].as_array().into_iter().flatten() {
             self.running.insert(string(test, "testId"), Row { state: test.clone() });
         }
+        self.bound();
         self.choose_any();
     }
 
@@ -269,6 +271,15 @@ mod tests {
         let lines = board.lines(200, 50);
         let expected = "› a                        ━━━━━━━━━━──────────  50 %  20 s–3 min left  3 passed, 1 failed  sorts";
         assert!(lines.contains(&expected.to_owned()), "{lines:#?}");
+    }
+
+    #[test]
+    fn what_ended_unheard_is_gone_when_it_begins_anew() {
+        let mut board = heard(&[("test:started", json!({ "testId": "a" }))]);
+        board.begin(&json!({ "tests": [{ "testId": "b", "progress": 3 }] }));
+        let lines = board.lines(200, 50);
+        assert_eq!(lines[0], "1 test runs");
+        assert!(lines[1].contains(" b "), "{lines:#?}");
     }
 
     #[test]
