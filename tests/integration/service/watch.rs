@@ -242,7 +242,7 @@ async fn a_view_whose_server_comes_late_shows_what_runs() {
     let url = first.url.clone();
     first.terminate();
     let view = OnTerminal::start(&url);
-    view.shows("trying again").await;
+    view.shows("cannot reach").await;
     let server = site.start_with(&address, &[]);
     server.post("/api/v1/tests", &json!({ "testId": "late" })).await;
     view.shows("late").await;

@@ -71,8 +71,8 @@ async fn what_is_run_is_seen_by_everybody() {
     assert!(began.elapsed() < super::super::DEADLINE);
 }
 
-/// More than a pipe holds and what is read at once, less than two pipes and that: the command ends, and nobody has read.
-const CASES: usize = 10_000;
+/// Their output, 100 KiB, is more than a pipe holds, and less than two do: the command ends before anybody has read all.
+const CASES: usize = 7000;
 
 /// A run whose command has ended, and whose output nobody has read yet.
 async fn unread(site: &Site, server: &Server) -> tokio::process::Child {
@@ -107,10 +107,17 @@ async fn who_is_in_a_hurry_does_not_wait_for_a_reader() {
     let site = Site::new("");
     let server = site.start();
     let mut child = unread(&site, &server).await;
-    kill_process(pid(&child), Signal::TERM).expect("asked");
-    let ended = tokio::time::timeout(super::super::DEADLINE, child.wait()).await;
-    assert_eq!(ended.expect("soon").expect("its state").code(), Some(0));
-    wait_for_state(&server, "t", "completed").await;
+    // The first one may still have been meant for the command.
+    wait_until("it ends", async || {
+        let ended = child.try_wait().expect("its state");
+        if ended.is_none() {
+            kill_process(pid(&child), Signal::TERM).expect("asked");
+        }
+        ended.is_some()
+    })
+    .await;
+    // How it ended depends on what was read of its tests.
+    wait_until("its end is told", async || snapshot(&server, "t").await["state"] != "running").await;
 }
 
 #[tokio::test]
