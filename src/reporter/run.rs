@@ -222,11 +222,13 @@ impl Process {
     /// count.
     async fn drain(&mut self, stop: &mut mpsc::Receiver<Ask>, is_hurried: &mut bool) {
         let mut left = OUTPUT_GRACE;
+        let mut ticks = tokio::time::interval(OUTPUT_TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !left.is_zero() {
             tokio::select! {
                 _ = self.drained.recv() => return,
                 Some(_) = stop.recv() => *is_hurried = true,
-                () = tokio::time::sleep(OUTPUT_TICK) => {
+                _ = ticks.tick() => {
                     if *is_hurried || self.writing.load(Ordering::Relaxed) == 0 {
                         left = left.saturating_sub(OUTPUT_TICK);
                     }
