@@ -41,7 +41,7 @@ use crate::model::test::TestError;
 use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
 use crate::redis::Redis;
 use crate::tasks::Tasks;
-use answer::{added, answer, broken, handled, page, parsed, state_of, unexpected};
+use answer::{added, answer, broken, handled, parsed, state_of, stretch, unexpected};
 use entry::Entry;
 use inner::{Calls, Inner, Signals};
 use link::Link;
@@ -170,12 +170,18 @@ impl Queue for RedisQueue {
     async fn renew(&self, leases: Vec<Lease>) -> Result<Vec<LeaseStatus>, QueueError> {
         let mut statuses = Vec::with_capacity(leases.len());
         for leases in leases.chunks(STEP) {
-            for status in list(self.inner.link.renew(leases, &self.inner.options).await?)? {
-                statuses.push(match text(&status)?.as_str() {
+            let renewed = list(self.inner.link.renew(leases, &self.inner.options).await?)?;
+            for (lease, status) in leases.iter().zip(renewed) {
+                let status = text(&status)?;
+                statuses.push(match status.as_str() {
                     "held" => LeaseStatus::Held,
                     "cancel" => LeaseStatus::CancelRequested,
                     "lost" => LeaseStatus::Lost,
-                    word => return Err(unexpected(word)),
+                    word => {
+                        let why = word.strip_prefix("broken ").ok_or_else(|| unexpected(word))?;
+                        tracing::error!(job = %lease.job_id, why, "a job that runs cannot be read: its attempt is given up");
+                        LeaseStatus::Lost
+                    }
                 });
             }
         }
@@ -293,7 +299,7 @@ impl Queue for RedisQueue {
     }
 
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {
-        Ok(page(self.inner.link.get(job).await?)?.into_iter().next().map(|(_, job)| job))
+        answer::one(self.inner.link.get(job).await?)
     }
 
     async fn list(
@@ -307,11 +313,10 @@ impl Queue for RedisQueue {
         // In steps, because Redis does nothing else while it reads a page.
         while jobs.len() <= limit {
             let most = (limit + 1 - jobs.len()).min(STEP);
-            let step = page(self.inner.link.list(state, before, most).await?)?;
-            let last = step.len() < most;
-            before = step.last().map(|(seq, _)| *seq);
-            jobs.extend(step);
-            if last {
+            let step = stretch(self.inner.link.list(state, before, most).await?)?;
+            jobs.extend(step.jobs);
+            before = step.last;
+            if step.seen < most {
                 break;
             }
         }
@@ -367,8 +372,12 @@ impl Queue for RedisQueue {
         let mut removed = 0;
         // In steps, because Redis does nothing else meanwhile.
         while removed < RETAIN_MAX {
-            let step = number(&inner.link.retain(STEP, &inner.options).await?)?;
-            let step = usize::try_from(step).unwrap_or(0);
+            let answered = list(inner.link.retain(STEP, &inner.options).await?)?;
+            let [step, unreadable] =
+                <[Value; 2]>::try_from(answered).map_err(|_| unexpected("too little"))?;
+            // They are logged.
+            row::jobs(unreadable)?;
+            let step = usize::try_from(number(&step)?).unwrap_or(0);
             removed += step;
             if step < STEP {
                 return Ok(false);

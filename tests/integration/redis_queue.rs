@@ -4,6 +4,7 @@
 mod cluster;
 mod faults;
 mod nodes;
+mod unreadable;
 mod untold;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tidings::broker::{
 use tidings::fault::Cause;
 use tidings::model::{ChannelName, Job, Priority, Snapshot, TestId, TestState, WorkerId};
 use tidings::queue::redis::RedisQueue;
-use tidings::queue::{Claim, NewJob, Queue, QueueOptions};
+use tidings::queue::{Claim, Ending, NewJob, Queue, QueueOptions};
 use tidings::store::{Store, Synchronous};
 use tidings::tasks::Tasks;
 use tokio::sync::Semaphore;
@@ -130,6 +131,10 @@ fn job() -> NewJob {
         user_id: None,
         traceparent: None,
     }
+}
+
+fn passed() -> Ending {
+    Ending::Passed { results: Map::new() }
 }
 
 impl Gate {

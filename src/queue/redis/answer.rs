@@ -6,7 +6,7 @@ use std::fmt::Display;
 use ::redis::Value;
 
 use super::entry::Added;
-use super::row::{self, Unreadable, list, number, text};
+use super::row::{self, Stored, Unreadable, list, number, text};
 use crate::model::{Job, JobState};
 use crate::queue::{QueueError, explain};
 
@@ -62,10 +62,33 @@ pub(super) fn handled(value: Option<Value>) -> Result<BTreeSet<String>, QueueErr
     Ok(types)
 }
 
-/// Jobs with their numbers, each of which says why it waits.
-pub(super) fn page(value: Value) -> Result<Vec<(i64, Job)>, QueueError> {
+/// The one job that was asked for, which says why it waits.
+pub(super) fn one(value: Value) -> Result<Option<Job>, QueueError> {
+    let mut parts = list(value)?.into_iter();
+    let found = list(parts.next().unwrap_or_default())?.into_iter().next();
+    let Some(found) = found else { return Ok(None) };
+    let job = Stored::read(found)?.job;
+    let handled = handled(parts.next())?;
+    Ok(Some(explain(job, || handled)))
+}
+
+/// A stretch of a list.
+pub(super) struct Stretch {
+    /// Those that can be read, with their numbers.
+    pub(super) jobs: Vec<(i64, Job)>,
+    /// How many were looked at.
+    pub(super) seen: usize,
+    /// The number of the last of these.
+    pub(super) last: Option<i64>,
+}
+
+/// Jobs, each of which says why it waits.
+pub(super) fn stretch(value: Value) -> Result<Stretch, QueueError> {
     let mut parts = list(value)?.into_iter();
     let jobs = row::jobs(parts.next().unwrap_or_default())?;
     let handled = handled(parts.next())?;
-    Ok(jobs.into_iter().map(|stored| (stored.seq, explain(stored.job, || handled.clone()))).collect())
+    let seen = usize::try_from(number(&parts.next().unwrap_or_default())?).unwrap_or(0);
+    let last = if seen == 0 { None } else { Some(number(&parts.next().unwrap_or_default())?) };
+    let jobs = jobs.into_iter().map(|stored| (stored.seq, explain(stored.job, || handled.clone()))).collect();
+    Ok(Stretch { jobs, seen, last })
 }

@@ -5,35 +5,39 @@ local worker, lease_ms, most, name = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local taken = {}
 if ARGV[6] == '1' then
   for _, id in ipairs(redis.call('SMEMBERS', R .. ':w:' .. worker)) do
-    if redis.call('HGET', R .. ':j:' .. id, 'claim') == name then
-      redis.call('ZADD', R .. ':lease', int(now + lease_ms), id)
-      taken[#taken + 1] = redis.call('HGETALL', R .. ':j:' .. id)
+    local job = look(id, function(job) return job.claim == name and flat(job) end)
+    if job then
+      put_in(R .. ':lease', int(now + lease_ms), id)
+      taken[#taken + 1] = job
     end
   end
+  settle()
   most = most - #taken
-  if most <= 0 then return taken end
+  if most <= 0 then return and_unreadable(taken) end
 end
-local claims, ids, running, leases = {}, {}, {}, {}
+local ids, running, leases, queued = {}, {}, {}, depth()
 local again
 repeat
   again = false
   local ready = {}
   for i = 7, #ARGV do
     local key = R .. ':r:' .. ARGV[i]
-    local found = redis.call('ZRANGE', key, 0, most - #claims - 1, 'WITHSCORES')
+    local found = redis.call('ZRANGE', key, 0, most - #ids - 1, 'WITHSCORES')
     for n = 1, #found, 2 do ready[#ready + 1] = { key = key, id = found[n], rank = tonumber(found[n + 1]) } end
   end
   table.sort(ready, function(one, other) return one.rank < other.rank end)
-  for n = 1, math.min(#ready, most - #claims) do
+  for n = 1, math.min(#ready, most - #ids) do
     local key, id = ready[n].key, ready[n].id
+    local seq
     local job = look(id, function(job)
-      job.worker, job.started, job.claim = worker, int(now), name
+      job.worker, job.started, job.claim, seq = worker, int(now), name, int(tonumber(job.seq))
       begin(job)
-      return job
+      note(job, 'started', nil, int(queued - #ids - 1))
+      return save(job, 'error')
     end)
     if job then
-      claims[#claims + 1], ids[#ids + 1] = job, id
-      running[#running + 1], running[#running + 2] = job.seq, id
+      taken[#taken + 1], ids[#ids + 1] = job, id
+      running[#running + 1], running[#running + 2] = seq, id
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
     else
       again = true
@@ -41,16 +45,10 @@ repeat
     take_out(key, id)
   end
   settle()
-until not again or #claims == most
-if #claims == 0 then return and_unreadable(taken) end
+until not again or #ids == most
+if #ids == 0 then return and_unreadable(taken) end
 redis.call('ZREM', R .. ':s:queued', unpack(ids))
 redis.call('ZADD', R .. ':s:running', unpack(running))
 redis.call('ZADD', R .. ':lease', unpack(leases))
 redis.call('SADD', R .. ':w:' .. worker, unpack(ids))
-local queued = depth() + #claims
-for n, job in ipairs(claims) do
-  note(job, 'started', nil, int(queued - n))
-  taken[#taken + 1] = save(job, 'error')
-end
-settle()
 return and_unreadable(taken)

@@ -214,7 +214,9 @@ impl Link {
     }
 
     pub(super) async fn retain(&self, most: usize, options: &QueueOptions) -> Result<Value, QueueError> {
-        self.run(&RETAIN, &[ms(options.retention), options.max_jobs_kept.to_string(), most.to_string()]).await
+        let mut args = vec![ms(options.retention), options.max_jobs_kept.to_string(), most.to_string()];
+        args.extend(JobState::ALL.map(|state| state.name().to_owned()));
+        self.run(&RETAIN, &args).await
     }
 
     pub(super) async fn join(&self, seen_ms: u128, workers: Vec<String>) -> Result<Value, QueueError> {

@@ -1,19 +1,25 @@
--- Removes ended jobs. ARGV: publish, how long they are kept in ms, how many are kept, how many are removed at most.
+-- Removes ended jobs, those that cannot be read as well. ARGV: publish, how long they are kept in ms, how many are kept,
+-- how many are removed at most, then all states. The answer: how many went, and who of them could not be read.
 local most = tonumber(ARGV[4])
+local ENDED = { completed = true, failed = true, cancelled = true }
 local function remove(id)
-  local key = R .. ':j:' .. id
-  local job = load(id)
-  if job then
+  local job = look(id, function(job)
     for field in pairs(job) do
       -- What is untold is told first.
-      if string.sub(field, 1, 2) == 'o:' then return 0 end
+      if string.sub(field, 1, 2) == 'o:' then return 'untold' end
     end
-    redis.call('ZREM', R .. ':all', id)
-    redis.call('ZREM', R .. ':s:' .. job.state, id)
-    if job.key and redis.call('HGET', R .. ':keys', job.key) == id then redis.call('HDEL', R .. ':keys', job.key) end
-    redis.call('DEL', key)
-  end
+    return job.state and job or error('`state` is missing')
+  end)
+  if job == 'untold' then return 0 end
   redis.call('ZREM', R .. ':ended', id)
+  if job and not ENDED[job.state] then return 1 end
+  if job and job.key and redis.call('HGET', R .. ':keys', job.key) == id then redis.call('HDEL', R .. ':keys', job.key) end
+  redis.call('ZREM', R .. ':all', id)
+  -- Whatever state it says it has, if it can be read at all.
+  for i = 5, #ARGV do
+    if not job or job.state == ARGV[i] then redis.call('ZREM', R .. ':s:' .. ARGV[i], id) end
+  end
+  redis.call('DEL', R .. ':j:' .. id)
   return 1
 end
 local removed = 0
@@ -23,4 +29,4 @@ local surplus = math.min(redis.call('ZCARD', R .. ':ended') - tonumber(ARGV[3]),
 if surplus > 0 then
   for _, id in ipairs(redis.call('ZRANGE', R .. ':ended', 0, surplus - 1)) do removed = removed + remove(id) end
 end
-return removed
+return { removed, unreadable }

@@ -6,6 +6,9 @@ for i = 2, #ARGV, 2 do
   table.insert(fields[id], 'o:' .. ARGV[i + 1])
   entries[#entries + 1] = id .. ' ' .. ARGV[i + 1]
 end
-for id, list in pairs(fields) do in_steps('HDEL', R .. ':j:' .. id, list) end
+for id, list in pairs(fields) do
+  -- That one cannot be read is no matter of the others.
+  pcall(in_steps, 'HDEL', R .. ':j:' .. id, list)
+end
 in_steps('ZREM', R .. ':out', entries)
 return 0

@@ -2,16 +2,12 @@
 
 use serde_json::json;
 use tidings::model::JobState;
-use tidings::queue::{Ending, Queue, QueueError, Report};
+use tidings::queue::{Queue, QueueError, Report};
 use tokio::sync::Semaphore;
 
-use super::{Channels, Node, job};
+use super::{Channels, Node, job, passed};
 use crate::support::redis::{connect, shared_url};
 use crate::support::{raw, wait_until};
-
-fn passed() -> Ending {
-    Ending::Passed { results: serde_json::Map::new() }
-}
 
 fn progress(percent: f64) -> Report {
     Report::Progress { percent, data: raw(&json!({ "progress": percent })) }
