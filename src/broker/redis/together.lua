@@ -61,8 +61,14 @@ if known then return { -1, {}, {} } end
 -- Whom nobody listens to need not be told of; most channels of tests and jobs are such.
 local names, heard = {}, {}
 for n, channel in ipairs(channels) do names[n] = string.sub(channel.meta, 1, -2) .. suffix end
-local listeners = call('PUBSUB', publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB', unpack(names))
-for n = 1, count do heard[n] = listeners[2 * n] > 0 end
+if publish == 'PUBLISH' then
+  local listeners = call('PUBSUB', 'NUMSUB', unpack(names))
+  for n = 1, count do heard[n] = listeners[2 * n] > 0 end
+else
+  -- In a cluster who listens to a replica hears it as well, and is counted there: whoever listened to a primary that
+  -- became one is such a listener.
+  for n = 1, count do heard[n] = true end
+end
 
 local tests = {}
 for n, channel in ipairs(channels) do

@@ -68,17 +68,25 @@ impl Ears {
         let answer = match self {
             Self::Single(connection) => connection.req_packed_command(&cmd("ROLE")).await,
             Self::Cluster(connection) => {
+                // Those that were primaries when it was connected to them.
                 let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                connection.route_command(cmd("PING"), all).await
+                connection.route_command(cmd("ROLE"), all).await
             }
         };
         let value = answer.and_then(Value::extract_error).map_err(|error| RedisFault::of(&error))?;
-        if let (Self::Single(_), Value::Array(parts)) = (&*self, &value)
-            && parts.first() != Some(&Value::BulkString(b"master".to_vec()))
-        {
-            // A replica may hear what its primary publishes, but late, and not for long.
-            return Err(RedisFault::ReadOnly("the server has become a replica".to_owned()));
+        let heard = match &value {
+            Value::Map(nodes) => nodes.iter().all(|(_, role)| is_primary(role)),
+            role => is_primary(role),
+        };
+        if heard {
+            return Ok(());
         }
-        Ok(())
+        // A replica may hear what its primary publishes, but late, and not for long.
+        Err(RedisFault::ReadOnly("the server has become a replica".to_owned()))
     }
+}
+
+/// Whether an answer to `ROLE` is that of a primary.
+fn is_primary(role: &Value) -> bool {
+    matches!(role, Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"master".to_vec())))
 }

@@ -79,6 +79,57 @@ async fn in_a_cluster_a_slot_that_moves_takes_its_channel_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_a_primary_that_becomes_a_replica_leaves_nobody_deaf() {
+    let cluster = Cluster::start();
+    let writer = Node::start(&cluster.url()).await;
+    let names: Vec<_> = spread(&cluster, &writer).await.into_iter().map(|(name, _)| name).collect();
+    let reader = Node::start(&cluster.url()).await;
+    for name in &names {
+        reader.broker.follow(&channel(name)).await.expect("followed");
+    }
+    let (own, old) = (&names[0], &cluster.nodes[0]);
+    let listeners = |server: &RedisServer| {
+        let counted = server.cli(&["PUBSUB", "SHARDNUMSUB", &format!("tidings{{c:{own}}}p")]);
+        counted.lines().last().map(str::to_owned)
+    };
+    assert_eq!(listeners(old).as_deref(), Some("1"));
+    let new = cluster.replica_of(0);
+    // For a while nobody looks whether it still listens where it should, and the old one is a replica that works.
+    assert_eq!(new.cli(&["CLUSTER", "FAILOVER"]), "OK");
+    let role = |server: &RedisServer| server.cli(&["ROLE"]).lines().next().map(str::to_owned);
+    wait_until("they have changed places", async || {
+        role(&new).as_deref() == Some("master") && role(old).as_deref() == Some("slave")
+    })
+    .await;
+    // Nothing else is published that would tell the reader of it.
+    writer.insist(own, "after").await;
+    wait_until("it is heard", async || reader.heard.of(own).last().is_some_and(|(_, id)| id == "after"))
+        .await;
+    wait_until("the new primary is listened to", async || listeners(&new).as_deref() == Some("1")).await;
+    for name in &names {
+        writer.insist(name, "last").await;
+        wait_until("all are heard", async || {
+            reader.heard.of(name).last().is_some_and(|(_, id)| id == "last")
+        })
+        .await;
+        assert!(reader.heard.resets(name).is_empty(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_who_listens_to_a_replica_is_told_as_well() {
+    let cluster = Cluster::start();
+    let writer = Node::start(&cluster.url()).await;
+    let names: Vec<_> = spread(&cluster, &writer).await.into_iter().map(|(name, _)| name).collect();
+    // Nobody listens to any primary; whoever listens to a replica is not counted there.
+    let replica = cluster.replica_of(0);
+    let mut ear = replica.listen_to_shard(&format!("tidings{{c:{}}}p", names[0]));
+    let place = writer.append(&names[0], "told").await.expect("appended");
+    let heard = ear.next_containing("custom:test");
+    assert!(heard.contains(&format!("{} {}", place.epoch, place.offset)), "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_the_death_of_one_server_stops_only_its_own_channels() {
     let mut cluster = Cluster::start();
     let writer = Node::start(&cluster.url()).await;

@@ -1,7 +1,8 @@
 //! Real Redis servers for tests: on free ports, in temporary directories, ended by their process ids.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -228,6 +229,16 @@ impl RedisServer {
         answer_of(program, self.port, command)
     }
 
+    /// Somebody who listens to a sharded publication of this very server.
+    pub(crate) fn listen_to_shard(&self, name: &str) -> ShardEar {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        let mut ear = ShardEar(BufReader::new(stream));
+        ear.0.get_mut().write_all(format!("READONLY\r\nSSUBSCRIBE {name}\r\n").as_bytes()).expect("sent");
+        ear.next_containing(name);
+        ear
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.path().join("redis.log")
     }
@@ -249,6 +260,24 @@ impl RedisServer {
     /// What it logged so far.
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+}
+
+/// What a raw connection hears, line by line.
+pub(crate) struct ShardEar(BufReader<TcpStream>);
+
+impl ShardEar {
+    /// What was heard up to and with the first line that contains `text`.
+    pub(crate) fn next_containing(&mut self, text: &str) -> String {
+        let mut heard = String::new();
+        loop {
+            let from = heard.len();
+            let n = self.0.read_line(&mut heard).expect("it is heard in time");
+            assert!(n > 0, "the connection ended:\n{heard}");
+            if heard[from..].contains(text) {
+                return heard;
+            }
+        }
     }
 }
 
@@ -341,6 +370,34 @@ impl Cluster {
     pub(crate) fn url(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// A replica of one of the nodes, which is as far as that.
+    pub(crate) fn replica_of(&self, n: usize) -> RedisServer {
+        let replica =
+            RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]);
+        let primary = &self.nodes[n];
+        let id = primary.cli(&["CLUSTER", "MYID"]);
+        assert_eq!(replica.cli(&["CLUSTER", "MEET", "127.0.0.1", &primary.port.to_string()]), "OK");
+        let began = Instant::now();
+        let until = |what: &str, done: &dyn Fn() -> bool| {
+            while !done() {
+                assert!(began.elapsed() < PATIENCE, "{what}:\n{}", replica.log_text());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        until("it is no replica", &|| replica.cli(&["CLUSTER", "REPLICATE", &id]) == "OK");
+        until("it does not follow", &|| {
+            replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        // Only who is known to all takes over.
+        let own = replica.cli(&["CLUSTER", "MYID"]);
+        let knows = |node: &RedisServer| {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            nodes.lines().any(|line| line.starts_with(&own) && line.contains("slave"))
+        };
+        until("it is not known", &|| self.nodes.iter().all(knows));
+        replica
     }
 
     /// The slot of a key, and which node has it.
