@@ -6,6 +6,7 @@ mod deployments;
 mod faults;
 mod ground;
 mod inbox;
+mod layouts;
 mod presence;
 mod quota;
 
