@@ -7,6 +7,7 @@ mod observed;
 mod people;
 pub mod reload;
 mod sides;
+mod suites;
 pub mod worker;
 
 use std::fmt;
@@ -183,6 +184,7 @@ impl App {
         let (tasks, readiness) = (Tasks::new(), Readiness::default());
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
+        suites::limit(&settings, &reload, &queue, &tasks).await?;
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);

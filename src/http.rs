@@ -9,6 +9,7 @@ mod block;
 mod channels;
 #[cfg(test)]
 mod conformance;
+mod control;
 mod events;
 mod external;
 mod extract;
@@ -335,6 +336,8 @@ fn admin() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(block::unblock))
         .routes(routes!(block::revoke))
         .routes(routes!(log_level::get, log_level::set))
+        .routes(routes!(control::pause))
+        .routes(routes!(control::resume))
 }
 
 fn usual() -> OpenApiRouter<Arc<HttpState>> {
@@ -343,6 +346,8 @@ fn usual() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
+        .routes(routes!(control::prioritise))
+        .routes(routes!(control::queue))
         .routes(routes!(tests::list, external::register))
         .routes(routes!(tests::get))
         .routes(routes!(external::report))

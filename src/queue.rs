@@ -3,12 +3,13 @@
 //! This file holds the promises; [`embedded`] keeps them on one machine, [`mod@redis`] on many, [`events`] says which
 //! messages tell of each change.
 
+mod control;
 pub mod embedded;
 pub mod events;
 mod hold;
 pub mod redis;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,13 +22,15 @@ use crate::model::job::series;
 use crate::model::past::{Past, Run, Verdict};
 use crate::model::test::TestError;
 use crate::model::trace::TraceContext;
-use crate::model::{EventName, Job, JobId, JobState, Priority, TestId, UserId, WorkerId};
+use crate::model::{EventName, Job, JobId, JobState, Pause, Priority, Scope, TestId, UserId, WorkerId};
 
 /// The code of a failure that says that the tests ran and found something.
 pub const TESTS_FAILED: &str = "tests_failed";
 /// How many series have a past.
 pub const MAX_SERIES: usize = 2000;
 
+pub use control::{MAX_PAUSES, Resumed, SuiteLimits};
+use control::{Waits, explain};
 pub use hold::{CancelWish, Held, Holder, NewHold, WORKER_LOST};
 
 /// How jobs are treated.
@@ -229,6 +232,17 @@ pub enum QueueError {
         /// Where it is.
         state: JobState,
     },
+    /// The job does not wait any more.
+    #[error("job {job} does not wait ({}); only a waiting job has a turn to be changed", state.name())]
+    NotWaiting {
+        /// The job.
+        job: JobId,
+        /// Where it is.
+        state: JobState,
+    },
+    /// So many parts of the queue are paused that no other can be.
+    #[error("{MAX_PAUSES} parts of the queue are paused already; resume some, or pause the whole queue")]
+    TooManyPauses,
     /// It runs outside of all workers.
     #[error("job {0} runs outside of all workers: whoever runs its test starts it again")]
     Outside(JobId),
@@ -264,7 +278,9 @@ impl From<Fault> for QueueError {
 /// - A change of a job's state and the messages that tell of it are one: never is there one without the other, each
 ///   message comes once, those of one job in the order of its changes. A call is answered after its messages were
 ///   appended; where the broker is away meanwhile, or its node dies, they follow as soon as it is back.
-/// - Of all jobs that may run, one of the highest priority is claimed first; among those, the oldest.
+/// - Of all jobs that may run, one of the highest priority is claimed first; among those, the oldest, by its submission.
+/// - What may not run ([`Queue::pause`], [`Queue::limit_suites`]) stands in nobody's way: the others are claimed as if it were
+///   not there, and a claim does no more work for a hundred thousand that are held back than for one.
 /// - At most one lease of a job counts at any time. Whoever holds an older one gets
 ///   [`QueueError::LeaseLost`] and has changed nothing.
 /// - A job ends exactly once, unless somebody retries it by hand.
@@ -333,7 +349,37 @@ pub trait Queue: Send + Sync + 'static {
     /// outside is `Outside`.
     async fn retry(&self, job: &JobId) -> Result<Job, QueueError>;
 
-    /// One job.
+    /// Holds the jobs of `scope` back: once this is answered none of them begins an attempt, by whichever node, until the
+    /// scope is resumed; a restart changes nothing. They are submitted, cancelled and put into another order as ever, and
+    /// what runs goes on; a retry begins after the pause. What is held outside is not held back. A scope that is paused
+    /// stays as it was paused first. A job waits while any scope that it belongs to is paused.
+    ///
+    /// `queue-updates` is told ([`crate::model::event::QUEUE_PAUSED`]), once, with or soon after the change. The answer is
+    /// the pause that holds, and whether it began now.
+    async fn pause(
+        &self,
+        scope: &Scope,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<(Pause, bool), QueueError>;
+
+    /// Lets the jobs of `scope` go again, at once, and wakes who waits for them; `queue-updates` is told. Nothing where
+    /// it was not paused. Other scopes stay as they are.
+    async fn unpause(&self, scope: &Scope, by: Option<UserId>) -> Result<Option<Resumed>, QueueError>;
+
+    /// What is held back, by its scope.
+    async fn pauses(&self) -> Result<Vec<Pause>, QueueError>;
+
+    /// From now on at most so many attempts of each of these suites are claimed at once, by all nodes together; what runs
+    /// already goes on. An attempt counts from its claim to its end: as ended, given back, or lost with its lease.
+    /// What is held outside does not count. Of nodes that say different things of a suite, the last one counts.
+    async fn limit_suites(&self, limits: &SuiteLimits) -> Result<(), QueueError>;
+
+    /// Gives a job that waits (`scheduled`, `queued` or `retrying`) another priority. Among those of its new priority it
+    /// stands where its submission puts it. Its watchers are told; where it has that priority already, nothing happens.
+    async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError>;
+
+    /// One job; while it is queued it says why it does not start, where that is not plain waiting for its turn.
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError>;
 
     /// Jobs, newest first, in `state` if one is given, before `cursor` if one is given.
@@ -361,24 +407,6 @@ pub trait Queue: Send + Sync + 'static {
     /// Removes ended jobs and tests that are too old or too many, a bounded number per call; whether there is
     /// more to remove.
     async fn retain(&self) -> Result<bool, QueueError>;
-}
-
-/// Says of a queued job why it does not start, where that is not plain waiting: no worker handles its type.
-fn explain(mut job: Job, handled: impl FnOnce() -> BTreeSet<String>) -> Job {
-    if job.state != JobState::Queued {
-        return job;
-    }
-    let handled = handled();
-    if !handled.contains(&job.test_type) {
-        let known = handled.into_iter().collect::<Vec<_>>().join(", ");
-        let known = if known.is_empty() {
-            "no worker is running".to_owned()
-        } else {
-            format!("handled are: {known}")
-        };
-        job.waiting = Some(format!("no worker handles the test type `{}`; {known}", job.test_type));
-    }
-    job
 }
 
 /// The run that an attempt was which ends with `ending` after `ms`; none that says nothing of the next ones.

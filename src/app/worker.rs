@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::backend::{self, Backend};
 use super::observed;
-use super::{STOP_PATIENCE, StartError, pool_options, stop_pool};
+use super::{STOP_PATIENCE, StartError, pool_options, stop_pool, suites};
 use crate::config::channels::Rules;
 use crate::config::reload::Reload;
 use crate::config::settings::Settings;
@@ -54,6 +54,7 @@ impl WorkerApp {
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
         let (queue, broker) = (backend.queue.clone(), backend.broker.clone());
+        suites::limit(&settings, &reload, &queue, &tasks).await?;
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         // It may be the last process that is left: then it is the one to find dead leases and due jobs.

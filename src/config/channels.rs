@@ -185,6 +185,8 @@ fn default_priority(event: &str) -> Priority {
         | "queue:job:failed"
         | "queue:job:cancelled"
         | "queue:job:retrying"
+        | "queue:paused"
+        | "queue:resumed"
         | "user:notification"
         | "user:notification:recalled" => Priority::High,
         "test:log" | "user:online" | "user:offline" => Priority::Low,

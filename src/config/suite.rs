@@ -123,6 +123,9 @@ pub struct Suite {
     /// The longest time that an attempt may take, such as `30m`.
     #[serde(default, deserialize_with = "duration")]
     pub timeout: Option<Duration>,
+    /// How many of its attempts may run at once, over all nodes; as many as there are workers for if absent.
+    #[serde(default)]
+    pub concurrency: Option<u32>,
     /// Environment variables that a submitter may set, and their allowed values.
     #[serde(default)]
     pub params: BTreeMap<String, Vec<String>>,
@@ -262,6 +265,11 @@ impl Suite {
         if self.group.is_some() && self.user.is_none() {
             return Err(InvalidSuite::GroupOnly);
         }
+        if self.concurrency == Some(0) {
+            let expected =
+                "1 or more: pause the suite to run none of it, or leave it out for no limit".to_owned();
+            return Err(InvalidSuite::OutOfRange { field: "concurrency", found: 0, expected });
+        }
         self.rlimits.check()?;
         self.output.check()
     }
@@ -378,6 +386,7 @@ mod tests {
         assert!(suite("command = ['x']\nparams = { A = [] }").contains("`A` allows no value"));
         assert!(suite("command = ['x']\ntimeout = '0s'").contains("zero"));
         assert!(suite("command = ['x']\npass_env = ['TIDINGS_REDIS']").contains("no command gets"));
+        assert!(suite("command = ['x']\nconcurrency = 0").contains("`concurrency` is 0"));
         assert!(suite("command = ['x']\ngroup = 'g'").contains("`group` without `user`"));
         assert!(suite("command = ['x']\nrlimits = { nofile = 0 }").contains("`rlimits.nofile` is 0"));
         assert!(suite("command = ['x']\nrlimits = { cpu = '10ms' }").contains("`rlimits.cpu`"));

@@ -1,6 +1,7 @@
 //! The contract's HTTP section as tests: the whole router over a real store in a directory of its own.
 
 mod compression;
+mod control;
 mod document;
 mod events;
 mod external;

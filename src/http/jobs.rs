@@ -16,8 +16,8 @@ use crate::listener::serve::Origin;
 use crate::model::{Job, JobId};
 use crate::queue::{JobPage, QueueError};
 
-/// The longest reason for a cancellation, in characters.
-const MAX_REASON: usize = 1000;
+/// The longest reason for a cancellation or a pause, in characters.
+pub(super) const MAX_REASON: usize = 1000;
 
 /// A page of jobs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

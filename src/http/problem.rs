@@ -158,6 +158,8 @@ impl From<QueueError> for Problem {
             QueueError::TestActive { .. } => (StatusCode::CONFLICT, "test_active"),
             QueueError::Ended { .. } => (StatusCode::CONFLICT, "job_ended"),
             QueueError::NotEnded { .. } => (StatusCode::CONFLICT, "job_not_ended"),
+            QueueError::NotWaiting { .. } => (StatusCode::CONFLICT, "job_not_waiting"),
+            QueueError::TooManyPauses => (StatusCode::CONFLICT, "too_many_pauses"),
             QueueError::Outside(_) => (StatusCode::CONFLICT, "job_is_external"),
             QueueError::LeaseLost { .. } => (StatusCode::CONFLICT, "lease_lost"),
             QueueError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::HttpState;
 use super::problem::{Problem, ReadErrors};
 use crate::metrics::{self, Totals};
-use crate::model::Priority;
+use crate::model::{Pause, Priority};
 use crate::presence::{Counts, NodeCounts};
 
 /// What the server has now.
@@ -26,6 +26,8 @@ pub(super) struct Stats {
     rooms: usize,
     /// Jobs, by state.
     jobs: BTreeMap<&'static str, u64>,
+    /// What of the queue is held back.
+    paused: Vec<Pause>,
     /// Workers that take jobs.
     workers: usize,
     /// Inboxes.
@@ -178,6 +180,7 @@ pub(super) async fn stats(State(state): State<Arc<HttpState>>) -> Result<Json<St
         users,
         rooms,
         jobs: jobs.into_iter().collect(),
+        paused: state.queue.pauses().await?,
         workers: metrics::workers_told(),
         inbox: InboxStats { unread },
         tasks: Handle::current().metrics().num_alive_tasks(),

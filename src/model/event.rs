@@ -143,6 +143,8 @@ pub enum JobEvent {
     Cancelled,
     /// An attempt failed and another will follow.
     Retrying,
+    /// It waits as before, under another priority.
+    Updated,
 }
 
 impl JobEvent {
@@ -157,10 +159,15 @@ impl JobEvent {
             Self::Failed => "queue:job:failed",
             Self::Cancelled => "queue:job:cancelled",
             Self::Retrying => "queue:job:retrying",
+            Self::Updated => "queue:job:updated",
         }
     }
 }
 
+/// A part of the queue is held back.
+pub const QUEUE_PAUSED: &str = "queue:paused";
+/// A part of the queue is not held back any more.
+pub const QUEUE_RESUMED: &str = "queue:resumed";
 /// The channel that carries every job event of all jobs.
 pub const QUEUE_UPDATES: &str = "queue-updates";
 /// The channel that carries start, progress and end of all tests.

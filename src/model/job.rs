@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::pause::MAX_SUITE_LEN;
 use super::test::{TestError, TestState};
 use super::trace::TraceContext;
 use super::{JobId, Priority, TestId, UserId, WorkerId};
 
+/// The test type whose jobs run a suite.
+pub const SUITE_TYPE: &str = "command";
 /// The longest name of a series, in characters.
 const MAX_SERIES: usize = 300;
 
@@ -89,6 +92,18 @@ impl Job {
         series(name.as_deref(), test_type, config, test_id.as_str(), lease_ms.is_some())
     }
 
+    /// The suite that it runs, by which it can be paused and counted; none of what is held outside.
+    #[must_use]
+    pub fn suite(&self) -> Option<&str> {
+        suite(&self.test_type, &self.config).filter(|_| self.lease_ms.is_none())
+    }
+
+    /// Where it waits: with those that may be held back together.
+    #[must_use]
+    pub fn lane(&self) -> String {
+        self.suite().map_or_else(|| self.test_type.clone(), lane)
+    }
+
     /// The span of its newest attempt, or that of its submission before the first one.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
@@ -96,6 +111,17 @@ impl Job {
         let attempt = self.attempt;
         Some(if attempt == 0 { submitted } else { submitted.derived(&format!("{}/{attempt}", self.job_id)) })
     }
+}
+
+/// The suite that a job of this type and config runs.
+pub(crate) fn suite<'a>(test_type: &str, config: &'a Map<String, Value>) -> Option<&'a str> {
+    let suite = config.get("suite").and_then(Value::as_str).filter(|_| test_type == SUITE_TYPE);
+    suite.filter(|suite| !suite.is_empty() && suite.len() <= MAX_SUITE_LEN)
+}
+
+/// Where the jobs of a suite wait.
+pub(crate) fn lane(suite: &str) -> String {
+    format!("{SUITE_TYPE}/{suite}")
 }
 
 /// The series of a job: its name, or else what it runs, or else what its test is called without the part that differs

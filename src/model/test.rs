@@ -71,6 +71,12 @@ impl TestState {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
+    /// Whether its next attempt is still to come.
+    #[must_use]
+    pub fn is_waiting(self) -> bool {
+        matches!(self, Self::Scheduled | Self::Queued | Self::Retrying)
+    }
+
     /// Whether nothing follows.
     #[must_use]
     pub fn is_terminal(self) -> bool {

@@ -3,6 +3,7 @@
 mod attempt;
 mod control;
 mod hold;
+mod lanes;
 mod past;
 mod rows;
 mod submit;
@@ -12,20 +13,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 use tokio::sync::{Notify, broadcast};
 
 use super::hold::{new_secret, next_secret};
 use super::{
     CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
-    QueueOptions, Report, Submitted, Sweep, explain,
+    QueueOptions, Report, Resumed, Submitted, SuiteLimits, Sweep, Waits, explain,
 };
 use crate::broker::AppendGroup;
 use crate::broker::embedded::{Appender, Live, Told};
 use crate::config::channels::Rules;
 use crate::fault::Fault;
 use crate::model::past::Past;
-use crate::model::{Job, JobId, JobState, UserId, WorkerId};
+use crate::model::{Job, JobId, JobState, Pause, Priority, Scope, UserId, WorkerId};
 use crate::store::{Store, StoreError, WriteTx};
+use lanes::Limits;
 
 /// How many cancellations a lagging worker may miss before it has to learn of them by its renewals.
 const CANCELLATIONS: usize = 1024;
@@ -46,6 +49,8 @@ struct Inner {
     cancellations: broadcast::Sender<JobId>,
     // There are no workers but those of this process.
     workers: Mutex<HashMap<WorkerId, Vec<String>>>,
+    // Nor anybody else who would count.
+    limits: Mutex<Limits>,
 }
 
 /// Wakes those who wait for work.
@@ -53,6 +58,16 @@ struct Inner {
 struct Signals {
     ready: Notify,
     due: Notify,
+}
+
+impl Signals {
+    /// There may be something to claim.
+    fn wake_all(&self) {
+        // Whoever waits, because the job may be of a type that the first of them does not handle; and whoever is
+        // about to wait, having looked in vain.
+        self.ready.notify_waiters();
+        self.ready.notify_one();
+    }
 }
 
 impl EmbeddedQueue {
@@ -81,12 +96,13 @@ impl EmbeddedQueue {
             signals: Arc::default(),
             cancellations: broadcast::Sender::new(CANCELLATIONS),
             workers: Mutex::new(HashMap::new()),
+            limits: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn explain(&self, job: Job) -> Job {
-        explain(job, || self.inner.handled_types())
+    fn explain(&self, job: Job, waits: &Waits) -> Job {
+        explain(job, || self.inner.handled_types(), waits)
     }
 }
 
@@ -94,6 +110,10 @@ impl Inner {
     fn handled_types(&self) -> BTreeSet<String> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.values().flatten().cloned().collect()
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Appends what tells of a change, in its transaction.
@@ -127,7 +147,7 @@ impl Queue for EmbeddedQueue {
     async fn submit(&self, job: NewJob) -> Result<Submitted, QueueError> {
         let inner = self.inner.clone();
         let submitted = self.inner.store.write(move |tx| submit::submit(&inner, tx, &job)).await??;
-        Ok(Submitted { job: self.explain(submitted.job), ..submitted })
+        Ok(Submitted { job: self.explain(submitted.job, &Waits::default()), ..submitted })
     }
 
     async fn join(&self, worker: &WorkerId, test_types: &[String]) -> Result<(), QueueError> {
@@ -143,10 +163,10 @@ impl Queue for EmbeddedQueue {
         test_types: &[String],
         max: usize,
     ) -> Result<Vec<Claim>, QueueError> {
-        let types = serde_json::Value::from(test_types).to_string();
+        let types = test_types.to_vec();
         // Most looks find nothing; those must not cost the writer a transaction.
-        let wanted = types.clone();
-        if !self.inner.store.read(move |conn| attempt::any_ready(conn, &wanted)).await? {
+        let (wanted, limits) = (types.clone(), self.inner.limits());
+        if !self.inner.store.read(move |conn| lanes::any_ready(conn, &wanted, &limits)).await? {
             return Ok(Vec::new());
         }
         let (inner, worker) = (self.inner.clone(), worker.clone());
@@ -219,13 +239,54 @@ impl Queue for EmbeddedQueue {
     async fn retry(&self, job: &JobId) -> Result<Job, QueueError> {
         let (inner, job) = (self.inner.clone(), job.clone());
         let job = self.inner.store.write(move |tx| control::retry(&inner, tx, &job)).await??;
-        Ok(self.explain(job))
+        Ok(self.explain(job, &Waits::default()))
+    }
+
+    async fn pause(
+        &self,
+        scope: &Scope,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<(Pause, bool), QueueError> {
+        let (inner, scope) = (self.inner.clone(), scope.clone());
+        let pause =
+            move |tx: &mut WriteTx<'_>| control::pause(&inner, tx, &scope, reason.clone(), by.clone());
+        self.inner.store.write(pause).await?
+    }
+
+    async fn unpause(&self, scope: &Scope, by: Option<UserId>) -> Result<Option<Resumed>, QueueError> {
+        let (inner, scope) = (self.inner.clone(), scope.clone());
+        Ok(self.inner.store.write(move |tx| control::unpause(&inner, tx, &scope, by.clone())).await?)
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, QueueError> {
+        Ok(self.inner.store.read(lanes::pauses).await?)
+    }
+
+    async fn limit_suites(&self, limits: &SuiteLimits) -> Result<(), QueueError> {
+        {
+            let mut known = self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner);
+            for (suite, limit) in limits {
+                match limit {
+                    Some(limit) => known.insert(suite.clone(), *limit),
+                    None => known.remove(suite),
+                };
+            }
+        }
+        self.inner.signals.wake_all();
+        Ok(())
+    }
+
+    async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
+        let (inner, job) = (self.inner.clone(), job.clone());
+        self.inner.store.write(move |tx| control::prioritise(&inner, tx, &job, priority)).await?
     }
 
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {
-        let id = job.clone();
-        let found = self.inner.store.read(move |conn| rows::find(conn, &id)).await?;
-        Ok(found.map(|row| self.explain(row.job)))
+        let (id, limits) = (job.clone(), self.inner.limits());
+        let look = move |conn: &Connection| Ok((rows::find(conn, &id)?, lanes::waits(conn, &limits)?));
+        let (found, waits) = self.inner.store.read(look).await?;
+        Ok(found.map(|row| self.explain(row.job, &waits)))
     }
 
     async fn list(
@@ -234,8 +295,12 @@ impl Queue for EmbeddedQueue {
         cursor: Option<i64>,
         limit: usize,
     ) -> Result<JobPage, QueueError> {
-        let mut page = self.inner.store.read(move |conn| rows::list(conn, state, cursor, limit)).await?;
-        page.jobs = page.jobs.into_iter().map(|job| self.explain(job)).collect();
+        let limits = self.inner.limits();
+        let look = move |conn: &Connection| {
+            Ok((rows::list(conn, state, cursor, limit)?, lanes::waits(conn, &limits)?))
+        };
+        let (mut page, waits) = self.inner.store.read(look).await?;
+        page.jobs = page.jobs.into_iter().map(|job| self.explain(job, &waits)).collect();
         Ok(page)
     }
 

@@ -11,11 +11,12 @@ use crate::broker::AppendGroup;
 use crate::broker::append::{Append, Draft, Fold};
 use crate::config::channels::Rules;
 use crate::model::event::{
-    JobEvent, QUEUE_UPDATES, TestEvent, job_status_channel, stress_test_channel, test_progress_channel,
+    JobEvent, QUEUE_PAUSED, QUEUE_RESUMED, QUEUE_UPDATES, TestEvent, job_status_channel, stress_test_channel,
+    test_progress_channel,
 };
 use crate::model::test::{TestData, TestError};
 use crate::model::trace::TRACEPARENT;
-use crate::model::{EventName, Job, MessageId, TestState};
+use crate::model::{EventName, Job, MessageId, Pause, Priority, TestState, UserId};
 use crate::traces::{self, Kind, Span};
 
 /// The test type whose progress has a channel of its own.
@@ -57,6 +58,9 @@ pub struct JobData<'a> {
     /// Why the newest attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a TestError>,
+    /// Its new priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
     /// When it may start, in ms since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<i64>,
@@ -83,6 +87,7 @@ impl Teller<'_> {
             attempt: job.attempt,
             progress,
             error: job.error.as_ref(),
+            priority: Some(job.priority).filter(|_| event == JobEvent::Updated),
             run_at: job.run_at.filter(|_| !job.state.is_terminal()),
             queue_depth,
         };
@@ -241,6 +246,52 @@ impl Teller<'_> {
         let append = Append::own(self.rules, channel, draft, fold)?;
         Some(if counted { append.counted() } else { append })
     }
+}
+
+/// What the data of `queue:paused` and `queue:resumed` says.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PauseData<'a> {
+    /// Only the jobs of this test type; all of the queue if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_type: Option<&'a str>,
+    /// Only those that run this suite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suite: Option<&'a str>,
+    /// Since when it was held back, in ms since the Unix epoch.
+    since: i64,
+    /// Who paused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
+    /// Why it was paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    /// Who resumed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_by: Option<&'a str>,
+}
+
+/// What tells of a part of the queue that is paused, or is resumed by somebody; under an `id`, so that it may be repeated.
+pub(super) fn pause_changed(
+    rules: &Rules,
+    pause: &Pause,
+    resumed: Option<Option<&UserId>>,
+    id: MessageId,
+    now_ms: i64,
+) -> Option<AppendGroup> {
+    let data = PauseData {
+        test_type: pause.test_type.as_deref(),
+        suite: pause.suite.as_deref(),
+        since: pause.since,
+        by: pause.by.as_ref().map(UserId::as_str),
+        reason: pause.reason.as_deref(),
+        resumed_by: resumed.flatten().map(UserId::as_str),
+    };
+    let data = to_raw_value(&data).ok()?;
+    let event = EventName::parse(if resumed.is_some() { QUEUE_RESUMED } else { QUEUE_PAUSED }).ok()?;
+    let (fresh, priority, user_id) = (false, None, None);
+    let draft = Draft { id, fresh, event, priority, timestamp_ms: now_ms, user_id, data: &data, extra: &[] };
+    group(Append::own(rules, QUEUE_UPDATES, draft, None).into_iter())
 }
 
 fn group(mut appends: impl Iterator<Item = Append>) -> Option<AppendGroup> {

@@ -7,9 +7,10 @@
 //!
 //! `link` has the scripts (`redis/*.lua`), `entry` writes what goes into those that change many jobs and `grouped` brings
 //! together what comes at once; `row` and `answer` read what they answer, `story` says which messages a change becomes,
-//! `teller` tells them, `ear` hears of what other nodes do, `inner` is what all of them share.
+//! `teller` tells them, `control` is what people ask for beside jobs, `ear` hears of what other nodes do, `inner` is what all of them share.
 
 mod answer;
+mod control;
 mod ear;
 mod entry;
 mod grouped;
@@ -30,7 +31,7 @@ use tokio::sync::{Notify, broadcast};
 use super::hold::{new_secret, next_secret};
 use super::{
     CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
-    QueueOptions, Report, Submitted, Sweep, explain,
+    QueueOptions, Report, Resumed, Submitted, SuiteLimits, Sweep, Waits, explain,
 };
 use crate::broker::Broker;
 use crate::config::channels::Rules;
@@ -38,7 +39,7 @@ use crate::fault::Cause;
 use crate::metrics;
 use crate::model::past::{Past, Run};
 use crate::model::test::TestError;
-use crate::model::{Epoch, Job, JobId, JobState, TestId, UserId, WorkerId, now_ms};
+use crate::model::{Epoch, Job, JobId, JobState, Pause, Priority, Scope, TestId, UserId, WorkerId, now_ms};
 use crate::redis::Redis;
 use crate::tasks::Tasks;
 use answer::{added, answer, broken, handled, parsed, state_of, stretch, unexpected};
@@ -80,7 +81,10 @@ impl RedisQueue {
         let link = Link::new(redis.clone());
         let inner = Arc::new(Inner {
             calls: Calls::start(&link, &options, tasks),
-            teller: Teller::start(link.clone(), broker, rules, tasks),
+            teller: Teller::start(link.clone(), broker.clone(), rules.clone(), tasks),
+            broker,
+            rules,
+            limits: Mutex::default(),
             link,
             options,
             signals: Signals {
@@ -285,7 +289,7 @@ impl Queue for RedisQueue {
             "ok" => {
                 let job = self.inner.made(Stored::read(first)?).await;
                 let handled = handled(second)?;
-                Ok(explain(job, || handled))
+                Ok(explain(job, || handled, &Waits::default()))
             }
             "missing" => Err(QueueError::NotFound(job.clone())),
             "outside" => Err(QueueError::Outside(job.clone())),
@@ -296,6 +300,31 @@ impl Queue for RedisQueue {
             }),
             word => Err(unexpected(word)),
         }
+    }
+
+    async fn pause(
+        &self,
+        scope: &Scope,
+        reason: Option<String>,
+        by: Option<UserId>,
+    ) -> Result<(Pause, bool), QueueError> {
+        self.hold_back(scope, reason, by).await
+    }
+
+    async fn unpause(&self, scope: &Scope, by: Option<UserId>) -> Result<Option<Resumed>, QueueError> {
+        self.let_go(scope, by).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, QueueError> {
+        self.held_back().await
+    }
+
+    async fn limit_suites(&self, limits: &SuiteLimits) -> Result<(), QueueError> {
+        self.limit(limits).await
+    }
+
+    async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
+        self.reorder(job, priority).await
     }
 
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {
@@ -347,13 +376,15 @@ impl Queue for RedisQueue {
     async fn sweep(&self) -> Result<Sweep, QueueError> {
         let inner = &self.inner;
         let born = Epoch::generate().to_string();
-        let swept = list(inner.link.sweep(STEP, UNTOLD_FOR_MS, born, &inner.options).await?)?;
-        let [now, reaped, promoted, untold, due, born, newest, workers, changed] =
-            <[Value; 9]>::try_from(swept).map_err(|_| unexpected("too little"))?;
+        let swept =
+            list(inner.link.sweep(STEP, UNTOLD_FOR_MS, born, inner.limits_known(), &inner.options).await?)?;
+        let [now, reaped, promoted, untold, due, born, newest, workers, changed, pauses] =
+            <[Value; 10]>::try_from(swept).map_err(|_| unexpected("too little"))?;
         let count = |value: &Value| number(value).map(|n| usize::try_from(n).unwrap_or(0));
         let (reaped, promoted, untold) = (count(&reaped)?, count(&promoted)?, count(&untold)?);
         inner.look_back(text(&born)?, number(&newest)?);
         metrics::workers(count(&workers)?);
+        inner.tell_pauses(pauses, number(&now)?).await?;
         // By the clock of whoever waits for it.
         let ahead = now_ms() - number(&now)?;
         let ahead = if ahead.abs() > CLOCKS_AGREE_MS { ahead } else { 0 };

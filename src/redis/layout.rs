@@ -9,7 +9,7 @@ use ::redis::{Cmd, FromRedisValue, Value, cmd};
 use super::{Connection, RedisFault, RedisOptions};
 
 /// What this version writes, and the newest that it reads.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// The mark outlives whatever is stored, from the last connection on; nothing here stays for ever.
 const KEPT_S: u64 = 500 * 24 * 3600;
 
@@ -65,10 +65,10 @@ mod tests {
 
     #[test]
     fn a_newer_layout_is_refused_and_what_to_do_is_said() {
-        for known in [None, Some("2"), Some("1"), Some("0")] {
+        for known in [None, Some("3"), Some("2"), Some("1"), Some("0")] {
             assert_eq!(judge(known, "tidings"), Ok(()), "{known:?}");
         }
-        for newer in ["3", "99999999999", "x"] {
+        for newer in ["4", "99999999999", "x"] {
             let message = judge(Some(newer), "tidings").unwrap_err().to_string();
             assert!(
                 message.contains(&format!("layout {newer},")) && message.contains("redis.prefix"),

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     // Only the files `broker.rs` and `queue.rs`, and what they are made of beside their back ends.
     &["broker", "queue", "presence", "inbox", "sync", "quota", "revocation"],
     &["store", "redis"],
-    &["publish", "fanout", "notify", "worker", "upkeep", "auth"],
+    &["publish", "fanout", "notify", "worker", "upkeep", "auth", "schedules"],
     &["socket", "http", "client", "listener", "dashboard", "reporter"],
     &["app", "bin", "kit", "lib"],
 ];

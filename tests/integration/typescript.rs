@@ -11,7 +11,7 @@ use tidings::config::channels::{Namespace, Rules};
 use tidings::fanout::{JoinAck, Reset};
 use tidings::model::Position;
 use tidings::model::test::TestData;
-use tidings::queue::events::JobData;
+use tidings::queue::events::{JobData, PauseData};
 use tidings::socket::Greeting;
 use utoipa::ToSchema;
 
@@ -22,7 +22,7 @@ const HEAD: &str = "\
 ";
 
 /// What each event says, beside what it says of a test or a job in any case.
-const EVENTS: [(&str, &str); 20] = [
+const EVENTS: [(&str, &str); 23] = [
     ("test:started", "Test<'testType' | 'startedAt'>"),
     ("test:progress", "Test<'progress'>"),
     ("test:log", "Test<'firstLine' | 'lines'>"),
@@ -36,6 +36,9 @@ const EVENTS: [(&str, &str); 20] = [
     ("queue:job:failed", "JobData"),
     ("queue:job:cancelled", "JobData"),
     ("queue:job:retrying", "JobData"),
+    ("queue:job:updated", "JobData"),
+    ("queue:paused", "PauseData"),
+    ("queue:resumed", "PauseData"),
     ("system:alert", "Alert"),
     ("system:maintenance:start", "Alert"),
     ("system:maintenance:end", "Alert"),
@@ -142,6 +145,7 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<Position>(&mut all);
     add::<TestData>(&mut all);
     add::<JobData<'_>>(&mut all);
+    add::<PauseData<'_>>(&mut all);
     add::<JoinAck>(&mut all);
     add::<Reset>(&mut all);
     add::<Greeting<'_>>(&mut all);

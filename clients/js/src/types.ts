@@ -265,6 +265,8 @@ export interface JobData {
   error?: TestError;
   /** Which job. */
   jobId: string;
+  /** Its new priority. */
+  priority?: Priority;
   /** 0 to 100. */
   progress?: number;
   /** How many jobs wait now. */
@@ -435,6 +437,46 @@ export interface Passed {
   publications: number;
 }
 
+/** A part of the queue that is held back. Neither `testType` nor `suite`: all of it. */
+export interface Pause {
+  /** Who paused it. */
+  by?: UserId;
+  /** Why. */
+  reason?: string;
+  /** Since when, in ms since the Unix epoch. */
+  since: number;
+  /** Only those that run this suite. */
+  suite?: string;
+  /** Only the jobs of this test type. */
+  testType?: string;
+}
+
+/** What the data of `queue:paused` and `queue:resumed` says. */
+export interface PauseData {
+  /** Who paused it. */
+  by?: string;
+  /** Why it was paused. */
+  reason?: string;
+  /** Who resumed it. */
+  resumedBy?: string;
+  /** Since when it was held back, in ms since the Unix epoch. */
+  since: number;
+  /** Only those that run this suite. */
+  suite?: string;
+  /** Only the jobs of this test type; all of the queue if absent. */
+  testType?: string;
+}
+
+/** What is to be held back: everything if the body is left out. */
+export interface PauseQueue {
+  /** Why: whose job waits is told. */
+  reason?: string;
+  /** Only the jobs of the test type `command` that run this suite. */
+  suite?: string;
+  /** Only the jobs of this test type. */
+  testType?: string;
+}
+
 /** Where a message stands. */
 export interface Placed {
   /** The epoch of its channel. */
@@ -483,6 +525,12 @@ export type Publication = MessageToPublish | MessageToPublish[];
 export interface PublishResults {
   /** One entry for each message, in the same order. */
   results: Outcome[];
+}
+
+/** What the queue is told by people. */
+export interface QueueState {
+  /** What is held back. */
+  paused: Pause[];
 }
 
 /** Whether the server wants requests. */
@@ -599,6 +647,14 @@ export interface Resume {
   lease: string;
 }
 
+/** What is to go on: what was paused as a whole if the body is left out. */
+export interface ResumeQueue {
+  /** The jobs of the test type `command` that run this suite. */
+  suite?: string;
+  /** The jobs of this test type. */
+  testType?: string;
+}
+
 /** Until when a token has to be shut out. The whole body may be left out. */
 export interface RevokeToken {
   /** When it expires, in ms since the Unix epoch; a year from now unless told. */
@@ -619,6 +675,12 @@ export interface RoomPresence {
   connections: number;
   /** The named users in it, by name, each with its connections there. */
   users: UserOnline[];
+}
+
+/** Another place in the queue. */
+export interface SetPriority {
+  /** Higher ones run first. */
+  priority: Priority;
 }
 
 /** A test that takes longer than nearly all of its runs before. */
@@ -684,7 +746,7 @@ export interface Stalled {
 }
 
 /** What the server has now. */
-export type Stats = Work & {  /** Open connections. */  connections: number;  /** Inboxes. */  inbox: InboxStats;  /** Jobs, by state. */  jobs: Record<string, number>;  /** What each node has of this, where several share a Redis. */  nodes?: NodeStats[];  /** Rooms with somebody in them. */  rooms: number;  /** Tasks that are alive in the process that answers. */  tasks: number;  /** Users that are online. */  users: number;  /** Workers that take jobs. */  workers: number; };
+export type Stats = Work & {  /** Open connections. */  connections: number;  /** Inboxes. */  inbox: InboxStats;  /** Jobs, by state. */  jobs: Record<string, number>;  /** What each node has of this, where several share a Redis. */  nodes?: NodeStats[];  /** What of the queue is held back. */  paused: Pause[];  /** Rooms with somebody in them. */  rooms: number;  /** Tasks that are alive in the process that answers. */  tasks: number;  /** Users that are online. */  users: number;  /** Workers that take jobs. */  workers: number; };
 
 /** What became of a notification. */
 export type Status = 'unread' | 'read' | 'recalled';
@@ -917,6 +979,9 @@ export interface EventData {
   'queue:job:failed': JobData;
   'queue:job:cancelled': JobData;
   'queue:job:retrying': JobData;
+  'queue:job:updated': JobData;
+  'queue:paused': PauseData;
+  'queue:resumed': PauseData;
   'system:alert': Alert;
   'system:maintenance:start': Alert;
   'system:maintenance:end': Alert;
@@ -929,8 +994,8 @@ export interface EventData {
 /** The channels of the server, as `channels.toml` declares them. */
 export interface Channels {
   'test-progress': { name: `test-progress-${string}`; snapshot: true; event: 'test:started' | 'test:progress' | 'test:log' | 'test:completed' | 'test:failed' | 'test:cancelled' | `custom:${string}` };
-  'job-status': { name: `job-status-${string}`; snapshot: false; event: 'queue:job:added' | 'queue:job:started' | 'queue:job:progress' | 'queue:job:completed' | 'queue:job:failed' | 'queue:job:cancelled' | 'queue:job:retrying' };
-  'queue-updates': { name: 'queue-updates'; snapshot: false; event: 'queue:job:added' | 'queue:job:started' | 'queue:job:progress' | 'queue:job:completed' | 'queue:job:failed' | 'queue:job:cancelled' | 'queue:job:retrying' };
+  'job-status': { name: `job-status-${string}`; snapshot: false; event: 'queue:job:added' | 'queue:job:started' | 'queue:job:progress' | 'queue:job:completed' | 'queue:job:failed' | 'queue:job:cancelled' | 'queue:job:retrying' | 'queue:job:updated' };
+  'queue-updates': { name: 'queue-updates'; snapshot: false; event: 'queue:job:added' | 'queue:job:started' | 'queue:job:progress' | 'queue:job:completed' | 'queue:job:failed' | 'queue:job:cancelled' | 'queue:job:retrying' | 'queue:job:updated' | 'queue:paused' | 'queue:resumed' };
   'test-updates': { name: 'test-updates'; snapshot: false; event: 'test:started' | 'test:progress' | 'test:completed' | 'test:failed' | 'test:cancelled' };
   'test-history-updates': { name: 'test-history-updates'; snapshot: false; event: 'test:completed' | 'test:failed' | 'test:cancelled' };
   'stress-test': { name: `stress-test-${string}`; snapshot: false; event: 'test:progress' };

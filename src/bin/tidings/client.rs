@@ -1,4 +1,4 @@
-//! `tidings submit`, `cancel` and `publish`: small clients of a running server.
+//! `tidings submit` and `publish`: small clients of a running server.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -50,11 +50,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn http(&self) -> Result<HttpClient, Failure> {
+    pub(crate) fn http(&self) -> Result<HttpClient, Failure> {
         self.address.http()
     }
 
-    fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(crate) fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         print_line(if self.json { answer.to_string() } else { text() })
     }
 }
@@ -130,29 +130,6 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
     Ok(ended.code())
 }
 
-/// Arguments of `cancel`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct CancelArgs {
-    /// The job.
-    job_id: String,
-    /// Why; those who watch the test are told.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    #[command(flatten)]
-    server: Server,
-}
-
-pub(crate) async fn cancel(args: CancelArgs) -> Result<ExitCode, Failure> {
-    let body = args.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    let path = format!("/api/v1/jobs/{}/cancel", args.job_id);
-    let answer: Value = args.server.http()?.post(&path, &body).await?;
-    args.server.print(&answer, || match text(&answer, "state") {
-        "running" => format!("{} is being stopped", args.job_id),
-        state => format!("{} is {state}", args.job_id),
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
@@ -193,6 +170,6 @@ fn json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text)
 }
 
-fn text<'a>(answer: &'a Value, key: &str) -> &'a str {
+pub(crate) fn text<'a>(answer: &'a Value, key: &str) -> &'a str {
     answer[key].as_str().unwrap_or("?")
 }

@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod client;
+mod control;
 mod demo;
 mod doctor;
 mod follow;
@@ -49,7 +50,13 @@ enum Command {
     /// Submit a job.
     Submit(client::SubmitArgs),
     /// Cancel a job, queued or running.
-    Cancel(client::CancelArgs),
+    Cancel(control::CancelArgs),
+    /// Give a job that waits another priority.
+    Priority(control::PriorityArgs),
+    /// Hold jobs back: all, or those of a test type or suite.
+    Pause(control::PauseArgs),
+    /// Let jobs go that were paused.
+    Resume(control::ResumeArgs),
     /// Publish a message.
     Publish(client::PublishArgs),
     /// Measure a server.
@@ -133,7 +140,10 @@ fn run_async(command: Command) -> Result<ExitCode, Failure> {
             Command::Doctor(args) => doctor::run(args).await,
             Command::Run(args) => run::run(args).await,
             Command::Submit(args) => client::submit(args).await,
-            Command::Cancel(args) => client::cancel(args).await,
+            Command::Cancel(args) => control::cancel(args).await,
+            Command::Priority(args) => control::priority(args).await,
+            Command::Pause(args) => control::pause(args).await,
+            Command::Resume(args) => control::resume(args).await,
             Command::Publish(args) => client::publish(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Watch(args) => watch::run(args).await,

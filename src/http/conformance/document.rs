@@ -9,12 +9,16 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 37] = [
+const ROUTES: [(&str, &str); 41] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
     ("post", "/api/v1/jobs/{jobId}/cancel"),
     ("post", "/api/v1/jobs/{jobId}/retry"),
+    ("post", "/api/v1/jobs/{jobId}/priority"),
+    ("get", "/api/v1/queue"),
+    ("post", "/api/v1/queue/pause"),
+    ("post", "/api/v1/queue/resume"),
     ("get", "/api/v1/tests"),
     ("get", "/api/v1/tests/{testId}"),
     ("post", "/api/v1/tests"),

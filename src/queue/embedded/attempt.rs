@@ -1,10 +1,9 @@
 //! Attempts: claimed, kept alive, reported on, ended or given back.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
-use super::Inner;
-use super::past;
 use super::rows::{self, JobRow};
+use super::{Inner, lanes, past};
 use crate::metrics;
 use crate::model::event::{JobEvent, TestEvent};
 use crate::model::test::TestError;
@@ -16,29 +15,14 @@ use crate::queue::{
 use crate::store::WriteTx;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
-/// Whether a job of `types` (a JSON array) may be claimed.
-pub(super) fn any_ready(conn: &Connection, types: &str) -> rusqlite::Result<bool> {
-    conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM job WHERE state = 'queued'
-           AND test_type IN (SELECT value FROM json_each(?1)))",
-    )?
-    .query_row([types], |row| row.get(0))
-}
-
 pub(super) fn claim(
     inner: &Inner,
     tx: &mut WriteTx<'_>,
     worker: &WorkerId,
-    types: &str,
+    types: &[String],
     max: usize,
 ) -> rusqlite::Result<Vec<Claim>> {
-    // `+ 0`: SQLite prepares a statement anew whenever a limit that is bound as such has another value.
-    let ready = rows::select(
-        tx.conn(),
-        "INDEXED BY job_ready WHERE state = 'queued' AND test_type IN (SELECT value FROM json_each(?1))
-         ORDER BY priority DESC, seq LIMIT ?2 + 0",
-        params![types, max],
-    )?;
+    let ready = lanes::next(tx.conn(), types, &inner.limits(), max)?;
     let now = now_ms();
     let mut claims = Vec::with_capacity(ready.len());
     for mut row in ready {
@@ -213,6 +197,7 @@ fn end(
     rows::update(tx.conn(), &row, None)?;
     let teller = inner.teller(&row, now);
     inner.tell(tx, [teller.test_ended(error, results, false), teller.job(event, None, None)])?;
+    inner.free_slot(tx, &row.job);
     count_attempt(tx, &row.job, now);
     Ok(row.job)
 }
@@ -238,6 +223,7 @@ fn retry_later(
         [teller.test_ended(Some(error), results, true), teller.job(JobEvent::Retrying, None, None)],
     )?;
     inner.wake_after_commit(tx, JobState::Retrying);
+    inner.free_slot(tx, &row.job);
     count_attempt(tx, &row.job, now);
     Ok(row.job)
 }
@@ -257,6 +243,7 @@ pub(super) fn end_cancelled(inner: &Inner, tx: &mut WriteTx<'_>, mut row: JobRow
     let teller = inner.teller(&row, now);
     inner.tell(tx, [teller.test_cancelled(reason, by), teller.job(JobEvent::Cancelled, None, None)])?;
     if ran {
+        inner.free_slot(tx, &row.job);
         count_attempt(tx, &row.job, now);
     }
     Ok(row.job)
@@ -305,6 +292,13 @@ fn count_attempt(tx: &mut WriteTx<'_>, job: &Job, now: i64) {
 }
 
 impl Inner {
+    /// An attempt ended: where its suite has a limit, another may begin.
+    fn free_slot(&self, tx: &mut WriteTx<'_>, job: &Job) {
+        if job.suite().is_some_and(|suite| self.limits().contains_key(suite)) {
+            self.wake_after_commit(tx, JobState::Queued);
+        }
+    }
+
     pub(super) fn lease_until(&self, job: &Job, now: i64) -> i64 {
         let lease = job.lease_ms.map_or(self.options.lease.as_millis(), u128::from);
         now + i64::try_from(lease).unwrap_or(i64::MAX / 2)

@@ -1,11 +1,14 @@
-//! Control by people: cancel and retry.
+//! Control by people: cancel, retry, pause, another priority.
 
 use super::Inner;
 use super::attempt::end_cancelled;
+use super::lanes::pauses;
 use super::rows::{self, JobRow};
 use super::submit::{announce, restart_test};
-use crate::model::{Job, JobId, JobState, UserId, now_ms};
-use crate::queue::QueueError;
+use crate::model::event::JobEvent;
+use crate::model::{Job, JobId, JobState, MessageId, Pause, Priority, Scope, UserId, now_ms};
+use crate::queue::events::pause_changed;
+use crate::queue::{MAX_PAUSES, QueueError, Resumed};
 use crate::store::WriteTx;
 
 pub(super) fn cancel(
@@ -86,4 +89,67 @@ pub(super) fn begin_again(
     rows::update(tx.conn(), row, None)?;
     restart_test(tx, &row.job, now)?;
     announce(inner, tx, row, now)
+}
+
+pub(super) fn pause(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    scope: &Scope,
+    reason: Option<String>,
+    by: Option<UserId>,
+) -> rusqlite::Result<Result<(Pause, bool), QueueError>> {
+    let known = pauses(tx.conn())?;
+    let count = known.len();
+    if let Some(pause) = known.into_iter().find(|pause| pause.scope() == *scope) {
+        return Ok(Ok((pause, false)));
+    }
+    if count >= MAX_PAUSES {
+        return Ok(Err(QueueError::TooManyPauses));
+    }
+    let now = now_ms();
+    let pause = Pause::new(scope, now, by, reason);
+    tx.conn()
+        .prepare_cached("INSERT INTO pause (scope, since, by, reason) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((scope.key(), now, pause.by.as_ref().map(UserId::as_str), &pause.reason))?;
+    inner.tell(tx, [pause_changed(&inner.rules, &pause, None, MessageId::generate(), now)])?;
+    Ok(Ok((pause, true)))
+}
+
+pub(super) fn unpause(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    scope: &Scope,
+    by: Option<UserId>,
+) -> rusqlite::Result<Option<Resumed>> {
+    let Some(pause) = pauses(tx.conn())?.into_iter().find(|pause| pause.scope() == *scope) else {
+        return Ok(None);
+    };
+    tx.conn().prepare_cached("DELETE FROM pause WHERE scope = ?1")?.execute([scope.key()])?;
+    let told = pause_changed(&inner.rules, &pause, Some(by.as_ref()), MessageId::generate(), now_ms());
+    inner.tell(tx, [told])?;
+    inner.wake_after_commit(tx, JobState::Queued);
+    Ok(Some(Resumed { pause, by }))
+}
+
+pub(super) fn prioritise(
+    inner: &Inner,
+    tx: &mut WriteTx<'_>,
+    job: &JobId,
+    priority: Priority,
+) -> rusqlite::Result<Result<Job, QueueError>> {
+    let Some(mut row) = rows::find(tx.conn(), job)? else {
+        return Ok(Err(QueueError::NotFound(job.clone())));
+    };
+    if !row.job.state.is_waiting() {
+        return Ok(Err(QueueError::NotWaiting { job: job.clone(), state: row.job.state }));
+    }
+    if row.job.priority == priority {
+        return Ok(Ok(row.job));
+    }
+    row.job.priority = priority;
+    row.event_seq += 1;
+    rows::update(tx.conn(), &row, None)?;
+    let teller = inner.teller(&row, now_ms());
+    inner.tell(tx, [teller.job(JobEvent::Updated, None, None)])?;
+    Ok(Ok(row.job))
 }

@@ -140,8 +140,8 @@ pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<i64> {
     conn.prepare_cached(
         "INSERT INTO job (id, test_id, test_type, config, state, priority, attempt, max_attempts, timeout_ms,
            dedupe_key, team_id, user_id, created_at, run_at, attempt_base, fence, event_seq, traceparent,
-           name, lease_ms, secret, cancel_requested)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, 0)",
+           name, lease_ms, secret, lane, cancel_requested)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, 0)",
     )?
     .execute(params![
         job.job_id.as_str(),
@@ -165,6 +165,7 @@ pub(super) fn insert(conn: &Connection, row: &JobRow) -> rusqlite::Result<i64> {
         job.name,
         job.lease_ms,
         row.secret,
+        job.lane(),
     ])?;
     Ok(conn.last_insert_rowid())
 }
@@ -176,7 +177,7 @@ pub(super) fn update(conn: &Connection, row: &JobRow, lease_until: Option<i64>) 
     conn.prepare_cached(
         "UPDATE job SET state = ?2, attempt = ?3, run_at = ?4, started_at = ?5, ended_at = ?6, worker_id = ?7,
            cancel_requested = ?8, error = ?9, attempt_base = ?10, fence = ?11, event_seq = ?12,
-           cancel_reason = ?13, cancelled_by = ?14, lease_until = ?15, secret = ?16
+           cancel_reason = ?13, cancelled_by = ?14, lease_until = ?15, secret = ?16, priority = ?17
          WHERE seq = ?1",
     )?
     .execute(params![
@@ -196,6 +197,7 @@ pub(super) fn update(conn: &Connection, row: &JobRow, lease_until: Option<i64>) 
         row.cancelled_by.as_ref().map(UserId::as_str),
         lease_until,
         row.secret,
+        job.priority.number(),
     ])?;
     Ok(())
 }

@@ -121,12 +121,7 @@ impl Inner {
     pub(super) fn wake_after_commit(&self, tx: &mut WriteTx<'_>, state: JobState) {
         let signals = self.signals.clone();
         tx.after_commit(move || match state {
-            JobState::Queued => {
-                // Whoever waits, because the job may be of a type that the first of them does not handle; and
-                // whoever is about to wait, having looked in vain.
-                signals.ready.notify_waiters();
-                signals.ready.notify_one();
-            }
+            JobState::Queued => signals.wake_all(),
             JobState::Scheduled | JobState::Retrying => signals.due.notify_one(),
             _ => {}
         });

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use ::redis::Value;
 
+use super::control::waits;
 use super::entry::Added;
 use super::row::{self, Stored, Unreadable, list, number, text};
 use crate::model::{Job, JobState};
@@ -69,7 +70,8 @@ pub(super) fn one(value: Value) -> Result<Option<Job>, QueueError> {
     let Some(found) = found else { return Ok(None) };
     let job = Stored::read(found)?.job;
     let handled = handled(parts.next())?;
-    Ok(Some(explain(job, || handled)))
+    let waits = waits(parts.next().unwrap_or_default(), parts.next().unwrap_or_default())?;
+    Ok(Some(explain(job, || handled, &waits)))
 }
 
 /// A stretch of a list.
@@ -88,7 +90,9 @@ pub(super) fn stretch(value: Value) -> Result<Stretch, QueueError> {
     let jobs = row::jobs(parts.next().unwrap_or_default())?;
     let handled = handled(parts.next())?;
     let seen = usize::try_from(number(&parts.next().unwrap_or_default())?).unwrap_or(0);
-    let last = if seen == 0 { None } else { Some(number(&parts.next().unwrap_or_default())?) };
-    let jobs = jobs.into_iter().map(|stored| (stored.seq, explain(stored.job, || handled.clone()))).collect();
-    Ok(Stretch { jobs, seen, last })
+    let last = parts.next();
+    let last = last.filter(|_| seen > 0).map(|last| number(&last)).transpose()?;
+    let waits = waits(parts.next().unwrap_or_default(), parts.next().unwrap_or_default())?;
+    let explained = |stored: Stored| (stored.seq, explain(stored.job, || handled.clone(), &waits));
+    Ok(Stretch { jobs: jobs.into_iter().map(explained).collect(), seen, last })
 }

@@ -15,27 +15,44 @@ if ARGV[6] == '1' then
   most = most - #taken
   if most <= 0 then return and_unreadable(taken) end
 end
+local paused = redis.call('HMGET', R .. ':paused', '*', unpack(ARGV, 7))
+if paused[1] then return and_unreadable(taken) end
 local ids, running, leases, queued = {}, {}, {}, depth()
+
+-- What stands first in a ready set, as many as are wanted still; a suite's lane in place of its mark.
+local ready
+local function gather(key, wanted)
+  local found = redis.call('ZRANGE', key, 0, wanted - 1, 'WITHSCORES')
+  for n = 1, #found, 2 do
+    local id = found[n]
+    if string.sub(id, 1, 1) == '/' then
+      local room = math.min(wanted, room_of(string.sub(key, #R + 4) .. id))
+      if room > 0 then gather(key .. id, room) end
+    else
+      ready[#ready + 1] = { key = key, id = id, rank = tonumber(found[n + 1]) }
+    end
+  end
+end
 local again
 repeat
   again = false
-  local ready = {}
+  ready = {}
   for i = 7, #ARGV do
-    local key = R .. ':r:' .. ARGV[i]
-    local found = redis.call('ZRANGE', key, 0, most - #ids - 1, 'WITHSCORES')
-    for n = 1, #found, 2 do ready[#ready + 1] = { key = key, id = found[n], rank = tonumber(found[n + 1]) } end
+    if not paused[i - 5] then gather(R .. ':r:' .. ARGV[i], most - #ids) end
   end
   table.sort(ready, function(one, other) return one.rank < other.rank end)
   for n = 1, math.min(#ready, most - #ids) do
     local key, id = ready[n].key, ready[n].id
-    local seq
+    local seq, lane
     local job = look(id, function(job)
       job.worker, job.started, job.claim, seq = worker, int(now), name, int(tonumber(job.seq))
+      lane = job.lane and lane_of(job)
       begin(job)
       note(job, 'started', nil, int(queued - #ids - 1))
       return save(job, 'error')
     end)
     if job then
+      if lane then redis.call('SADD', R .. ':l:' .. lane, id) end
       taken[#taken + 1], ids[#ids + 1] = job, id
       running[#running + 1], running[#running + 2] = seq, id
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id

@@ -6,6 +6,11 @@
 --                       be silent, in ms) and `secret` of one that somebody outside of all workers runs
 --   R:all      zset     every job by its number;          R:s:STATE  the same for each state
 --   R:r:TYPE   zset     who may be claimed: the most urgent first, then the oldest
+--   R:r:LANE   zset     the same of one suite, `TYPE/SUITE` (field `lane` of a job has the suite); `/SUITE` stands for it in
+--                       R:r:TYPE, ranked as its first, while one of them may be claimed
+--   R:l:LANE   set      who runs of one suite;             R:limits  hash  lane -> how many may run at once
+--   R:paused   hash     what is held back: `*`, a type or a lane -> since when, by whom, why, as JSON
+--   R:news     hash     number -> what is still to be told of a pause
 --   R:due      zset     who waits for the clock, by due time
 --   R:lease    zset     who runs, by the end of the lease; R:w:WORKER  set  what a worker holds
 --   R:cancels  zset     who runs and is to be cancelled
@@ -82,17 +87,50 @@ end
 -- The tests of jobs that have ended, and the jobs.
 local ended_tests, ended_jobs = {}, {}
 
+-- Lanes in which something has changed.
+local lanes = {}
+
+-- Where the job waits: in the lane of its suite, or with all others of its type.
+local function lane_of(job)
+  if not job.lane then return job.type end
+  local lane = job.type .. '/' .. job.lane
+  lanes[lane] = true
+  return lane
+end
+
+-- How many jobs of a lane may begin.
+local function room_of(lane)
+  local limit = redis.call('HGET', R .. ':limits', lane)
+  return limit and tonumber(limit) - redis.call('SCARD', R .. ':l:' .. lane) or math.huge
+end
+
+-- Has a lane stand among what may be claimed of its type, or not: who claims never looks into one that is held back.
+local function show(lane)
+  local slash = string.find(lane, '/', 1, true)
+  local key, member = R .. ':r:' .. string.sub(lane, 1, slash - 1), string.sub(lane, slash)
+  local first = redis.call('ZRANGE', R .. ':r:' .. lane, 0, 0, 'WITHSCORES')
+  if #first == 0 or room_of(lane) <= 0 or redis.call('HEXISTS', R .. ':paused', lane) == 1 then
+    redis.call('ZREM', key, member)
+  elseif redis.call('ZADD', key, first[2], member) == 1 and redis.call('ZCARD', key) == 1 then
+    publish('ready')
+  end
+end
+
 -- Takes the job out of whatever its state keeps it in.
 local function depart(job)
   local id = job.id
   take_out(R .. ':s:' .. job.state, id)
   if job.state == 'queued' then
-    take_out(R .. ':r:' .. job.type, id)
+    take_out(R .. ':r:' .. lane_of(job), id)
   elseif job.state == 'scheduled' or job.state == 'retrying' then
     take_out(R .. ':due', id)
   elseif job.state == 'running' then
     take_out(R .. ':lease', id)
     let_go(job.worker, id)
+    if job.lane then
+      local list = among(left, R .. ':l:' .. lane_of(job))
+      list[#list + 1] = id
+    end
     if job.cancel == '1' then take_out(R .. ':cancels', id) end
   else
     take_out(R .. ':ended', id)
@@ -104,7 +142,7 @@ local function arrive(job, lease_ms)
   local id = job.id
   put_in(R .. ':s:' .. job.state, job.seq, id)
   if job.state == 'queued' then
-    put_in(R .. ':r:' .. job.type, rank(job), id)
+    put_in(R .. ':r:' .. lane_of(job), rank(job), id)
   elseif job.state == 'scheduled' or job.state == 'retrying' then
     put_in(R .. ':due', job.run, id)
   elseif job.state == 'running' then
@@ -136,7 +174,7 @@ local function settle()
   for key, list in pairs(left) do in_steps('SREM', key, list) end
   for key, list in pairs(come) do
     in_steps('ZADD', key, list)
-    if string.sub(key, 1, #R + 3) == R .. ':r:' then
+    if string.sub(key, 1, #R + 3) == R .. ':r:' and not string.find(key, '/', #R + 4, true) then
       -- Who found nothing looks again; while there is something, nobody has found nothing.
       if redis.call('ZCARD', key) == #list / 2 then publish('ready') end
     elseif key == R .. ':due' then
@@ -146,6 +184,8 @@ local function settle()
       end
     end
   end
+  for lane in pairs(lanes) do show(lane) end
+  lanes = {}
   if #ended_tests > 0 then
     local active = redis.call('HMGET', R .. ':active', unpack(ended_tests))
     local over = {}

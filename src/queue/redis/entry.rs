@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::row::{News, Stored};
+use crate::model::job::suite;
 use crate::model::{Job, JobId, JobState, TestId, UserId};
 use crate::queue::{CancelWish, Ending, Lease, NewJob, Report, TESTS_FAILED, measured_ms, run_of};
 
@@ -38,6 +39,10 @@ impl Entry {
         }
         args.extend(fields(new));
         args.extend(series(new, test.as_str(), false));
+        // The last one: the script looks for it there.
+        if let Some(suite) = suite(&new.test_type, &new.config) {
+            args.extend(["lane".to_owned(), suite.to_owned()]);
+        }
         args[first - 1] = ((args.len() - first) / 2).to_string();
         Self(args)
     }

@@ -11,12 +11,13 @@ use super::link::{ClaimName, Link};
 use super::row::{Stored, list, number};
 use super::teller::Teller;
 use super::{UNTOLD_MAX, answer};
+use crate::broker::Broker;
+use crate::config::channels::Rules;
 use crate::metrics;
 use crate::model::{Job, JobId, JobState, WorkerId};
-use crate::queue::{QueueError, QueueOptions, explain};
+use crate::queue::{QueueError, QueueOptions, SuiteLimits, Waits, explain};
 use crate::tasks::Tasks;
 
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) link: Link,
     pub(super) calls: Calls,
@@ -28,6 +29,11 @@ pub(super) struct Inner {
     /// Claims of workers whose answer was lost.
     pub(super) unsure: Mutex<HashMap<WorkerId, String>>,
     pub(super) past: Mutex<Past>,
+    /// What this process says of suites.
+    pub(super) limits: Mutex<SuiteLimits>,
+    /// Where pauses are told of, and by which rules; `teller` tells of jobs.
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) rules: Arc<Rules>,
 }
 
 /// The scripts that change many jobs in one call.
@@ -100,7 +106,17 @@ pub(super) struct Past {
     newest: i64,
 }
 
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
 impl Inner {
+    pub(super) fn limits(&self) -> std::sync::MutexGuard<'_, SuiteLimits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn workers(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerId, Vec<String>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +164,7 @@ impl Inner {
     /// A job that was submitted just now, which says why it waits.
     pub(super) fn explained(&self, job: Job) -> Job {
         let handled = &self.calls.handled;
-        explain(job, || handled.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        explain(job, || handled.lock().unwrap_or_else(PoisonError::into_inner).clone(), &Waits::default())
     }
 
     /// Makes the workers of this process known for a while.

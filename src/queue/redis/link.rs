@@ -1,5 +1,6 @@
 //! The scripts of the queue, and the way they are called.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use ::redis::Value;
@@ -8,7 +9,7 @@ use super::entry::{Entry, fields, named, object, series};
 use super::row::Unreadable;
 use crate::fault::{Cause, Fault};
 use crate::model::past::MAX_RUNS;
-use crate::model::{JobId, JobState, UserId, WorkerId};
+use crate::model::{JobId, JobState, Priority, Scope, UserId, WorkerId};
 use crate::queue::{Lease, NewHold, QueueError, QueueOptions};
 use crate::redis::{Redis, Script};
 
@@ -31,6 +32,9 @@ script!(RESUME, "resume.lua");
 script!(CLAIM, "claim.lua");
 script!(REPORT, "report.lua");
 script!(RETRY, "retry.lua");
+script!(PAUSE, "pause.lua");
+script!(LIMIT, "limit.lua");
+script!(PRIORITISE, "prioritise.lua");
 script!(JOIN, "join.lua");
 script!(RENEW, "renew.lua", "#!lua flags=allow-oom\n");
 script!(FINISH, "finish.lua", "#!lua flags=allow-oom\n");
@@ -207,10 +211,48 @@ impl Link {
         most: usize,
         untold_for_ms: u64,
         born: String,
+        limits: Vec<String>,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
         let (base, max) = (ms(options.backoff_base), ms(options.backoff_max));
-        self.run(&SWEEP, &[most.to_string(), base, max, untold_for_ms.to_string(), born]).await
+        let mut args = vec![most.to_string(), base, max, untold_for_ms.to_string(), born];
+        args.extend(limits);
+        self.run(&SWEEP, &args).await
+    }
+
+    /// `word`: whether `scope` is to be held back (`pause`) or let go (`resume`).
+    pub(super) async fn pause(
+        &self,
+        word: &str,
+        scope: &Scope,
+        by: Option<&UserId>,
+        reason: String,
+        most: usize,
+    ) -> Result<Value, QueueError> {
+        let by = by.map(UserId::to_string).unwrap_or_default();
+        self.run(&PAUSE, &[word.to_owned(), scope.key(), by, reason, most.to_string()]).await
+    }
+
+    /// What is held back: scopes, and what is known of each.
+    pub(super) async fn pauses(&self) -> Result<HashMap<String, String>, QueueError> {
+        let mut command = ::redis::cmd("HGETALL");
+        command.arg(format!("{}:paused", self.root));
+        Ok(self.redis.query(&command).await.map_err(Fault::from)?)
+    }
+
+    /// Forgets news of a pause.
+    pub(super) async fn pause_told(&self, number: i64) -> Result<(), QueueError> {
+        let mut command = ::redis::cmd("HDEL");
+        command.arg(format!("{}:news", self.root)).arg(number);
+        Ok(self.redis.query(&command).await.map_err(Fault::from)?)
+    }
+
+    pub(super) async fn limit(&self, limits: Vec<String>) -> Result<Value, QueueError> {
+        self.run(&LIMIT, &limits).await
+    }
+
+    pub(super) async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Value, QueueError> {
+        self.run(&PRIORITISE, &[job.to_string(), priority.number().to_string()]).await
     }
 
     pub(super) async fn retain(&self, most: usize, options: &QueueOptions) -> Result<Value, QueueError> {

@@ -9,7 +9,7 @@ use crate::broker::AppendGroup;
 
 use crate::config::channels::Rules;
 use crate::model::event::{JobEvent, TestEvent};
-use crate::model::{Epoch, EventName, Snapshot};
+use crate::model::{Epoch, EventName, Job, Priority, Snapshot};
 use crate::queue::events::Teller;
 
 /// What begins the names of events that are none of ours.
@@ -53,6 +53,13 @@ pub(super) fn story(rules: &Rules, news: &News) -> Story {
         "cancelled" => {
             let by = Some(news.extra.as_str()).filter(|by| !by.is_empty());
             (None, vec![teller.test_cancelled(&news.payload, by), job(JobEvent::Cancelled)])
+        }
+        "updated" => {
+            // As it was right after the change: it may have changed again.
+            let priority = news.payload.parse().ok().and_then(|n| Priority::from_number(n).ok());
+            let then = Job { priority: priority.unwrap_or(news.job.priority), ..news.job.clone() };
+            let teller = Teller { job: &then, ..teller };
+            (None, vec![teller.job(JobEvent::Updated, None, None)])
         }
         event if event.starts_with(CUSTOM) => {
             let told = EventName::parse(event).ok().zip(raw(&news.payload));

@@ -9,6 +9,8 @@ while at <= #ARGV do
     id = ARGV[at], test = ARGV[at + 1], type = ARGV[at + 2], prio = ARGV[at + 3], run = ARGV[at + 4], key = ARGV[at + 5],
     from = at + 7, upto = at + 6 + 2 * fields,
   }
+  -- Of a suite, that is its last field.
+  if ARGV[at + 5 + 2 * fields] == 'lane' then asked[#asked].lane = ARGV[at + 6 + 2 * fields] end
   tests[#tests + 1] = ARGV[at + 1]
   at = at + 7 + 2 * fields
 end

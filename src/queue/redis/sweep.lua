@@ -1,7 +1,11 @@
 -- Ends attempts whose lease has run out, lets due jobs into the queue, finds what somebody left untold, and forgets
 -- workers that went silent. ARGV: publish, how many of each at most, shortest and longest back-off in ms, how
--- long something may be untold, a name for this past should it have none.
+-- long something may be untold, a name for this past should it have none, then lanes and limits for those that have none
+-- because Redis lost them.
 local most = tonumber(ARGV[2])
+for i = 7, #ARGV, 2 do
+  if redis.call('HSETNX', R .. ':limits', ARGV[i], ARGV[i + 1]) == 1 then lanes[ARGV[i]] = true end
+end
 local changed, reaped, promoted = {}, 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. int(now), 'LIMIT', 0, most)) do
   local ended = look(id, function(job)
@@ -59,5 +63,5 @@ local due = redis.call('ZRANGE', R .. ':due', 0, 0, 'WITHSCORES')
 redis.call('SET', R .. ':born', ARGV[6], 'NX')
 return {
   int(now), reaped, promoted, #late, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
-  redis.call('HLEN', R .. ':types'), and_unreadable(changed),
+  redis.call('HLEN', R .. ':types'), and_unreadable(changed), redis.call('HGETALL', R .. ':news'),
 }

@@ -2,6 +2,7 @@
 
 mod control;
 mod hold;
+mod lanes;
 mod lease;
 mod life;
 mod list;

@@ -162,16 +162,16 @@ async fn what_a_newer_version_laid_out_is_refused_also_after_it_came_while_we_we
     let mut server = RedisServer::start();
     let (redis, tasks) = connect(&server.url()).await;
     let key = redis.key("meta", "layout");
-    assert_eq!(server.cli(&["GET", &key]), "2", "it is marked");
+    assert_eq!(server.cli(&["GET", &key]), "3", "it is marked");
     server.cli(&["SET", &key, "1"]);
     connect(&server.url()).await;
-    assert_eq!(server.cli(&["GET", &key]), "2", "an older one is read, and is of this version from now on");
+    assert_eq!(server.cli(&["GET", &key]), "3", "an older one is read, and is of this version from now on");
     // Another prefix is another world.
-    server.cli(&["SET", &key, "3"]);
+    server.cli(&["SET", &key, "4"]);
     let _other = connect(&format!("{}?prefix=other", server.url())).await;
     let refused = Redis::connect(options(&server.url()), &Tasks::new()).await.expect_err("it is newer");
     assert!(matches!(refused, RedisFault::Unsuitable(_)), "{refused}");
-    assert!(refused.to_string().contains("has the layout 3"), "{refused}");
+    assert!(refused.to_string().contains("has the layout 4"), "{refused}");
     server.stop();
     server.restart();
     wait_until("the one that ran before refuses it, too", async || {

@@ -21,7 +21,7 @@ fn site() -> Site {
 }
 
 /// Has the server reload, and waits until it has done so for the `n`th time with `outcome`.
-async fn reload(server: &Server, outcome: &str, n: u32) {
+pub(super) async fn reload(server: &Server, outcome: &str, n: u32) {
     server.signal(Signal::HUP);
     let metric = format!("tidings_reloads_total{{outcome=\"{outcome}\"}}");
     wait_until("it has reloaded", async || (server.metric(&metric).await - f64::from(n)).abs() < 0.5).await;

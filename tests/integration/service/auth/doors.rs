@@ -299,6 +299,10 @@ fn asked(job: &str) -> Vec<Asked> {
         (jobs.clone(), new_job(json!({ "teamId": "t1", "dedupeKey": "d" })), TEAM, "ok", "forbidden"),
         (jobs, new_job(json!({ "testId": "T" })), OWNERS, "test_active", "forbidden"),
         (route(&format!("jobs/{job}/retry")), nothing.clone(), TEAM, "job_not_ended", "forbidden"),
+        (route(&format!("jobs/{job}/priority")), Some(json!({ "priority": 3 })), TEAM, "ok", "forbidden"),
+        (route("queue"), None, ALL, "ok", "forbidden"),
+        (route("queue/pause"), Some(json!({ "testType": "doors" })), ADMIN, "ok", "forbidden"),
+        (route("queue/resume"), Some(json!({ "testType": "doors" })), ADMIN, "ok", "forbidden"),
         (route("tests"), Some(json!({ "leaseMs": 300_000 })), SENDERS, "ok", "forbidden"),
         (
             route("tests/none/reports"),
