@@ -218,14 +218,13 @@ impl App {
         let parts = socket_parts(&state, &sync, receipts);
         let front = Front::default();
         let main = sides.serve(&state, &front.close, &tasks);
-        let options = socket_options(&settings, node);
-        let (service, clients) = socket::serve(options, parts, http::router(state, main), &tasks);
+        let routes = http::router(state, main);
+        let (service, clients) = socket::serve(socket_options(&settings, node), parts, routes, &tasks);
         // Around both: a client that polls asks as a page does.
         let service = ServiceExt::<Request>::map_response(service, |response| http::harden(whole(response)));
         let service = http::cors(origins).layer(service);
         let server = serve::serve(listener, service, front.close.clone());
-        tasks.spawn("http", until_end(server, front.closed.clone().drop_guard()));
-        tasks.spawn("door", door.watch());
+        front.spawn(server, door, &tasks);
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
         let options = pool_options(&settings);
         let pool = settings.worker.then(|| Pool::start(queue.clone(), runners, options, &tasks));
@@ -275,6 +274,14 @@ impl App {
             tokio::time::sleep(self.shutdown.drain).await;
         }
         self.front.close.cancel();
+    }
+}
+
+impl Front {
+    /// Has `server` run behind `door`.
+    fn spawn(&self, server: impl Future<Output = ()> + Send + 'static, door: Arc<Door>, tasks: &Tasks) {
+        tasks.spawn("http", until_end(server, self.closed.clone().drop_guard()));
+        tasks.spawn("door", door.watch());
     }
 }
 
