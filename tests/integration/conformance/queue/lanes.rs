@@ -145,7 +145,7 @@ async fn a_pause_outlives_those_who_asked_for_it(backend: &dyn Backend) {
     assert_eq!((&again, began), (&first, false), "it stays as it was paused first");
     node.stop().await;
     let node = backend.start().await;
-    assert_eq!(node.queue.pauses().await.expect("a look"), [first.clone()]);
+    assert_eq!(node.queue.pauses().await.expect("a look"), std::slice::from_ref(&first));
     assert!(claim_up_to(&node, 9).await.is_empty());
     let resumed = node.queue.unpause(&suite("unit"), Some(by.clone())).await.expect("a resumption");
     assert_eq!(resumed.map(|resumed| (resumed.pause, resumed.by)), Some((first, Some(by))));
@@ -427,6 +427,8 @@ async fn what_does_not_wait_keeps_its_priority(backend: &dyn Backend) {
     assert!(matches!(missing, Err(QueueError::NotFound(_))), "{missing:?}");
 }
 
+const SUITES: [Option<&str>; 4] = [None, Some("a"), Some("b"), Some("c")];
+
 /// The queue as one would write it without a thought of how long it takes.
 #[derive(Default)]
 struct Naive {
@@ -449,10 +451,23 @@ impl Naive {
         })?;
         Some(self.waiting.remove(at).1)
     }
+
+    /// Claims from both.
+    async fn check_claim(&mut self, node: &Node, max: usize) {
+        let claims = claim_up_to(node, max).await;
+        for claim in &claims {
+            let expected = self.next().map(|n| self.ids[n].clone());
+            assert_eq!(Some(&claim.job.job_id), expected.as_ref());
+            let of = claim.job.suite().and_then(|of| SUITES.into_iter().flatten().find(|s| *s == of));
+            self.running.push((of, claim.clone()));
+        }
+        if claims.len() < max {
+            assert_eq!(self.next(), None, "somebody was forgotten");
+        }
+    }
 }
 
 async fn whatever_is_asked_who_is_claimed_next_is_who_should_be(backend: &dyn Backend) {
-    const SUITES: [Option<&str>; 4] = [None, Some("a"), Some("b"), Some("c")];
     let node = backend.start().await;
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -475,19 +490,7 @@ async fn whatever_is_asked_who_is_claimed_next_is_who_should_be(backend: &dyn Ba
                 naive.waiting.push((priority, naive.ids.len(), of));
                 naive.ids.push(made.job_id);
             }
-            8..13 => {
-                let max = random.usize(1..4);
-                let claims = claim_up_to(&node, max).await;
-                for claim in &claims {
-                    let expected = naive.next().map(|n| naive.ids[n].clone());
-                    assert_eq!(Some(&claim.job.job_id), expected.as_ref(), "seed {seed}");
-                    let of = claim.job.suite().and_then(|of| SUITES.into_iter().flatten().find(|s| *s == of));
-                    naive.running.push((of, claim.clone()));
-                }
-                if claims.len() < max {
-                    assert_eq!(naive.next(), None, "somebody was forgotten, seed {seed}");
-                }
-            }
+            8..13 => naive.check_claim(&node, random.usize(1..4)).await,
             13..16 if !naive.running.is_empty() => {
                 let (_, claim) = naive.running.swap_remove(random.usize(..naive.running.len()));
                 end(&node, &claim).await;
