@@ -32,6 +32,7 @@ pub mod store;
 pub mod sync;
 pub mod tasks;
 pub mod telemetry;
+mod tls;
 pub mod traces;
 pub mod upkeep;
 pub mod worker;

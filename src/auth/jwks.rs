@@ -20,14 +20,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::keys::{Key, KeyError, set};
 use crate::config::settings;
+use crate::tls::{Trust, TrustError};
 
 /// The longest set that is read.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -74,17 +72,19 @@ impl Remote {
         let wrong = |reason: String| KeyError::Content { key: "jwks_url", place: url.clone(), reason };
         let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
         let trusted = settings.jwks_ca_file.as_deref().map(read).transpose()?;
-        let roots = match (&settings.jwks_ca_file, &trusted) {
-            (Some(file), Some(pem)) => from_pem(file, pem)?,
-            _ if uri.scheme_str() == Some("https") => of_the_system().map_err(wrong)?,
-            _ => RootCertStore::empty(),
+        let tls = match (&settings.jwks_ca_file, &trusted) {
+            (Some(file), Some(pem)) => Trust::Pem(pem).client().map_err(|error| {
+                let place = file.display().to_string();
+                KeyError::Content { key: CA_FILE, place, reason: error.to_string() }
+            })?,
+            _ if uri.scheme_str() == Some("https") => {
+                Trust::System.client().map_err(|error| match error {
+                    TrustError::NoRoots => wrong(format!("{error}; name some with auth.jwks_ca_file")),
+                    error => wrong(error.to_string()),
+                })?
+            }
+            _ => Trust::Nobody.client().map_err(|error| wrong(error.to_string()))?,
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT));
@@ -208,25 +208,6 @@ fn read(file: &Path) -> Result<Vec<u8>, KeyError> {
         reason: error.to_string(),
     };
     std::fs::read(file).map_err(told)
-}
-
-fn from_pem(file: &Path, pem: &[u8]) -> Result<RootCertStore, KeyError> {
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    if roots.add_parsable_certificates(certificates).0 == 0 {
-        let reason = "expected certificates as PEM".to_owned();
-        return Err(KeyError::Content { key: CA_FILE, place: file.display().to_string(), reason });
-    }
-    Ok(roots)
-}
-
-fn of_the_system() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    if roots.add_parsable_certificates(found.certs).0 == 0 {
-        return Err("this system has no certificates to trust; name some with auth.jwks_ca_file".to_owned());
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]

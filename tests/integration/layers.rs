@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. A module that is new needs a place here.
 const LAYERS: [&[&str]; 7] = [
     &["model"],
-    &["config", "fault", "limits", "metrics", "telemetry", "traces", "tasks"],
+    &["config", "fault", "limits", "metrics", "telemetry", "tls", "traces", "tasks"],
     // Only the files `broker.rs` and `queue.rs`, and what they are made of beside their back ends.
     &["broker", "queue", "presence", "inbox", "sync", "quota", "revocation"],
     &["store", "redis"],
