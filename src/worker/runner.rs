@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod guard;
+pub(crate) mod latencies;
 pub mod parse;
 pub mod stress;
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod follow;
 mod run;
 mod serve;
 mod signals;
+mod stress;
 mod token;
 mod wait;
 mod watch;
@@ -59,6 +60,8 @@ enum Command {
     Resume(control::ResumeArgs),
     /// Publish a message.
     Publish(client::PublishArgs),
+    /// Add up the results of stress tests.
+    Stress(stress::Args),
     /// Measure a server.
     Bench(bench::Args),
     /// Make a token, for development.
@@ -145,6 +148,7 @@ fn run_async(command: Command) -> Result<ExitCode, Failure> {
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
             Command::Publish(args) => client::publish(args).await,
+            Command::Stress(args) => stress::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Watch(args) => watch::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),

@@ -1,14 +1,13 @@
-//! Puts an HTTP server under load: the test type `stress`, config
-//! `{ url, method?, headers?, body?, concurrency?, rate?, durationMs, thresholds? }`.
+//! Puts an HTTP server under load: the test type `stress`. `config` reads what is wanted (docs/stress.md), `schedule` knows
+//! how high the load is when, `load` sends by it, `client` has the connections, `metrics` and `latencies` measure,
+//! `threshold` judges, and `merge` adds up results.
 //!
-//! Without `rate`, `concurrency` users send one request after the other. With it, requests follow a fixed
-//! schedule and latencies count from it. A request fails if it gets no complete answer within 10 s, or one
-//! with a status of 400 or more.
+//! Where there is a rate, requests are due at fixed times, whatever the answers, and latencies count from these. Else users
+//! send one request after the other.
 //!
 //! A load tool that takes orders over the network has to keep to its targets: a redirection is an answer and is not
 //! followed, and the addresses of the host are looked up once, for the whole test.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,13 +25,21 @@ mod allow;
 mod client;
 mod config;
 mod load;
+mod merge;
 mod metrics;
+mod schedule;
+mod target;
+mod threshold;
 
+pub use crate::worker::runner::latencies::InvalidHistogram;
 use allow::Allow;
 pub use allow::InvalidAllow;
-use client::{Client, REQUEST_TIMEOUT};
-use config::{Config, Target, Thresholds};
+use client::Client;
+use config::Config;
+pub use merge::{MergeError, merge};
 use metrics::Totals;
+use target::Target;
+use threshold::{Threshold, Verdict};
 
 /// How often the progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,9 +74,9 @@ impl StressRunner {
             return Err(refused("url", &config.target));
         }
         // A proxy at an allowed address would pass the requests on to whom they name.
-        match config.named_host()? {
-            Some(named) if !allow.permits(&named) => Err(refused("headers.Host", &named)),
-            _ => Ok(config),
+        match config.named_hosts()?.iter().find(|(_, named)| !allow.permits(named)) {
+            Some((field, named)) => Err(refused(field, named)),
+            None => Ok(config),
         }
     }
 }
@@ -94,7 +101,8 @@ impl Runner for StressRunner {
 
     /// What it takes by its own account, and some time to answer the last requests.
     fn timeout(&self, config: &Map<String, Value>) -> Option<Duration> {
-        Some(self.resolve(config).ok()?.duration + REQUEST_TIMEOUT + Duration::from_secs(20))
+        let config = self.resolve(config).ok()?;
+        Some(config.load.schedule().duration() + 2 * config.timeout + Duration::from_secs(20))
     }
 
     async fn run(&self, attempt: Attempt) -> Outcome {
@@ -118,47 +126,64 @@ async fn measure(config: &Config, allow: &Allow, progress: &Progress) -> Outcome
             return Outcome::runner_error(format!("url: `{}` cannot be used: {e}", config.target.host));
         }
     };
-    let Config { duration, concurrency, rate, thresholds, .. } = *config;
-    let client = Client::new(config, addresses);
+    // What this takes is no part of the measurement.
+    if let Some(reason) = Client::new(config, addresses.clone(), Instant::now()).distrusts().await {
+        let hint = "tls.ca names an authority to trust, tls.serverName another name";
+        return Outcome::tests_failed(format!("url: `{}`: {reason}; {hint}", config.target.host), Map::new());
+    }
     let start = Instant::now();
-    let end = start + duration;
-    let load = async {
-        match rate {
-            Some(rate) => load::scheduled(Arc::clone(&client), rate, concurrency, start, end).await,
-            None => {
-                load::closed(Arc::clone(&client), concurrency, end).await;
-                0
-            }
-        }
+    let client = Client::new(config, addresses, start + config.warm_up);
+    let broken = tokio::select! {
+        () = config.load.run(&client, start) => None,
+        broken = tell(&client, progress, start, config) => Some(broken),
     };
-    let unsent = tokio::select! {
-        unsent = load => unsent,
-        () = tell(&client, progress, start, duration) => 0,
-    };
-    let elapsed = start.elapsed();
-    show(&client, progress, elapsed, duration);
-    let totals = client.metrics.totals(elapsed);
+    let now = Instant::now();
+    show(&client, progress, now.duration_since(start), config);
+    let totals = client.metrics.totals(now);
+    let verdicts: Vec<Verdict> = config.thresholds.iter().map(|t| t.judge(&totals)).collect();
     let mut results = totals.results();
-    results.insert("unsent".to_owned(), json!(unsent));
-    results.insert("durationMs".to_owned(), json!(ms(elapsed)));
-    verdict(&totals, &thresholds, results)
+    results.insert("durationMs".to_owned(), json!(ms(now.duration_since(start))));
+    if !verdicts.is_empty() {
+        results.insert("thresholds".to_owned(), verdicts.iter().map(Verdict::told).collect());
+    }
+    if let Some(message) = broken {
+        results.insert("aborted".to_owned(), json!(true));
+        return Outcome::tests_failed(message, results);
+    }
+    verdict(&totals, config, &verdicts, results)
 }
 
-/// Tells of the progress until it is dropped.
-async fn tell(client: &Client, progress: &Progress, start: Instant, duration: Duration) {
+/// Tells of the progress until it is dropped; or until a threshold ends the test, and then says which.
+async fn tell(client: &Client, progress: &Progress, start: Instant, config: &Config) -> String {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        show(client, progress, start.elapsed(), duration);
+        let elapsed = start.elapsed();
+        show(client, progress, elapsed, config);
+        if Threshold::may_abort(&config.thresholds) {
+            let totals = client.metrics.totals(Instant::now());
+            if let Some(broken) = config.thresholds.iter().find(|threshold| threshold.aborts(&totals)) {
+                let after = humantime::format_duration(Duration::from_millis(ms(elapsed)));
+                return format!("ended after {after}: {}", broken.judge(&totals));
+            }
+        }
     }
 }
 
-fn show(client: &Client, progress: &Progress, elapsed: Duration, duration: Duration) {
-    let metrics = client.metrics.show(Instant::now());
+fn show(client: &Client, progress: &Progress, elapsed: Duration, config: &Config) {
+    let schedule = config.load.schedule();
+    let duration = schedule.duration();
+    let metrics = client.metrics.show(Instant::now(), (config.load.unit(), schedule.at(elapsed)));
     let number = |name: &str| metrics[name].as_f64().unwrap_or_default();
-    let (rps, p99) = (number("rps"), number("p99"));
-    let message = format!("{} requests, {rps:.0} per second, p99 {p99:.1} ms", metrics["requests"]);
+    let (rps, p99, dropped) = (number("rps"), number("p99"), number("dropped"));
+    let mut message = format!("{} requests, {rps:.0} per second, p99 {p99:.1} ms", metrics["requests"]);
+    if dropped > 0.0 {
+        message = format!("{message}, {dropped} dropped");
+    }
+    if elapsed < config.warm_up {
+        "warming up".clone_into(&mut message);
+    }
     let rest = duration.saturating_sub(elapsed);
     progress.update(|state| {
         state.progress = (elapsed.as_secs_f64() * 100.0 / duration.as_secs_f64()).min(100.0);
@@ -168,15 +193,17 @@ fn show(client: &Client, progress: &Progress, elapsed: Duration, duration: Durat
     });
 }
 
-fn verdict(totals: &Totals, thresholds: &Thresholds, results: Map<String, Value>) -> Outcome {
+fn verdict(totals: &Totals, config: &Config, verdicts: &[Verdict], results: Map<String, Value>) -> Outcome {
     if totals.requests == 0 {
-        return Outcome::tests_failed("no request was sent: durationMs is too short", results);
+        let message = format!("no request was sent ({} were dropped): the test is too short", totals.dropped);
+        return Outcome::tests_failed(message, results);
     }
-    let broken = broken(totals, thresholds);
+    let broken: Vec<String> = verdicts.iter().filter(|v| !v.kept).map(ToString::to_string).collect();
     if !broken.is_empty() {
         return Outcome::tests_failed(broken.join("; "), results);
     }
-    if !thresholds.are_set() && totals.failed == totals.requests {
+    // Whoever expects failures says so.
+    if totals.failed == totals.requests && !config.thresholds.iter().any(Threshold::is_about_failures) {
         let reason = totals.first_error.as_deref().unwrap_or("unknown");
         return Outcome::tests_failed(
             format!("all {} requests failed, the first one with: {reason}", totals.requests),
@@ -184,26 +211,6 @@ fn verdict(totals: &Totals, thresholds: &Thresholds, results: Map<String, Value>
         );
     }
     Outcome::Passed { results }
-}
-
-/// The thresholds that the measurements do not keep.
-fn broken(totals: &Totals, thresholds: &Thresholds) -> Vec<String> {
-    let latencies = &totals.latencies;
-    let upper = [
-        ("p50Ms", latencies.p50, thresholds.p50_ms),
-        ("p90Ms", latencies.p90, thresholds.p90_ms),
-        ("p99Ms", latencies.p99, thresholds.p99_ms),
-        ("errorRate", totals.error_rate(), thresholds.error_rate),
-    ];
-    let mut broken: Vec<String> = upper
-        .into_iter()
-        .filter_map(|(name, value, limit)| Some((name, value, limit.filter(|limit| value > *limit)?)))
-        .map(|(name, value, limit)| format!("{name} is {value:.3}, above {limit}"))
-        .collect();
-    if let Some(limit) = thresholds.min_rps.filter(|limit| totals.rps < *limit) {
-        broken.push(format!("minRps: {:.3} requests per second, below {limit}", totals.rps));
-    }
-    broken
 }
 
 fn ms(time: Duration) -> u64 {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::config::Target;
+use super::target::Target;
 use crate::config::network::Network;
 
 /// What is allowed where the operator says nothing.
@@ -124,7 +124,8 @@ mod tests {
 
     fn permits(allow: &[&str], host: &str, port: u16) -> bool {
         let entries: Vec<String> = allow.iter().map(|&s| s.to_owned()).collect();
-        let target = Target { host: host.to_owned(), port, path: http::uri::PathAndQuery::from_static("/") };
+        let path = http::uri::PathAndQuery::from_static("/");
+        let target = Target { is_tls: false, host: host.to_owned(), port, path };
         Allow::parse(&entries).unwrap().permits(&target)
     }
 

@@ -10,16 +10,18 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::allow::Allow;
-use super::config::{Config, Target};
+use super::config::{Config, Expected};
 use super::metrics::{Ended, Metrics};
-
-/// A request takes this long at most.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+use super::target::Target;
+use crate::tls::distrust;
 
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -30,6 +32,11 @@ struct Connection {
 pub(super) struct Client {
     request: Request<Full<Bytes>>,
     addresses: Vec<SocketAddr>,
+    encryption: Option<(TlsConnector, ServerName<'static>)>,
+    expected: Expected,
+    keep_alive: bool,
+    /// A request takes this long at most.
+    pub(super) timeout: Duration,
     // The last used one is the first to be used again, so that no more are open than needed.
     idle: Mutex<Vec<Connection>>,
     pub(super) metrics: Metrics,
@@ -66,25 +73,49 @@ pub(super) async fn resolve(target: &Target, allow: &Allow) -> io::Result<Vec<So
 }
 
 impl Client {
-    /// A client that sends what `config` says to `addresses`.
-    pub(super) fn new(config: &Config, addresses: Vec<SocketAddr>) -> Arc<Self> {
+    /// A client that sends what `config` says to `addresses`, and counts what is due from `counted_from` on.
+    pub(super) fn new(config: &Config, addresses: Vec<SocketAddr>, counted_from: Instant) -> Arc<Self> {
         let mut request = Request::new(Full::new(config.body.clone()));
         *request.method_mut() = config.method.clone();
         *request.uri_mut() = Uri::from(config.target.path.clone());
         *request.headers_mut() = config.headers.clone();
-        Arc::new(Self { request, addresses, idle: Mutex::default(), metrics: Metrics::new() })
+        let encryption = config.encryption.clone();
+        Arc::new(Self {
+            request,
+            addresses,
+            encryption: encryption.map(|e| (TlsConnector::from(Arc::new(e.client)), e.name)),
+            expected: config.expected.clone(),
+            keep_alive: config.keep_alive,
+            timeout: config.timeout,
+            idle: Mutex::default(),
+            metrics: Metrics::new(counted_from),
+        })
+    }
+
+    /// Says what is wrong with the server's certificate, if anything is: no load would ever tell more.
+    pub(super) async fn distrusts(&self) -> Option<String> {
+        self.encryption.as_ref()?;
+        match timeout(self.timeout, self.open()).await {
+            Ok(Err(Failed { ended: Ended::Distrusted, reason })) => Some(reason),
+            Ok(Ok(connection)) => {
+                self.keep(connection);
+                None
+            }
+            // The load will tell.
+            _ => None,
+        }
     }
 
     /// Sends one request that was meant to start at `intended`; how it ended is in the metrics.
     pub(super) async fn request(&self, intended: Instant) -> Ended {
         self.metrics.begin();
-        let (ended, reason) = match timeout(REQUEST_TIMEOUT, self.exchange()).await {
+        let (ended, reason) = match timeout(self.timeout, self.exchange()).await {
             Ok(Ok(answered @ Ended::Answered { status, .. })) => (answered, Some(format!("status {status}"))),
             Ok(Ok(ended)) => (ended, None),
             Ok(Err(failed)) => (failed.ended, Some(failed.reason)),
-            Err(_) => (Ended::TimedOut, Some(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+            Err(_) => (Ended::TimedOut, Some(format!("no answer within {:?}", self.timeout))),
         };
-        self.metrics.end(ended, intended.elapsed(), reason);
+        self.metrics.end(intended, ended, reason);
         ended
     }
 
@@ -108,9 +139,15 @@ impl Client {
                 let frame = frame.map_err(|e| Failed::broken(&e))?;
                 bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            return Ok(Ended::Answered { status, bytes });
+            if self.keep_alive {
+                self.keep(connection);
+            }
+            return Ok(Ended::Answered { status, bytes, as_expected: self.expected.covers(status) });
         }
+    }
+
+    fn keep(&self, connection: Connection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
     /// A connection that is ready, and whether it was opened just now.
@@ -122,12 +159,26 @@ impl Client {
                 return Ok((connection, false));
             }
         }
+        Ok((self.open().await?, true))
+    }
+
+    async fn open(&self) -> Result<Connection, Failed> {
         let not_connected = |e: io::Error| Failed { ended: Ended::NotConnected, reason: e.to_string() };
         let stream = TcpStream::connect(self.addresses.as_slice()).await.map_err(not_connected)?;
         stream.set_nodelay(true).map_err(not_connected)?;
-        let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|e| Failed::broken(&e))?;
-        // How a connection ends, its request tells.
-        let driver = tokio::spawn(async move { drop(driver.await) });
-        Ok((Connection { sender, _driver: AbortOnDropHandle::new(driver) }, true))
+        let Some((connector, name)) = &self.encryption else { return speak(stream).await };
+        let stream = connector.connect(name.clone(), stream).await.map_err(|e| match distrust(&e) {
+            Some(reason) => Failed { ended: Ended::Distrusted, reason },
+            None => Failed { ended: Ended::NotEncrypted, reason: e.to_string() },
+        })?;
+        speak(stream).await
     }
+}
+
+/// HTTP on `stream`.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Connection, Failed> {
+    let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|e| Failed::broken(&e))?;
+    // How a connection ends, its request tells.
+    let driver = tokio::spawn(async move { drop(driver.await) });
+    Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
 }

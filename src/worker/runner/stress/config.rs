@@ -1,20 +1,34 @@
 //! What a stress test is told: the config of a job, and what it means.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::header::HOST;
+use http::{HeaderMap, Method};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use super::load::Load;
+use super::schedule::Schedule;
+use super::target::{Target, headers, method};
+use super::threshold::Threshold;
+use crate::tls::{Trust, TrustError};
 
 const MAX_DURATION_MS: u64 = 86_400_000;
 const MAX_CONCURRENCY: usize = 10_000;
 const MAX_RATE: f64 = 100_000.0;
+const MAX_STAGES: usize = 100;
+const MAX_TIMEOUT_MS: u64 = 600_000;
+const MAX_STATUSES: usize = 32;
 const DEFAULT_CONCURRENCY: usize = 10;
 const DEFAULT_CONCURRENCY_WITH_RATE: usize = 1000;
+const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 
 /// The config as the submitter writes it.
 #[derive(Debug, Deserialize)]
@@ -25,46 +39,65 @@ struct Raw {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     body: Option<Value>,
+    body_base64: Option<String>,
     concurrency: Option<usize>,
     rate: Option<f64>,
-    duration_ms: u64,
+    duration_ms: Option<u64>,
+    stages: Option<Vec<Stage>>,
     #[serde(default)]
-    thresholds: Thresholds,
+    warm_up_ms: u64,
+    timeout_ms: Option<u64>,
+    keep_alive: Option<bool>,
+    expect_status: Option<Vec<Value>>,
+    tls: Option<Tls>,
+    thresholds: Option<Value>,
 }
 
-/// What decides whether the test passes; times in ms, the error rate from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Thresholds {
-    pub(super) p50_ms: Option<f64>,
-    pub(super) p90_ms: Option<f64>,
-    pub(super) p99_ms: Option<f64>,
-    pub(super) error_rate: Option<f64>,
-    pub(super) min_rps: Option<f64>,
+struct Stage {
+    duration_ms: u64,
+    rate: Option<f64>,
+    vus: Option<usize>,
 }
 
-/// Where the requests go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    /// In lower case; an IPv6 address without its brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) path: PathAndQuery,
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Tls {
+    ca: Option<String>,
+    server_name: Option<String>,
+    #[serde(default)]
+    insecure: bool,
 }
+
+/// How the server is spoken to, and by which name.
+#[derive(Debug, Clone)]
+pub(super) struct Encryption {
+    pub(super) client: ClientConfig,
+    pub(super) name: ServerName<'static>,
+    /// The name, if it is not the URL's host.
+    pub(super) other_name: Option<String>,
+}
+
+/// The statuses that are no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expected(Vec<RangeInclusive<u16>>);
 
 /// A config that makes sense.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) target: Target,
+    pub(super) encryption: Option<Encryption>,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// How many requests may be under way at once.
-    pub(super) concurrency: usize,
-    /// Requests per second; as fast as the answers come if absent.
-    pub(super) rate: Option<f64>,
-    pub(super) duration: Duration,
-    pub(super) thresholds: Thresholds,
+    pub(super) keep_alive: bool,
+    pub(super) timeout: Duration,
+    pub(super) expected: Expected,
+    pub(super) load: Load,
+    /// What is due in this first part of the test does not count.
+    pub(super) warm_up: Duration,
+    pub(super) thresholds: Vec<Threshold>,
 }
 
 impl Config {
@@ -73,177 +106,188 @@ impl Config {
         let raw: Raw =
             serde_json::from_value(Value::Object(config.clone())).map_err(|e| format!("config: {e}"))?;
         let target = Target::parse(&raw.url)?;
-        if !(1..=MAX_DURATION_MS).contains(&raw.duration_ms) {
-            return Err(format!("durationMs is between 1 and {MAX_DURATION_MS}, not {}", raw.duration_ms));
+        let load = load(&raw)?;
+        let warm_up = Duration::from_millis(raw.warm_up_ms);
+        if !warm_up.is_zero() && warm_up >= load.schedule().duration() {
+            return Err("warmUpMs is a first part of the test, and shorter than it".to_owned());
         }
-        if let Some(rate) = raw.rate.filter(|r| !(*r > 0.0 && *r <= MAX_RATE)) {
-            return Err(format!("rate is above 0 and at most {MAX_RATE} requests per second, not {rate}"));
+        let timeout = raw.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+        if !(1..=MAX_TIMEOUT_MS).contains(&timeout) {
+            return Err(format!("timeoutMs is between 1 and {MAX_TIMEOUT_MS}, not {timeout}"));
         }
-        let default = if raw.rate.is_some() { DEFAULT_CONCURRENCY_WITH_RATE } else { DEFAULT_CONCURRENCY };
-        let concurrency = raw.concurrency.unwrap_or(default);
-        if !(1..=MAX_CONCURRENCY).contains(&concurrency) {
-            return Err(format!("concurrency is between 1 and {MAX_CONCURRENCY}, not {concurrency}"));
-        }
-        raw.thresholds.check()?;
-        let (body, is_json) = match &raw.body {
-            None | Some(Value::Null) => (Bytes::new(), false),
-            Some(Value::String(text)) => (Bytes::copy_from_slice(text.as_bytes()), false),
-            Some(json) => (Bytes::from(json.to_string()), true),
-        };
+        let (body, is_json) = body(raw.body.as_ref(), raw.body_base64.as_deref())?;
+        let keep_alive = raw.keep_alive.unwrap_or(true);
         Ok(Self {
+            encryption: encryption(&target, raw.tls)?,
             method: method(raw.method.as_deref())?,
-            headers: headers(&raw.headers, &target, is_json)?,
+            headers: headers(&raw.headers, &target, is_json, keep_alive)?,
             target,
             body,
-            concurrency,
-            rate: raw.rate,
-            duration: Duration::from_millis(raw.duration_ms),
-            thresholds: raw.thresholds,
+            keep_alive,
+            timeout: Duration::from_millis(timeout),
+            expected: Expected::parse(raw.expect_status.as_deref())?,
+            load,
+            warm_up,
+            thresholds: Threshold::parse_all(raw.thresholds)?,
         })
     }
-}
 
-impl Config {
-    /// The host that the requests name, where that is not the one that they are sent to.
-    pub(super) fn named_host(&self) -> Result<Option<Target>, String> {
-        let named = self.headers.get(HOST).filter(|host| *host != self.target.authority().as_str());
-        let Some(named) = named else { return Ok(None) };
-        let invalid = |_| format!("headers.Host: `{}` is no host", String::from_utf8_lossy(named.as_bytes()));
-        let text = named.to_str().map_err(|e| invalid(e.to_string()))?;
-        Target::parse(&format!("http://{text}/")).map(Some).map_err(invalid)
-    }
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|e| format!("url: `{url}` is not a URL: {e}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err("url: https is not supported yet; use http".to_owned()),
-            _ => return Err(format!("url: `{url}` has to begin with http://")),
+    /// The hosts that the requests name beside the one that they are sent to, and the fields that say so.
+    pub(super) fn named_hosts(&self) -> Result<Vec<(&'static str, Target)>, String> {
+        let mut hosts = Vec::new();
+        if let Some(named) = self.headers.get(HOST).filter(|host| *host != self.target.authority().as_str()) {
+            let invalid =
+                |_| format!("headers.Host: `{}` is no host", String::from_utf8_lossy(named.as_bytes()));
+            let text = named.to_str().map_err(|e| invalid(e.to_string()))?;
+            hosts.push(("headers.Host", self.target.named(text).map_err(invalid)?));
         }
-        let authority = uri.authority().ok_or_else(|| format!("url: `{url}` names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err("url: no user and password here; use the header Authorization".to_owned());
+        if let Some(name) = self.encryption.as_ref().and_then(|e| e.other_name.clone()) {
+            hosts.push(("tls.serverName", Target { host: name, ..self.target.clone() }));
         }
-        let host = authority.host();
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        // `:` alone, or a number out of range, is not the default port.
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => 80,
-            _ => match authority.port_u16() {
-                Some(port) if port > 0 => port,
-                _ => return Err(format!("url: `{url}` has no valid port")),
-            },
-        };
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { host: host.to_ascii_lowercase(), port, path })
-    }
-
-    /// As the header `Host` says it.
-    fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+        Ok(hosts)
     }
 }
 
-impl Thresholds {
-    fn check(&self) -> Result<(), String> {
-        let times = [("p50Ms", self.p50_ms), ("p90Ms", self.p90_ms), ("p99Ms", self.p99_ms)];
-        for (name, value) in times.into_iter().chain([("minRps", self.min_rps)]) {
-            if let Some(value) = value.filter(|v| !(*v >= 0.0 && v.is_finite())) {
-                return Err(format!("thresholds.{name} may not be negative, as {value} is"));
+impl Expected {
+    fn parse(given: Option<&[Value]>) -> Result<Self, String> {
+        // Redirections are answers, and not followed.
+        let Some(given) = given else { return Ok(Self(vec![100..=399])) };
+        if given.is_empty() || given.len() > MAX_STATUSES {
+            return Err(format!("expectStatus has 1 to {MAX_STATUSES} entries, not {}", given.len()));
+        }
+        let range = |value: &Value| match value {
+            Value::Number(n) => {
+                let status =
+                    n.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| (100..600).contains(n));
+                status.map(|status| status..=status)
             }
-        }
-        match self.error_rate.filter(|rate| !(0.0..=1.0).contains(rate)) {
-            Some(rate) => Err(format!("thresholds.errorRate is between 0 and 1, not {rate}")),
-            None => Ok(()),
-        }
+            Value::String(text) => {
+                let class = text.strip_suffix("xx")?.parse().ok().filter(|class| (1..6).contains(class));
+                class.map(|class: u16| class * 100..=class * 100 + 99)
+            }
+            _ => None,
+        };
+        let wrong = |value: &Value| {
+            format!("expectStatus: {value} is neither a status such as 200 nor a class such as \"2xx\"")
+        };
+        given.iter().map(|value| range(value).ok_or_else(|| wrong(value))).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn are_set(&self) -> bool {
-        *self != Self::default()
+    pub(super) fn covers(&self, status: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&status))
     }
 }
 
-fn method(name: Option<&str>) -> Result<Method, String> {
-    let name = name.unwrap_or("GET");
-    match Method::from_bytes(name.to_ascii_uppercase().as_bytes()) {
-        Ok(Method::CONNECT) | Err(_) => Err(format!("method: `{name}` cannot be used")),
-        Ok(method) => Ok(method),
+fn load(raw: &Raw) -> Result<Load, String> {
+    if let Some(rate) = raw.rate.filter(|r| !(*r > 0.0 && *r <= MAX_RATE)) {
+        return Err(format!("rate is above 0 and at most {MAX_RATE} requests per second, not {rate}"));
+    }
+    if let Some(concurrency) = raw.concurrency.filter(|n| !(1..=MAX_CONCURRENCY).contains(n)) {
+        return Err(format!("concurrency is between 1 and {MAX_CONCURRENCY}, not {concurrency}"));
+    }
+    let total_ms = match (&raw.stages, raw.duration_ms) {
+        (Some(_), Some(_)) => return Err("give durationMs or stages, not both".to_owned()),
+        (None, None) => return Err("durationMs is missing; or give stages".to_owned()),
+        (None, Some(ms)) => ms,
+        (Some(stages), None) => {
+            stages.iter().fold(0, |sum: u64, stage| sum.saturating_add(stage.duration_ms))
+        }
+    };
+    if !(1..=MAX_DURATION_MS).contains(&total_ms) {
+        let what = if raw.stages.is_some() { "stages: their durationMs together" } else { "durationMs" };
+        return Err(format!("{what} is between 1 and {MAX_DURATION_MS}, not {total_ms}"));
+    }
+    let in_flight = raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY_WITH_RATE);
+    let duration = Duration::from_millis(total_ms);
+    let Some(stages) = &raw.stages else {
+        return Ok(match raw.rate {
+            Some(rate) => Load::Open { rate: Schedule::steady(rate, duration), in_flight },
+            None => {
+                let concurrency = raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
+                Load::Closed { users: Schedule::steady(users(concurrency), duration) }
+            }
+        });
+    };
+    by_stages(raw, stages, in_flight)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "at most 10,000")]
+fn users(n: usize) -> f64 {
+    n as f64
+}
+
+fn by_stages(raw: &Raw, stages: &[Stage], in_flight: usize) -> Result<Load, String> {
+    if stages.is_empty() || stages.len() > MAX_STAGES {
+        return Err(format!("stages has 1 to {MAX_STAGES} entries, not {}", stages.len()));
+    }
+    let is_open = stages[0].rate.is_some();
+    let mut levels = Vec::new();
+    for (i, stage) in stages.iter().enumerate() {
+        let level = match (stage.rate, stage.vus) {
+            (Some(rate), None) if is_open && (0.0..=MAX_RATE).contains(&rate) => rate,
+            (None, Some(vus)) if !is_open && vus <= MAX_CONCURRENCY => users(vus),
+            (Some(rate), None) if is_open => {
+                return Err(format!("stages.{i}.rate is at most {MAX_RATE} and not negative, not {rate}"));
+            }
+            (None, Some(vus)) if !is_open => {
+                return Err(format!("stages.{i}.vus is at most {MAX_CONCURRENCY}, not {vus}"));
+            }
+            _ => return Err(format!("stages.{i}: each stage has a rate, or each one has vus")),
+        };
+        levels.push((Duration::from_millis(stage.duration_ms), level));
+    }
+    if !is_open && raw.rate.is_some() {
+        return Err("rate: stages of vus have none".to_owned());
+    }
+    let schedule = |start: f64| Schedule::ramps(start, levels);
+    let load = if is_open {
+        Load::Open { rate: schedule(raw.rate.unwrap_or(0.0)), in_flight }
+    } else {
+        Load::Closed { users: schedule(raw.concurrency.map_or(0.0, users)) }
+    };
+    if load.schedule().peak() > 0.0 {
+        Ok(load)
+    } else {
+        Err("stages: there is no load in any of them".to_owned())
     }
 }
 
-fn headers(given: &BTreeMap<String, String>, target: &Target, is_json: bool) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    let host = HeaderValue::from_str(&target.authority()).map_err(|e| format!("url: {e}"))?;
-    headers.insert(HOST, host);
-    let agent = concat!("tidings/", env!("CARGO_PKG_VERSION"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-    if is_json {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    for (name, value) in given {
-        let key: HeaderName = name.parse().map_err(|e| format!("headers.{name}: {e}"))?;
-        if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&key) {
-            return Err(format!("headers.{name} is set by the connection; leave it out"));
+/// The body, and whether it is JSON of ours.
+fn body(body: Option<&Value>, base64: Option<&str>) -> Result<(Bytes, bool), String> {
+    match (body, base64) {
+        (Some(_), Some(_)) => Err("give body or bodyBase64, not both".to_owned()),
+        (None, Some(text)) => {
+            let bytes = STANDARD.decode(text).map_err(|e| format!("bodyBase64: {e}"))?;
+            Ok((bytes.into(), false))
         }
-        let value = HeaderValue::from_str(value).map_err(|e| format!("headers.{name}: {e}"))?;
-        headers.insert(key, value);
+        (None | Some(Value::Null), None) => Ok((Bytes::new(), false)),
+        (Some(Value::String(text)), None) => Ok((Bytes::copy_from_slice(text.as_bytes()), false)),
+        (Some(json), None) => Ok((Bytes::from(json.to_string()), true)),
     }
-    Ok(headers)
+}
+
+fn encryption(target: &Target, tls: Option<Tls>) -> Result<Option<Encryption>, String> {
+    if !target.is_tls {
+        let unused = "tls means nothing for http://; use https://, or leave it out";
+        return if tls.is_some() { Err(unused.to_owned()) } else { Ok(None) };
+    }
+    let Tls { ca, server_name, insecure } = tls.unwrap_or_default();
+    let trust = match (&ca, insecure) {
+        (Some(_), true) => return Err("tls: give ca or insecure, not both".to_owned()),
+        (_, true) => Trust::Anyone,
+        (Some(pem), _) => Trust::Pem(pem.as_bytes()),
+        (None, false) => Trust::System,
+    };
+    let client = trust.client().map_err(|e| match e {
+        TrustError::NoRoots => format!("tls: {e}; give an authority in tls.ca"),
+        e => format!("tls.ca: {e}"),
+    })?;
+    let other_name = server_name.map(|name| name.to_ascii_lowercase()).filter(|name| *name != target.host);
+    let name = other_name.clone().unwrap_or_else(|| target.host.clone());
+    let field = if other_name.is_some() { "tls.serverName" } else { "url" };
+    let name = ServerName::try_from(name.clone()).map_err(|e| format!("{field}: `{name}`: {e}"))?;
+    Ok(Some(Encryption { client, name, other_name }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn parse(config: &Value) -> Result<Config, String> {
-        Config::parse(config.as_object().unwrap())
-    }
-
-    #[test]
-    fn the_smallest_config_has_sensible_defaults() {
-        let config = parse(&json!({"url": "http://LocalHost/a?b=c", "durationMs": 1000})).unwrap();
-        assert_eq!(
-            config.target,
-            Target { host: "localhost".to_owned(), port: 80, path: PathAndQuery::from_static("/a?b=c") }
-        );
-        assert_eq!((config.method, config.concurrency), (Method::GET, 10));
-        let rate = parse(&json!({"url": "http://[::1]:81", "durationMs": 1, "rate": 0.5})).unwrap();
-        assert_eq!((rate.concurrency, rate.headers[HOST].to_str().unwrap()), (1000, "[::1]:81"));
-        let body =
-            parse(&json!({"url": "http://h/", "durationMs": 1, "method": "post", "body": {"a": 1}})).unwrap();
-        assert_eq!((body.method, body.body.as_ref()), (Method::POST, br#"{"a":1}"#.as_slice()));
-        assert_eq!(body.headers[CONTENT_TYPE], "application/json");
-    }
-
-    #[test]
-    fn every_mistake_names_its_field() {
-        let base = json!({"url": "http://localhost/", "durationMs": 10});
-        for (field, value, expected) in [
-            ("url", json!("https://localhost"), "https is not supported yet"),
-            ("url", json!("localhost/x"), "url:"),
-            ("url", json!("http://a@localhost/"), "Authorization"),
-            ("url", json!("http://localhost:99999/"), "url:"),
-            ("url", json!("http://localhost:0/"), "port"),
-            ("durationMs", json!(0), "durationMs is between"),
-            ("durationMs", json!(86_400_001), "durationMs is between"),
-            ("rate", json!(0), "rate is above 0"),
-            ("concurrency", json!(0), "concurrency is between"),
-            ("method", json!("a b"), "method:"),
-            ("headers", json!({"a b": "c"}), "headers.a b"),
-            ("headers", json!({"Content-Length": "1"}), "headers.Content-Length"),
-            ("thresholds", json!({"p95Ms": 1}), "p95Ms"),
-            ("thresholds", json!({"errorRate": 2}), "thresholds.errorRate"),
-            ("thresholds", json!({"p50Ms": -1}), "thresholds.p50Ms"),
-            ("duration", json!(1), "unknown field `duration`"),
-        ] {
-            let mut config = base.clone();
-            config[field] = value;
-            let message = parse(&config).unwrap_err();
-            assert!(message.contains(expected), "{field}: {message}");
-        }
-    }
-}
+mod tests;

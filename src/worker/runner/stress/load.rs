@@ -3,68 +3,132 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
-use super::metrics::Ended;
+use super::schedule::Schedule;
 
 /// A user that gets no connection tries again after this; without a pause, refusals would be the load.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a changing number of users is looked at.
+const RAMP_TICK: Duration = Duration::from_millis(20);
+/// The thread that waits for due times looks so often whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+/// How many due times may wait for the runtime.
+const MAX_DUE: usize = 1024;
 
-/// `users` users, each of whom sends the next request when the last one was answered, until `end`.
-pub(super) async fn closed(client: Arc<Client>, users: usize, end: Instant) {
-    let mut tasks = JoinSet::new();
-    for _ in 0..users {
-        let client = Arc::clone(&client);
-        tasks.spawn(async move {
-            while Instant::now() < end {
-                if client.request(Instant::now()).await == Ended::NotConnected {
-                    sleep(RECONNECT_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
-                }
-            }
-        });
+/// What decides when the next request goes out.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Load {
+    /// The time does, whatever the answers: arrivals at a rate, at most `in_flight` requests under way.
+    Open { rate: Schedule, in_flight: usize },
+    /// The answers do: users, each of whom sends one request after the other.
+    Closed { users: Schedule },
+}
+
+impl Load {
+    pub(super) fn schedule(&self) -> &Schedule {
+        match self {
+            Self::Open { rate, .. } => rate,
+            Self::Closed { users } => users,
+        }
     }
+
+    /// What a level of its schedule is called.
+    pub(super) fn unit(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "targetRps",
+            Self::Closed { .. } => "vus",
+        }
+    }
+
+    /// Puts the load on; returns when the last request has ended.
+    pub(super) async fn run(&self, client: &Arc<Client>, start: Instant) {
+        match self {
+            Self::Open { rate, in_flight } => open(client, rate, *in_flight, start).await,
+            Self::Closed { users } => closed(client, users, start).await,
+        }
+    }
+}
+
+async fn closed(client: &Arc<Client>, users: &Schedule, start: Instant) {
+    let end = start + users.duration();
+    let (level, wanted) = watch::channel(0);
+    let mut tasks = JoinSet::new();
+    while Instant::now() < end {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10,000")]
+        let now = users.at(start.elapsed()).round() as usize;
+        level.send_if_modified(|level| std::mem::replace(level, now) != now);
+        while tasks.len() < now {
+            tasks.spawn(user(Arc::clone(client), tasks.len(), wanted.clone(), end));
+        }
+        let next = if users.is_steady() { end } else { end.min(Instant::now() + RAMP_TICK) };
+        sleep_until(next).await;
+    }
+    drop(level);
     while tasks.join_next().await.is_some() {}
 }
 
-/// `rate` requests per second until `end`, whatever the answers, at most `limit` of them under way. A
-/// request that has to wait for one of those is late, and its latency counts from when it was meant to
-/// start: a server that stalls cannot hide it by slowing the load down. Returns how many were due and
-/// could not be sent before the end.
-pub(super) async fn scheduled(
-    client: Arc<Client>,
-    rate: f64,
-    limit: usize,
-    start: Instant,
-    end: Instant,
-) -> u64 {
-    let slots = Arc::new(Semaphore::new(limit));
-    let mut tasks = JoinSet::new();
-    let mut sent = 0u64;
-    loop {
-        #[expect(clippy::cast_precision_loss, reason = "a day of requests fits into 53 bits")]
-        let intended = start + Duration::from_secs_f64(sent as f64 / rate);
-        if intended >= end {
-            break;
+/// User number `index` from 0, who rests while fewer are wanted.
+async fn user(client: Arc<Client>, index: usize, mut wanted: watch::Receiver<usize>, end: Instant) {
+    while Instant::now() < end {
+        if index >= *wanted.borrow_and_update() {
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        } else if client.request(Instant::now()).await.is_without_connection() {
+            sleep(RECONNECT_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
         }
-        sleep_until(intended).await;
-        let slot = tokio::select! {
-            biased;
-            () = sleep_until(end) => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
+    }
+}
+
+/// Requests on schedule. Latencies count from when a request was due: a server that stalls cannot hide it by slowing the
+/// load down. One that is due while `in_flight` others are under way is dropped and counted, and so is one for which this
+/// machine has no time within the time that a request may take.
+async fn open(client: &Arc<Client>, rate: &Schedule, in_flight: usize, start: Instant) {
+    let slots = Arc::new(Semaphore::new(in_flight));
+    let mut due = due_times(rate, start);
+    let mut tasks = JoinSet::new();
+    while let Some(intended) = due.recv().await {
+        let slot = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) if intended.elapsed() < client.timeout => slot,
+            _ => {
+                client.metrics.dropped(intended);
+                continue;
+            }
         };
-        sent += 1;
-        let client = Arc::clone(&client);
+        let client = Arc::clone(client);
         tasks.spawn(async move {
             client.request(intended).await;
             drop(slot);
         });
         while tasks.try_join_next().is_some() {}
     }
+    // The last one is due before the end, and rates are over all of the time.
+    sleep_until(start + rate.duration()).await;
     while tasks.join_next().await.is_some() {}
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor large")]
-    let due = ((end - start).as_secs_f64() * rate).ceil() as u64;
-    due.saturating_sub(sent)
+}
+
+/// Tells each due time when it has come, until nobody listens. A thread waits for them, because the runtime's timer
+/// knows milliseconds only, which would be part of every latency.
+fn due_times(rate: &Schedule, start: Instant) -> mpsc::Receiver<Instant> {
+    let (sender, due) = mpsc::channel(MAX_DUE);
+    let times = rate.due();
+    tokio::task::spawn_blocking(move || {
+        for time in times {
+            let at = start + time;
+            while let Some(left) = at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                if sender.is_closed() {
+                    return;
+                }
+                std::thread::sleep(left.min(LOOK));
+            }
+            if sender.blocking_send(at).is_err() {
+                return;
+            }
+        }
+    });
+    due
 }
