@@ -1,16 +1,17 @@
 //! Suites: the commands that an operator lets people run as tests (`[suites.NAME]` in `tidings.toml`).
 
 mod confine;
+mod format;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 use super::nearest::did_you_mean;
 pub use confine::{OutputLimits, Rlimits};
+pub use format::Format;
 
 /// The environment variables that tidings sets itself; a suite may not set them.
 pub const RESERVED_ENV: [&str; 3] = ["TIDINGS_TEST_ID", "TIDINGS_JOB_ID", "TIDINGS_ATTEMPT"];
@@ -21,86 +22,6 @@ pub const OWN_PREFIX: &str = "TIDINGS_";
 /// The variables of the server's environment that every command gets; `LC_*` beside them.
 pub const PASSED_ENV: [&str; 9] =
     ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"];
-
-/// How a suite's output is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// Look at the output and decide.
-    #[default]
-    Auto,
-    /// The Test Anything Protocol: `node --test --test-reporter=tap`, `prove -v`, bats, …
-    Tap,
-    /// What `cargo test` prints for people.
-    CargoTest,
-    /// `go test -json`.
-    GoJson,
-    /// What pytest prints, with and without `-v` and xdist.
-    Pytest,
-    /// What `cargo nextest run` prints for people.
-    Nextest,
-    /// JSON lines of libtest: `cargo nextest run --message-format libtest-json-plus`.
-    LibtestJson,
-    /// `node --test --test-reporter=spec`.
-    NodeSpec,
-    /// What Jest prints, with and without `--verbose`.
-    Jest,
-    /// What Vitest prints, also with `--reporter=verbose`.
-    Vitest,
-    /// Playwright Test with the reporters `list`, `line` and `dot`.
-    Playwright,
-    /// No test cases; percentages and `[3/10]` are progress.
-    Plain,
-}
-
-impl Format {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::Auto,
-        Self::CargoTest,
-        Self::Nextest,
-        Self::LibtestJson,
-        Self::GoJson,
-        Self::Pytest,
-        Self::Tap,
-        Self::NodeSpec,
-        Self::Jest,
-        Self::Vitest,
-        Self::Playwright,
-        Self::Plain,
-    ];
-
-    /// The name in configurations and on command lines.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Tap => "tap",
-            Self::CargoTest => "cargo-test",
-            Self::GoJson => "go-json",
-            Self::Pytest => "pytest",
-            Self::Nextest => "nextest",
-            Self::LibtestJson => "libtest-json",
-            Self::NodeSpec => "node-spec",
-            Self::Jest => "jest",
-            Self::Vitest => "vitest",
-            Self::Playwright => "playwright",
-            Self::Plain => "plain",
-        }
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
-            let hint = did_you_mean(name, Self::ALL.map(Self::name));
-            let known = Self::ALL.map(Self::name).join(", ");
-            format!("there is no format `{name}`{hint}; there are: {known}")
-        })
-    }
-}
 
 /// One command that submitters may run by its suite's name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]

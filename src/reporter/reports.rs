@@ -1,12 +1,12 @@
-//! Reports that a command leaves behind: JUnit XML.
+//! Reports that a command leaves behind: JUnit XML, or the JSON of Jest, Vitest, Playwright Test and k6.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::worker::progress::{Progress, ProgressState};
-use crate::worker::runner::parse::junit;
+use crate::worker::runner::parse::{junit, report};
 
 /// Takes the test cases of all reports for what was seen of them on the way; what there is to say about reports that
 /// cannot be used. An old report tells of an old run.
@@ -37,5 +37,11 @@ fn read(path: &Path, since: SystemTime, state: &mut ProgressState) -> Result<(),
     if written + std::time::Duration::from_secs(1) < since {
         return Err("was not written by this run, and is not read".to_owned());
     }
-    junit::read(BufReader::new(file), state).map_err(|e| format!("is no report of JUnit: {e}"))
+    let mut file = BufReader::new(file);
+    let start = file.fill_buf().map_err(|e| format!("cannot be read: {e}"))?;
+    if start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        report::read(file, state).map_err(|e| format!("is no report of JSON that can be read: {e}"))
+    } else {
+        junit::read(file, state).map_err(|e| format!("is no report of JUnit: {e}"))
+    }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::side::Side;
-use super::{Cancelled, End, EndOutcome, Reporter, lock, reports};
+use super::{Cancelled, End, EndOutcome, Reporter, lock};
 use crate::config::suite::{OutputLimits, RESERVED_ENV};
 use crate::model::TestId;
 use crate::model::test::TestError;
@@ -55,8 +55,8 @@ pub struct Wrapped {
     pub parser: Box<dyn LineParser>,
     /// How long it may take to end once it was asked to.
     pub grace: Duration,
-    /// Reports of JUnit that it writes, which count where there are any.
-    pub junit: Vec<PathBuf>,
+    /// Reports that it writes, which count where there are any.
+    pub reports: Vec<PathBuf>,
 }
 
 /// How it ended.
@@ -82,7 +82,7 @@ pub async fn run(
     mut stop: mpsc::Receiver<Ask>,
 ) -> io::Result<Ended> {
     let (started, started_at) = (Instant::now(), SystemTime::now());
-    let (grace, junit) = (wrapped.grace, wrapped.junit.clone());
+    let (grace, reports) = (wrapped.grace, wrapped.reports.clone());
     let mut process = Process::start(wrapped, &progress)?;
     let mut cancelled = None;
     let status = tokio::select! {
@@ -110,7 +110,7 @@ pub async fn run(
     };
     let exit = exit(status.map_err(io::Error::other)??);
     let printed = process.settle(exit, &mut stop).await;
-    let remarks = reports::take(&junit, started_at, &progress);
+    let remarks = super::reports::take(&reports, started_at, &progress);
     let outcome = verdict::outcome(exit, &progress.state(), &printed, started.elapsed());
     let code = match exit {
         Exit::Code(guard::FAILED) if verdict::could_not_start(&printed) => NOT_FOUND,

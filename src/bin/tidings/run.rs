@@ -47,9 +47,10 @@ pub(crate) struct Args {
     /// ms, message), or done, total, percent.
     #[arg(long, value_name = "REGEX", conflicts_with = "format")]
     pattern: Option<String>,
-    /// Count by this report of JUnit, which the command writes; may be given more than once.
-    #[arg(long, value_name = "FILE")]
-    junit: Vec<PathBuf>,
+    /// Count by this report, which the command writes: JUnit XML, or the JSON of Jest, Vitest, Playwright Test or k6
+    /// (`--summary-export`); may be given more than once.
+    #[arg(long = "report", visible_alias = "junit", value_name = "FILE")]
+    reports: Vec<PathBuf>,
     /// How long the server waits for a sign of life before it takes the test for lost.
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = lease)]
     lease: Duration,
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         test_id: test_id.clone(),
         parser,
         grace: CANCEL_GRACE,
-        junit: args.junit,
+        reports: args.reports,
     };
     let Ended { code, end, remarks } = reporter::run::run(wrapped, progress, &reporter, stop)
         .await

@@ -10,6 +10,7 @@ pub(crate) mod events;
 mod go_json;
 mod jest;
 pub(crate) mod junit;
+mod k6;
 mod libtest_json;
 mod nextest;
 mod node_spec;
@@ -18,6 +19,7 @@ mod pattern;
 mod plain;
 mod playwright;
 mod pytest;
+pub(crate) mod report;
 mod tap;
 mod tap_line;
 mod text;
@@ -76,6 +78,8 @@ pub fn parser(format: Format) -> Box<dyn LineParser> {
         Format::Jest => Box::new(jest::Jest::default()),
         Format::Vitest => Box::new(vitest::Vitest::default()),
         Format::Playwright => Box::new(playwright::Playwright::default()),
+        Format::JestJson | Format::PlaywrightJson => Box::new(report::JsonReport::default()),
+        Format::K6 => Box::new(k6::K6::default()),
         Format::Plain => Box::new(plain::Plain),
     }
 }

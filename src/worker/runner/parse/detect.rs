@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::plain::Plain;
 use super::{
-    Exit, LineParser, cargo_test, go_json, jest, libtest_json, nextest, node_spec, parser, playwright,
-    pytest, tap_line, vitest,
+    Exit, LineParser, cargo_test, go_json, jest, k6, libtest_json, nextest, node_spec, parser, playwright,
+    pytest, report, tap_line, vitest,
 };
 use crate::config::suite::Format;
 use crate::worker::progress::ProgressState;
@@ -70,9 +70,12 @@ type GivesAway = fn(&str) -> bool;
 
 /// The format that only this line can belong to.
 fn recognise(line: &str) -> Option<Format> {
-    let known: [(GivesAway, Format); 10] = [
+    let known: [(GivesAway, Format); 13] = [
         (go_json::gives_away, Format::GoJson),
         (libtest_json::gives_away, Format::LibtestJson),
+        (report::gives_jest_away, Format::JestJson),
+        (report::gives_playwright_away, Format::PlaywrightJson),
+        (k6::gives_away, Format::K6),
         (cargo_test::gives_away, Format::CargoTest),
         (nextest::gives_away, Format::Nextest),
         (pytest::gives_away, Format::Pytest),

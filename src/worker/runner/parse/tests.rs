@@ -12,7 +12,7 @@ macro_rules! sample {
     };
 }
 
-const SAMPLES: [(&str, Format); 22] = [
+const SAMPLES: [(&str, Format); 24] = [
     (sample!("cargo-test"), Format::CargoTest),
     (sample!("cargo-test-nocapture"), Format::CargoTest),
     (sample!("cargo-test-nocapture-threads"), Format::CargoTest),
@@ -35,6 +35,8 @@ const SAMPLES: [(&str, Format); 22] = [
     (sample!("playwright-list"), Format::Playwright),
     (sample!("playwright-line"), Format::Playwright),
     (sample!("playwright-dot"), Format::Playwright),
+    (sample!("k6"), Format::K6),
+    (sample!("k6-json"), Format::K6),
 ];
 
 pub(super) fn read(format: Format, text: &str, code: i32) -> ProgressState {

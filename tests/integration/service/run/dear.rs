@@ -33,6 +33,18 @@ async fn jest() {
         assert_counts(&seen, 2, 1, 2);
         assert_eq!(failed_names(&seen), ["sum › is wrong"]);
     }
+    // The JSON on standard output, and in a file.
+    for (ours, more) in [
+        (&["--format", "jest-json"][..], &["--json"][..]),
+        (&["--report", "report.json"], &["--json", "--outputFile=report.json", "--silent"]),
+    ] {
+        let project =
+            project(&[("package.json", "{}"), ("a.test.js", FILE), ("b.test.js", "test('b', () => {});")]);
+        let jest = bin("jest");
+        let (_, seen) = project.run(ours, &[&[jest.as_str()], more].concat(), &[]).await;
+        assert_counts(&seen, 2, 1, 2);
+        assert_eq!(failed_names(&seen), ["sum › is wrong"], "{more:?}");
+    }
 }
 
 #[tokio::test]
@@ -48,6 +60,10 @@ async fn vitest() {
         assert_counts(&seen, 1, 1, 1);
         assert_eq!(failed_names(&seen), ["a.test.js > is wrong"]);
     }
+    let project = project(&[("package.json", "{\"type\":\"module\"}"), ("a.test.js", FILE)]);
+    let (_, seen) = project.run(&[], &[&bin("vitest"), "run", "--reporter=json"], &[]).await;
+    assert_counts(&seen, 1, 1, 1);
+    assert_eq!(failed_names(&seen), ["is wrong"]);
 }
 
 #[tokio::test]
@@ -56,12 +72,13 @@ async fn playwright() {
     const FILE: &str = "const { test, expect } = require('@playwright/test');\ntest('adds', () => {});\n\
         test('is wrong', () => { expect(2).toBe(3); });\ntest.skip('later', () => {});\n\
         test('flaky', ({}, info) => { if (info.retry === 0) throw new Error('once'); });\n";
-    for reporter in ["list", "line", "dot"] {
+    for reporter in ["list", "line", "dot", "json"] {
         let project = project(&[("package.json", "{}"), ("a.spec.js", FILE)]);
         let reporter = format!("--reporter={reporter}");
         let command = [&bin("playwright"), "test", "--retries=1", &reporter];
         let (out, seen) = project.run(&[], &command, &[("HOME", Path::new("/tmp"))]).await;
-        assert!(text(&out.stdout).contains("1 failed"), "{}", text(&out.stdout));
+        let said = if reporter.ends_with("json") { "\"unexpected\": 1" } else { "1 failed" };
+        assert!(text(&out.stdout).contains(said), "{}", text(&out.stdout));
         assert_counts(&seen, 2, 1, 1);
         assert_eq!(failed_names(&seen), ["a.spec.js:3:1 › is wrong"]);
     }

@@ -251,6 +251,24 @@ async fn a_report_of_junit_counts_where_the_output_says_nothing() {
 }
 
 #[tokio::test]
+async fn a_report_of_json_counts_and_the_exit_code_stays_the_commands() {
+    // What `k6 run --summary-export` writes; 99 is k6's code for crossed thresholds.
+    const REPORT: &str = r#"{"metrics":{"checks":{"thresholds":{"rate>0.9":true}},"vus":{},
+        "http_req_duration":{"avg":1,"thresholds":{"p(95)<500":false}}},"root_group":{}}"#;
+    let project = Project::new(&[]);
+    let script = format!("printf %s '{REPORT}' > summary.json; exit 99");
+    let (out, snapshot) = project.run(&["--report", "summary.json"], &["sh", "-c", &script], &[]).await;
+    assert_eq!(out.status.code(), Some(99), "{}", text(&out.stderr));
+    assert_counts(&snapshot, 1, 1, 0);
+    assert_eq!(failed_names(&snapshot), ["checks: rate>0.9"]);
+    std::fs::write(project.dir.path().join("other.json"), "{\"a\":1}").expect("written");
+    let mut run = run(&project.server.url, &["--test-id", "t2", "--report", "other.json"], &["true"]);
+    let out = run.current_dir(project.dir.path()).output().await.expect("it runs");
+    assert!(text(&out.stderr).contains("other.json is no report"), "{}", text(&out.stderr));
+    project.end();
+}
+
+#[tokio::test]
 async fn lines_that_nobody_knows_are_read_by_a_pattern() {
     let project = Project::new(&[]);
     let pattern = "^(?:(?<pass>OK)|(?<fail>BAD)) (?<name>.*)$";
