@@ -12,6 +12,7 @@ pub mod room;
 pub mod sender;
 pub mod socket;
 
+mod authority;
 mod connection;
 mod handshake;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::authority::Authority;
 pub use self::http::HttpClient;
 pub use self::receiver::{Receiver, Verdict};
 pub use self::room::{JoinRequest, Joined, Since};
@@ -46,6 +48,24 @@ pub enum ClientError {
         /// The server's address.
         url: String,
         /// What the network said.
+        reason: String,
+    },
+    /// Somebody answers there who may be anybody.
+    #[error(
+        "{url} is not to be trusted: {reason}; `--ca FILE` names the authority that signed its certificate"
+    )]
+    Distrusted {
+        /// The server's address.
+        url: String,
+        /// What is wrong with its certificate.
+        reason: String,
+    },
+    /// A file of certificates cannot be used.
+    #[error("{file}: {reason}")]
+    Authority {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// Somebody answers there who does not speak as a tidings server does.
@@ -140,44 +160,56 @@ struct Told {
     message: String,
 }
 
-/// The address of a server, such as `http://127.0.0.1:8080`.
+/// The address of a server, such as `http://127.0.0.1:8080` or `https://tidings.example`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
+    is_tls: bool,
     /// `host:port` and the path that everything lies under, without a slash at its end.
     place: String,
 }
 
 impl ServerUrl {
-    /// Reads an address. `http://` and `ws://` mean the same server, and the scheme may be left out.
+    /// Reads an address. `http://` and `ws://` mean the same server, and so do `https://` and `wss://`; without a scheme it
+    /// is `http://`.
     ///
     /// # Errors
-    /// [`ClientError::Url`], also for `https://`: encryption is the business of a proxy before the server, and
-    /// this client speaks none.
+    /// [`ClientError::Url`]
     pub fn parse(url: &str) -> Result<Self, ClientError> {
         let wrong = |reason: &str| ClientError::Url { url: url.to_owned(), reason: reason.to_owned() };
         let uri: ::http::Uri =
             url.trim().parse().map_err(|e: ::http::uri::InvalidUri| wrong(&e.to_string()))?;
-        match uri.scheme_str() {
-            None | Some("http" | "ws") => {}
-            Some("https" | "wss") => return Err(wrong("this client does not speak TLS; use http://")),
-            Some(_) => return Err(wrong("it begins with http://")),
-        }
+        let is_tls = match uri.scheme_str() {
+            None | Some("http" | "ws") => false,
+            Some("https" | "wss") => true,
+            Some(_) => return Err(wrong("it begins with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
         if uri.query().is_some() {
             return Err(wrong("it has no query"));
         }
         let path = uri.path().trim_end_matches('/');
-        Ok(Self { place: format!("{authority}{path}") })
+        Ok(Self { is_tls, place: format!("{authority}{path}") })
     }
 
     /// The address of `path`, which begins with a slash.
     fn http(&self, path: &str) -> String {
-        format!("http://{}{path}", self.place)
+        format!("{self}{path}")
+    }
+
+    /// Whether what is said there is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// The address of the Socket.IO endpoint.
     fn socket(&self) -> String {
-        format!("ws://{}/socket.io/?EIO=4&transport=websocket", self.place)
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        format!("{scheme}://{}/socket.io/?EIO=4&transport=websocket", self.place)
+    }
+
+    fn distrusted(&self, reason: String) -> ClientError {
+        ClientError::Distrusted { url: self.to_string(), reason }
     }
 
     fn unreachable(&self, reason: String) -> ClientError {
@@ -187,7 +219,7 @@ impl ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.place)
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.place)
     }
 }
 
@@ -209,6 +241,11 @@ mod tests {
             assert_eq!(url.socket(), "ws://127.0.0.1:80/socket.io/?EIO=4&transport=websocket");
             assert_eq!(url.http("/healthz"), "http://127.0.0.1:80/healthz");
         }
+        for url in ["https://host/", "wss://host"] {
+            let url = ServerUrl::parse(url).expect(url);
+            assert_eq!(url.to_string(), "https://host");
+            assert_eq!(url.socket(), "wss://host/socket.io/?EIO=4&transport=websocket");
+        }
         let under = ServerUrl::parse("http://host/tidings/").expect("a path");
         assert_eq!(under.http("/healthz"), "http://host/tidings/healthz");
     }
@@ -216,7 +253,6 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_used_says_why() {
         for (url, reason) in [
-            ("https://host", "TLS"),
             ("ftp://host", "begins with http://"),
             ("/path", "host is missing"),
             ("http://host/?a=1", "no query"),

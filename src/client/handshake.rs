@@ -5,14 +5,16 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
-use tokio_tungstenite::connect_async_with_config;
 use tokio_tungstenite::tungstenite::{self, protocol::WebSocketConfig};
+use tokio_tungstenite::{Connector, connect_async_tls_with_config};
 
+use super::authority;
 use super::connection::{Ws, refusal, text_of};
 use super::http::problem;
 use super::packet::{Packet, PacketError};
 use super::socket::ConnectOptions;
 use super::{ClientError, ServerUrl, io_reason};
+use crate::tls::distrust;
 
 /// WebSocket's read buffer; the library's own 128 KiB would be most of what a load tool's client costs.
 const READ_BUFFER_BYTES: usize = 8 << 10;
@@ -27,8 +29,13 @@ pub(super) async fn handshake(
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(options.max_frame_bytes))
         .max_frame_size(Some(options.max_frame_bytes));
-    // The last argument sends small frames at once (`TCP_NODELAY`).
-    let (mut ws, _) = connect_async_with_config(url.socket(), Some(config), true)
+    let connector = if url.is_tls() {
+        Connector::Rustls(authority::config(url, options.authority.as_ref())?)
+    } else {
+        Connector::Plain
+    };
+    // The third argument sends small frames at once (`TCP_NODELAY`).
+    let (mut ws, _) = connect_async_tls_with_config(url.socket(), Some(config), true, Some(connector))
         .await
         .map_err(|error| connect_error(url, error))?;
     let mut silence = None;
@@ -67,6 +74,9 @@ fn not_tidings(url: &ServerUrl, error: &PacketError) -> ClientError {
 }
 
 fn connect_error(url: &ServerUrl, error: tungstenite::Error) -> ClientError {
+    if let Some(reason) = distrust(&error) {
+        return url.distrusted(reason);
+    }
     match error {
         tungstenite::Error::Io(io) => url.unreachable(io_reason(&io)),
         // The server answered the upgrade with an ordinary response: a refusal, or not a Socket.IO server at all.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -14,8 +15,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::authority::{self, Authority};
 use super::{ClientError, ServerUrl, io_reason};
 use crate::model::UserId;
+use crate::tls::distrust;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -29,7 +32,7 @@ pub struct HttpClient {
     authorization: Option<HeaderValue>,
     user: Option<HeaderValue>,
     timeout: Duration,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl HttpClient {
@@ -38,6 +41,18 @@ impl HttpClient {
     /// # Errors
     /// [`ClientError::Url`]; also for a token that cannot stand in a header.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        Self::trusting(url, token, None)
+    }
+
+    /// The same, where `authority` signed the server's certificate.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn trusting(
+        url: &str,
+        token: Option<&str>,
+        authority: Option<&Authority>,
+    ) -> Result<Self, ClientError> {
         let url = ServerUrl::parse(url)?;
         let authorization = match token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))) {
             None => None,
@@ -52,6 +67,12 @@ impl HttpClient {
         };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(authority::config(&url, authority)?.as_ref().clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { url, authorization, user: None, timeout: TIMEOUT, client })
     }
@@ -163,6 +184,9 @@ impl HttpClient {
     }
 
     fn lost(&self, error: &hyper_util::client::legacy::Error) -> ClientError {
+        if let Some(reason) = distrust(error) {
+            return self.url.distrusted(reason);
+        }
         // The network's own words stand at the end of the chain.
         let mut cause: &dyn std::error::Error = error;
         while let Some(deeper) = cause.source() {

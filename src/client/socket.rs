@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::handshake::handshake;
 use super::room::{JoinRequest, Joined, Since};
 use super::sender::SocketSender;
-use super::{ClientError, ServerUrl};
+use super::{Authority, ClientError, ServerUrl};
 
 /// How many set-aside events a call that waits for its answer may add up; then it stops reading.
 const MAX_BACKLOG: usize = 100_000;
@@ -30,6 +30,8 @@ pub struct ConnectOptions {
     pub auth: Value,
     /// The token, if the server wants one; it stands in `auth` as `token`.
     pub token: Option<String>,
+    /// Who signed the server's certificate, where that is none that the system knows.
+    pub authority: Option<Authority>,
     /// How long connecting may take, from the first packet to the granted namespace.
     pub connect_timeout: Duration,
     /// How long the helpers (`join`, `leave`, `ping`) wait for their answer.
@@ -45,6 +47,7 @@ impl Default for ConnectOptions {
         Self {
             auth: Value::Object(Map::new()),
             token: None,
+            authority: None,
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(10),
             event_capacity: 256,

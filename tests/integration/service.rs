@@ -2,6 +2,7 @@
 
 mod auth;
 mod bench;
+mod certificates;
 mod chaos;
 mod cluster;
 mod control;
@@ -25,7 +26,9 @@ mod secrets;
 mod shutdown;
 mod startup;
 mod stream;
+mod stress;
 mod swarm;
+mod tls;
 mod traces;
 mod wait;
 mod watch;

@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tidings::client::http::HttpClient;
 use tidings::client::room::Since;
+use tidings::client::{Authority, ClientError};
 
 use crate::Failure;
 use crate::follow::Follower;
@@ -27,15 +29,23 @@ pub(crate) struct Address {
     /// The token, where the server wants one.
     #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// The authority that signed the certificate of an https:// server (PEM), where that is none that the system knows.
+    #[arg(long, env = "TIDINGS_CA", value_name = "FILE", value_parser = authority)]
+    ca: Option<Authority>,
+}
+
+/// Read once, and where a mistake in it is one of usage.
+fn authority(file: &str) -> Result<Authority, ClientError> {
+    Authority::read(Path::new(file))
 }
 
 impl Address {
     pub(crate) fn http(&self) -> Result<HttpClient, Failure> {
-        Ok(HttpClient::new(&self.url, self.token.as_deref())?)
+        Ok(HttpClient::trusting(&self.url, self.token.as_deref(), self.ca.as_ref())?)
     }
 
     pub(crate) fn follower(&self, rooms: Vec<String>, since: Since) -> Follower {
-        Follower::new(&self.url, self.token.clone(), rooms, since)
+        Follower::new(&self.url, self.token.clone(), rooms, since).trusting(self.ca.clone())
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tidings::client::ClientError;
 use tidings::client::receiver::{Receiver, Verdict};
 use tidings::client::room::{Joined, Since};
 use tidings::client::socket::{ConnectOptions, SocketClient};
+use tidings::client::{Authority, ClientError};
 use tidings::model::Message;
 use tidings::tasks::Tasks;
 use tokio::sync::mpsc;
@@ -48,6 +48,7 @@ pub(crate) struct Delivery {
 pub(crate) struct Follower {
     url: String,
     token: Option<String>,
+    authority: Option<Authority>,
     rooms: Vec<String>,
     since: Since,
     receiver: Receiver,
@@ -65,6 +66,7 @@ impl Follower {
         Self {
             url: url.to_owned(),
             token,
+            authority: None,
             rooms,
             since,
             receiver: Receiver::new(),
@@ -75,6 +77,12 @@ impl Follower {
             rest: false,
             delivery: Delivery::default(),
         }
+    }
+
+    /// The same, where `authority` signed the server's certificate.
+    pub(crate) fn trusting(mut self, authority: Option<Authority>) -> Self {
+        self.authority = authority;
+        self
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
@@ -135,7 +143,10 @@ impl Follower {
                 if let Err(error) = self.connect().await {
                     if matches!(
                         error,
-                        ClientError::Rejected { .. } | ClientError::Refused { .. } | ClientError::Url { .. }
+                        ClientError::Rejected { .. }
+                            | ClientError::Refused { .. }
+                            | ClientError::Url { .. }
+                            | ClientError::Distrusted { .. }
                     ) {
                         return Err(error);
                     }
@@ -162,7 +173,11 @@ impl Follower {
     }
 
     async fn connect(&mut self) -> Result<(), ClientError> {
-        let options = ConnectOptions { token: self.token.clone(), ..ConnectOptions::default() };
+        let options = ConnectOptions {
+            token: self.token.clone(),
+            authority: self.authority.clone(),
+            ..ConnectOptions::default()
+        };
         let mut socket = SocketClient::connect(&self.url, options).await?;
         for room in &self.rooms {
             let known = self.receiver.position(room).cloned();

@@ -60,7 +60,11 @@ impl Target {
             (None, Some(own)) => &own.url,
             (None, None) => bail!("there is no server"),
         };
-        let url = ServerUrl::parse(url)?.to_string();
+        let url = ServerUrl::parse(url)?;
+        if url.is_tls() {
+            bail!("bench speaks no TLS; give it the http:// address behind the proxy");
+        }
+        let url = url.to_string();
         let place = url.trim_start_matches("http://");
         let (authority, base) = place.split_at(place.find('/').unwrap_or(place.len()));
         let with_port = if has_port(authority) { authority.to_owned() } else { format!("{authority}:80") };

@@ -2,18 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use super::forge::{jwk, named, openssl, private_key, public_pem, signed};
+use super::super::certificates::Certificates;
+use super::forge::{jwk, named, private_key, public_pem, signed};
 use super::{Server, Site, code, http, token_of, wait_until, with_secret};
 
 /// An identity provider: what it answers, and how often it was asked.
@@ -31,16 +30,7 @@ impl Provider {
 
     /// One that speaks TLS with the certificate of `files`.
     fn start_tls(files: &Certificates) -> Self {
-        let certificates =
-            vec![CertificateDer::from_pem_file(files.path("server.pem")).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_file(files.path("server.key")).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(certificates, key)
-            .expect("they go together");
-        let config = Arc::new(config);
+        let config = Arc::new(files.server());
         Self::serve("https", move |socket| {
             let session = ServerConnection::new(config.clone()).expect("a session");
             Some(Box::new(StreamOwned::new(session, socket)))
@@ -96,54 +86,6 @@ fn text(answer: Option<&str>) -> String {
         None => {
             "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
         }
-    }
-}
-
-/// An authority, and the certificate of a server that it vouches for.
-struct Certificates(tempfile::TempDir);
-
-impl Certificates {
-    /// For a server of this name, as `IP:127.0.0.1` or `DNS:localhost`.
-    fn of(name: &str) -> Self {
-        let files = Self(tempfile::tempdir().expect("a temporary directory"));
-        let at = |name: &str| files.path(name).to_str().expect("a path in UTF-8").to_owned();
-        let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let ca = [
-            "req",
-            "-x509",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=authority",
-            "-keyout",
-            &at("ca.key"),
-            "-out",
-            &at("ca.pem"),
-        ];
-        openssl(&[&ca[..], &new].concat(), b"");
-        let request = ["req", "-subj", "/CN=server", "-keyout", &at("server.key"), "-out", &at("server.csr")];
-        openssl(&[&request[..], &new].concat(), b"");
-        std::fs::write(files.path("ext"), format!("subjectAltName={name}\nbasicConstraints=CA:FALSE\n"))
-            .expect("written");
-        let sign = [
-            "x509",
-            "-req",
-            "-days",
-            "2",
-            "-in",
-            &at("server.csr"),
-            "-CA",
-            &at("ca.pem"),
-            "-CAkey",
-            &at("ca.key"),
-        ];
-        let more = ["-CAcreateserial", "-extfile", &at("ext"), "-out", &at("server.pem")];
-        openssl(&[&sign[..], &more].concat(), b"");
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 }
 
