@@ -15,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 
+#[cfg(test)]
+pub(super) use self::outlooks::AHEAD_MS;
 pub(super) use self::outlooks::Outlooks;
 use self::pass::Pass;
 use self::wish::{End, Register, Reports};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Answer, MESSAGE_BYTES, PUBLISH_BATCH, Server};
-use crate::http::external::Outlooks;
+use crate::http::external::{AHEAD_MS, Outlooks};
 use crate::model::{JobId, TestId, now_ms};
 use crate::queue::{Holder, Lease, Queue, QueueError, Report};
 
@@ -333,4 +333,29 @@ async fn progress_that_is_sent_again_is_not_the_newest() {
     }
     let seen = snapshot(&server, "t").await;
     assert_eq!((&seen["progress"], &seen["stalled"]), (&json!(20.0), &json!({"sinceMs": 60_000})));
+}
+
+#[tokio::test]
+async fn who_is_alive_without_progress_is_stalled_and_goes_on_as_soon_as_there_is_some() {
+    let server = Server::start().await;
+    let registered = register(&server, json!({"testId": "t"})).await;
+    let tell = async |ahead_ms: i64, events: Value| {
+        let answer = AHEAD_MS.scope(ahead_ms, report(&server, &registered, events)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        snapshot(&server, "t").await
+    };
+    let progress = |percent: u8| json!([{"event": "progress", "data": {"progress": percent}}]);
+    assert_eq!(tell(0, progress(10)).await.get("stalled"), None);
+    assert_eq!(tell(50_000, json!([])).await.get("stalled"), None);
+    // The holder shows its lease, and nothing else.
+    let seen = tell(61_000, json!([])).await;
+    assert_eq!((&seen["state"], &seen["progress"]), (&json!("running"), &json!(10.0)), "{seen}");
+    let since = seen["stalled"]["sinceMs"].as_u64().expect("it is stalled");
+    assert!((60_000..70_000).contains(&since), "{since}");
+    let log = json!([{"event": "log", "data": {"firstLine": 1, "lines": ["still here"]}}]);
+    assert!(tell(62_000, log).await["stalled"].is_object(), "a log is no progress");
+    let seen = tell(63_000, progress(20)).await;
+    assert_eq!((seen.get("stalled"), &seen["progress"]), (None, &json!(20.0)), "{seen}");
+    assert_eq!(end(&server, &registered, json!({"outcome": "passed"})).await.status, 200);
+    assert_eq!(snapshot(&server, "t").await["state"], "completed");
 }

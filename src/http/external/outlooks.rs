@@ -52,7 +52,7 @@ impl Outlooks {
         lease: &Lease,
         reports: Vec<Report>,
     ) -> Result<Option<CancelWish>, QueueError> {
-        self.report_at(queue, lease, reports, now_ms()).await
+        self.report_at(queue, lease, reports, now()).await
     }
 
     /// The same as if it was `now`.
@@ -119,6 +119,22 @@ impl Outlooks {
         // Another report may have been faster.
         Ok(Some(known.entry(key(lease)).or_insert_with(|| Arc::new(Mutex::new(attempt))).clone()))
     }
+}
+
+#[cfg(test)]
+tokio::task_local! {
+    /// How far ahead of the clock a test asks.
+    pub(in crate::http) static AHEAD_MS: i64;
+}
+
+#[cfg(test)]
+fn now() -> i64 {
+    now_ms() + AHEAD_MS.try_with(|ahead| *ahead).unwrap_or_default()
+}
+
+#[cfg(not(test))]
+fn now() -> i64 {
+    now_ms()
 }
 
 fn key(lease: &Lease) -> Key {
