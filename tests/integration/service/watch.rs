@@ -1,22 +1,20 @@
 //! `tidings watch` does not believe its server: where a message is missing it joins again and asks for it.
 
+mod terminal;
+
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, Data, SocketRef};
 use socketioxide::handler::ConnectHandler as _;
 use tokio::net::TcpListener;
 
-use super::{DEADLINE, Site, tidings, wait_until};
+use super::{DEADLINE, tidings, wait_until};
 
 const ROOM: &str = "test-progress-t";
 
@@ -159,121 +157,4 @@ async fn a_server_that_skips_the_same_message_again_and_again_is_not_stormed() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let tries = asked.lock().expect("noted").len() - before;
     assert!((1..=8).contains(&tries), "{tries} tries in a second");
-}
-
-/// A running `tidings watch` on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    // Our end, and its end.
-    ours: File,
-    theirs: File,
-    screen: Arc<Mutex<String>>,
-}
-
-impl OnTerminal {
-    fn start(url: &str) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a terminal");
-        let name = ptsname(&ours, Vec::new()).expect("a name");
-        let theirs =
-            File::options().read(true).write(true).open(name.to_str().expect("a path")).expect("open");
-        let end = || Stdio::from(theirs.try_clone().expect("a copy"));
-        let mut command = tidings(&["watch", "--server", url]);
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts");
-        let (ours, screen) = (File::from(ours), Arc::<Mutex<String>>::default());
-        let (mut shown, seen) = (ours.try_clone().expect("a copy"), screen.clone());
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = shown.read(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..n]);
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
-            }
-        });
-        Self { child, ours, theirs, screen }
-    }
-
-    async fn shows(&self, text: &str) {
-        let seen = async || self.screen.lock().expect("seen").contains(text);
-        wait_until(&format!("{text:?} is shown"), seen).await;
-    }
-
-    fn is_raw(&self) -> bool {
-        !tcgetattr(&self.theirs).expect("a terminal").local_modes.contains(LocalModes::ICANON)
-    }
-
-    async fn ends(&mut self) {
-        wait_until("it ends", async || self.child.try_wait().expect("its state").is_some()).await;
-        assert!(!self.is_raw(), "the terminal is as it was");
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_terminal_is_as_it_was_however_the_view_ends() {
-    let site = Site::new("");
-    let server = site.start();
-    server.post("/api/v1/tests", &json!({ "testId": "before", "leaseMs": 300_000 })).await;
-    for way in ["q", "signal", "\u{3}"] {
-        let mut view = OnTerminal::start(&server.url);
-        view.shows("before").await;
-        wait_until("keys are read", async || view.is_raw()).await;
-        match way {
-            "signal" => {
-                let pid = i32::try_from(view.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-                kill_process(pid, Signal::TERM).expect("asked");
-            }
-            key => view.ours.write_all(key.as_bytes()).expect("pressed"),
-        }
-        view.ends().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_view_whose_server_comes_late_shows_what_runs() {
-    let site = Site::new("");
-    let first = site.start();
-    let address = first.address().to_owned();
-    let url = first.url.clone();
-    first.terminate();
-    let view = OnTerminal::start(&url);
-    view.shows("cannot reach").await;
-    let server = site.start_with(&address, &[]);
-    server.post("/api/v1/tests", &json!({ "testId": "late" })).await;
-    view.shows("late").await;
-    drop(view);
-}
-
-/// Connections that take longer to be accepted than the screen takes to be drawn.
-async fn slow_door(to: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let to = to.clone();
-            tokio::spawn(async move {
-                // Longer than the view waits between two drawings; it is what is tested.
-                tokio::time::sleep(Duration::from_millis(700)).await;
-                let mut far = tokio::net::TcpStream::connect(to).await?;
-                tokio::io::copy_bidirectional(&mut near, &mut far).await
-            });
-        }
-    });
-    url
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_takes_longer_than_a_drawing_is_made() {
-    let site = Site::new("");
-    let server = site.start();
-    let view = OnTerminal::start(&slow_door(server.address().to_owned()).await);
-    view.shows("no test runs").await;
-    server.post("/api/v1/tests", &json!({ "testId": "far" })).await;
-    view.shows("far").await;
-    drop(view);
 }

@@ -162,10 +162,15 @@ fn draw(term: &Term, board: &Board, drawn: &mut Vec<String>) -> io::Result<()> {
     if lines == *drawn {
         return Ok(());
     }
-    term.clear_last_lines(drawn.len())?;
+    term.clear_last_lines(rows(drawn, usize::from(width)).min(usize::from(height).saturating_sub(1)))?;
     lines.iter().try_for_each(|line| term.write_line(line))?;
     *drawn = lines;
     Ok(())
+}
+
+/// How many rows these lines take where a terminal that has become narrower breaks them.
+fn rows(lines: &[String], width: usize) -> usize {
+    lines.iter().map(|line| line.chars().count().div_ceil(width.max(1)).max(1)).sum()
 }
 
 /// The keys that are pressed, read by a thread, because reading one waits.
@@ -182,4 +187,15 @@ fn keys(term: &Term) -> io::Result<mpsc::Receiver<Key>> {
         }
     })?;
     Ok(pressed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_a_narrower_terminal_breaks_take_more_rows() {
+        let lines = ["".to_owned(), "x".repeat(40), "x".repeat(41), "x".repeat(99)];
+        assert_eq!((rows(&lines, 100), rows(&lines, 40), rows(&[], 40)), (4, 7, 0));
+    }
 }
