@@ -67,7 +67,11 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, TelemetryError> 
 
 /// What `level` lets pass. Packets as they come, with tokens in them, are logged only for who names the library.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!("tungstenite=debug,{level}"))
+    let logs_all = level.split(',').any(|part| part.trim().eq_ignore_ascii_case("trace"));
+    if logs_all {
+        return EnvFilter::try_new(format!("tungstenite=debug,{level}"));
+    }
+    EnvFilter::try_new(level)
 }
 
 impl LogLevel {
@@ -111,5 +115,21 @@ impl Follower for LogLevel {
         let filter = filter(&level).map_err(|e| vec![format!("`log.level`: {e}")])?;
         let own = self.clone();
         Ok(Box::new(move || own.exchange(&level, filter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_logged_only_for_who_names_the_library_and_nothing_of_it_below_its_level() {
+        for level in ["off", "error", "info", "warn,tidings=trace"] {
+            assert_eq!(filter(level).unwrap().to_string(), EnvFilter::try_new(level).unwrap().to_string());
+        }
+        for level in ["trace", "tidings=info, TRACE"] {
+            assert!(filter(level).unwrap().to_string().contains("tungstenite=debug"), "{level}");
+        }
+        assert!(filter("trace,tungstenite=trace").unwrap().to_string().contains("tungstenite=trace"));
     }
 }

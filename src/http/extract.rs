@@ -20,6 +20,7 @@ use super::HttpState;
 use super::problem::Problem;
 use crate::auth::Identity;
 use crate::listener::deadline::BodyTimeout;
+use crate::metrics;
 use crate::model::UserId;
 use crate::model::id::InvalidId;
 
@@ -101,6 +102,7 @@ async fn discard(mut body: axum::body::Body, bytes: usize) {
 }
 
 fn too_large() -> Problem {
+    metrics::rejected("too_large");
     let detail = "the body has more bytes than this server takes at once (limits.body_bytes)";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }

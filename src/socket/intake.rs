@@ -35,6 +35,8 @@ pub(super) struct Intake {
 struct Tempo {
     events: Meter,
     refused: Meter,
+    /// It went on regardless, and is ended.
+    is_over: bool,
 }
 
 enum State {
@@ -100,8 +102,12 @@ impl Intake {
         let Some(most) = cap(configured, Limits::EVENTS_PER_SECOND, self.is_loopback) else { return true };
         let (rate, now) = (Rate::per_second(most), now_ns());
         let mut tempo = self.tempo.lock().unwrap_or_else(PoisonError::into_inner);
+        if tempo.is_over {
+            return false;
+        }
         let Err(wait) = tempo.events.take(rate, 1, now) else { return true };
-        let is_flood = tempo.refused.take(rate, 1, now).is_err();
+        tempo.is_over = tempo.refused.take(rate, 1, now).is_err();
+        let is_flood = tempo.is_over;
         drop(tempo);
         if is_flood {
             met(Reason::Flood);

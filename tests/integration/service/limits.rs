@@ -116,13 +116,18 @@ async fn upgrade(server: &Server, address: Ipv4Addr) -> Option<(TcpStream, Strin
     let mut text = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&text).contains("maxPayload") {
-            if !stream.read_buf(&mut text).await.is_ok_and(|n| n > 0) {
+            // A refusal may leave the connection open, for the next request.
+            let refused = text.starts_with(b"HTTP/1.1 ") && !text.starts_with(b"HTTP/1.1 101");
+            if (refused && text.windows(4).any(|end| end == b"\r\n\r\n"))
+                || !stream.read_buf(&mut text).await.is_ok_and(|n| n > 0)
+            {
                 return false;
             }
         }
         true
     };
-    let is_open = tokio::time::timeout(DEADLINE, reading).await.expect("it is answered in time");
+    let is_open = tokio::time::timeout(DEADLINE, reading).await;
+    let is_open = is_open.unwrap_or_else(|_| panic!("only {:?} in time", String::from_utf8_lossy(&text)));
     is_open.then(|| (stream, String::from_utf8_lossy(&text).into_owned()))
 }
 

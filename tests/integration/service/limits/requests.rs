@@ -20,6 +20,24 @@ async fn a_head_has_so_many_bytes_and_so_many_headers() {
 }
 
 #[tokio::test]
+async fn a_body_has_so_many_bytes_and_a_larger_one_is_counted() {
+    let (_site, server) = start("body_bytes = 2048\nmessage_bytes = 1024");
+    for n in 1..=2 {
+        let head = "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        let body = "x".repeat(4096);
+        // Said before, or seen in the midst of it.
+        let request = if n == 1 {
+            format!("{head}content-length: 4096\r\n\r\n{body}")
+        } else {
+            format!("{head}transfer-encoding: chunked\r\n\r\n1000\r\n{body}\r\n0\r\n\r\n")
+        };
+        let mut stream = connect(&server, OTHER).await;
+        ask(&mut stream, &request).await.assert_problem(413, "body_too_large");
+        assert_eq!(rejected(&server, "too_large").await, f64::from(n));
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let (_site, server) = start("body_timeout = \"500ms\"");
     let head = "POST /api/v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\

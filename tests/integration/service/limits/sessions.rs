@@ -50,7 +50,8 @@ async fn who_does_not_stop_is_ended() {
     while socket.emit("custom:anything", &Value::Null).await.is_ok() {
         assert!(began.elapsed() < DEADLINE, "it is still there");
     }
-    assert!(rejected(&server, "flood").await >= 1.0);
+    // By its events, and perhaps by its frames as well, of which more may have been read by then.
+    assert!((1.0..=2.0).contains(&rejected(&server, "flood").await));
     wait_until("nothing is left", async || server.metric("tidings_connections").await == 0.0).await;
 }
 
