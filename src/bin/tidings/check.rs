@@ -8,6 +8,7 @@ use tidings::config::report;
 use tidings::worker::runner::stress::StressRunner;
 
 use crate::BAD_CONFIGURATION;
+use crate::client::print_line;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -40,7 +41,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             let settings = file(summary.config.as_deref(), "no tidings.toml, so the defaults");
             let channels = file(summary.channels.as_deref(), "the compiled-in channels");
             let n = summary.rules.namespaces().len();
-            println!("settings: {settings}\nchannels: {channels}, {n} of them\nno mistakes found");
+            let told =
+                format_args!("settings: {settings}\nchannels: {channels}, {n} of them\nno mistakes found");
+            let _ = print_line(told);
             ExitCode::SUCCESS
         }
         Err(mistakes) => {

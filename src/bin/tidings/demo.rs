@@ -18,6 +18,7 @@ use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
 
 use crate::Failure;
+use crate::client::print_line;
 use crate::follow::{Follower, News};
 use crate::signals::Signals;
 use view::View;
@@ -119,7 +120,7 @@ async fn show(url: &str, exit: bool, signals: &mut Signals) -> Result<ExitCode, 
             if exit {
                 return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
-            println!("The server goes on: open {url} or press Ctrl-C.");
+            print_line(format_args!("The server goes on: open {url} or press Ctrl-C."))?;
         }
     }
 }
@@ -168,14 +169,14 @@ async fn summary(
         ended?;
     }
     for job in jobs {
-        println!("{}", view.line(job));
+        print_line(view.line(job))?;
     }
     let delivery = follower.delivery();
     // Conflated messages were delivered too: by the newer ones that stand for them.
     let delivered = delivery.messages + view.conflated();
-    println!(
+    print_line(format_args!(
         "{delivered} of {stored} messages delivered, {} duplicates, {} gaps",
         delivery.duplicates, delivery.gaps
-    );
+    ))?;
     Ok(delivered == stored && delivery.gaps == 0 && delivery.duplicates == 0)
 }

@@ -15,6 +15,7 @@ use tidings::config::report;
 use tidings::config::settings::{Settings, Sources};
 
 use crate::Failure;
+use crate::client::print_line;
 
 /// What to look at: the configuration of a server, as it would read it.
 #[derive(Debug, clap::Args)]
@@ -113,7 +114,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let ok = checks.iter().all(|check| check.health != Health::Failed);
     let report = Report { ok, checks };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        let _ = print_line(serde_json::to_string(&report)?);
     } else {
         print(&report);
     }
@@ -150,11 +151,12 @@ fn print(report: &Report) {
             Health::Failed => "FAILED ",
             Health::Skipped => "skipped",
         };
-        println!("{mark}  {name}: {found}");
+        let _ = print_line(format_args!("{mark}  {name}: {found}"));
         if let Some(advice) = advice {
-            println!("         → {advice}");
+            let _ = print_line(format_args!("         → {advice}"));
         }
     }
     let count = |wanted| report.checks.iter().filter(|check| check.health == wanted).count();
-    println!("\n{} failed, {} warnings", count(Health::Failed), count(Health::Warning));
+    let (failed, warnings) = (count(Health::Failed), count(Health::Warning));
+    let _ = print_line(format_args!("\n{failed} failed, {warnings} warnings"));
 }

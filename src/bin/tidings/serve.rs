@@ -13,6 +13,7 @@ use tidings::config::settings::{Settings, Sources};
 use tidings::telemetry;
 
 use crate::Failure;
+use crate::client::print_line;
 use crate::signals::Signals;
 
 /// Flags; each beats its environment variable, which beats the file.
@@ -57,7 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let app = App::start(options).await.map_err(refused)?;
     app.reload().follow(Arc::new(level));
     // The one line that programs which start a server wait for.
-    println!("listening on http://{}", app.address());
+    let _ = print_line(format_args!("listening on http://{}", app.address()));
     signals.reload_until_stop(app.reload(), &sources).await;
     Ok(signals.end_within(deadline, app.stop()).await)
 }

@@ -11,6 +11,7 @@ use tidings::config::settings::{Settings, Sources};
 use tidings::model::now_ms;
 
 use crate::Failure;
+use crate::client::print_line;
 
 /// What the token says.
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Some(id) => signer.with_key_id(id),
         None => signer,
     };
-    println!("{}", signer.sign(&claims(args, &settings)?)?);
+    print_line(signer.sign(&claims(args, &settings)?)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use tidings::config::settings::Settings;
 use tidings::telemetry;
 
 use crate::Failure;
+use crate::client::print_line;
 use crate::serve::{refused, rules, sources};
 use crate::signals::Signals;
 
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let worker = WorkerApp::start(options).await.map_err(refused)?;
     worker.reload().follow(Arc::new(level));
     // The one line that programs which start a worker wait for.
-    println!("working as {}", worker.id());
+    let _ = print_line(format_args!("working as {}", worker.id()));
     signals.reload_until_stop(worker.reload(), &sources).await;
     Ok(signals.end_within(deadline, worker.stop()).await)
 }

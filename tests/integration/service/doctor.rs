@@ -43,6 +43,18 @@ async fn a_server_that_runs_is_in_order_and_not_disturbed() {
 }
 
 #[test]
+fn whoever_reads_no_further_is_no_fault() {
+    let site = Site::new("[limits]\nconnections = 100\n");
+    for args in [["doctor"].as_slice(), &["doctor", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = site.command(args).stdout(writer).output().expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("panicked"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn a_redis_that_would_evict_history_and_forgets_all_is_refused() {
     let settings = ["--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru", "--appendonly", "no"];
     let limit = ["--client-output-buffer-limit", "pubsub 1mb 256kb 10"];

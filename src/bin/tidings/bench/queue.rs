@@ -16,6 +16,7 @@ use tidings::config::redis_url::RedisUrl;
 use tidings::config::settings::Settings;
 
 use crate::Failure;
+use crate::client::print_line;
 use crate::follow::{Follower, News};
 
 /// How long one job may take before the benchmark gives up.
@@ -53,20 +54,17 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let at = |quantile| Duration::from_micros(figures.value_at_quantile(quantile));
     if json {
         let us = |quantile| figures.value_at_quantile(quantile);
-        println!(
-            "{}",
-            json!({ "benchmark": "queue", "jobs": figures.len(), "unit": "us",
-                    "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "max": figures.max() })
-        );
+        print_line(json!({ "benchmark": "queue", "jobs": figures.len(), "unit": "us",
+                    "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "max": figures.max() }))?;
     } else {
-        println!(
+        print_line(format_args!(
             "submit -> test:started, {} jobs: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
             figures.len(),
             at(0.5),
             at(0.9),
             at(0.99),
             Duration::from_micros(figures.max())
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tidings::model::Message;
 
+use crate::client::print_line;
+
 /// A test on the screen.
 struct Row {
     bar: ProgressBar,
@@ -23,9 +25,9 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(url: &str) -> Self {
-        println!(
+        let _ = print_line(format_args!(
             "tidings demo: three real tests on a server of their own\n  page     {url}\n  metrics  {url}/metrics\n"
-        );
+        ));
         Self { screen: MultiProgress::new(), rows: BTreeMap::new(), conflated: 0, open: true }
     }
 
@@ -111,7 +113,7 @@ impl View {
     /// Where there are no bars, lines tell.
     fn say(&self, text: &str) {
         if self.screen.is_hidden() {
-            println!("{text}");
+            let _ = print_line(text);
         }
     }
 
@@ -131,7 +133,7 @@ impl View {
     pub(super) fn finish(&mut self) {
         self.open = false;
         if !self.screen.is_hidden() {
-            println!();
+            let _ = print_line("");
         }
     }
 }

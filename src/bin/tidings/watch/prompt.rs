@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::line;
 use crate::Failure;
-use crate::client::Address;
+use crate::client::{Address, print_line};
 use crate::follow::{Follower, News};
 
 const HELP: &str = "\
@@ -50,7 +50,7 @@ pub(super) async fn prompt(server: &Address, rooms: Vec<String>, since: Since) -
     // Where standard input is no terminal, there is no line to print above.
     let mut print: Print = match editor.create_external_printer() {
         Ok(mut printer) => Box::new(move |text| drop(printer.print(format!("{text}\n")))),
-        Err(_) => Box::new(|text| println!("{text}")),
+        Err(_) => Box::new(|text| drop(print_line(text))),
     };
     let (tell, mut typed) = mpsc::channel::<Typed>(1);
     std::thread::Builder::new().name("prompt".to_owned()).spawn(move || read(editor, &tell))?;
