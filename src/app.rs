@@ -45,6 +45,7 @@ use crate::notify::receipts::Receipts;
 use crate::publish::Publisher;
 use crate::queue::{Queue, QueueError};
 use crate::redis::RedisFault;
+use crate::schedules::Schedules;
 use crate::socket::{self, Clients, SocketOptions, SocketParts};
 use crate::store::OpenError;
 use crate::sync::SyncState;
@@ -53,9 +54,9 @@ use crate::telemetry::LogLevel;
 use crate::traces::TracesError;
 use crate::upkeep;
 use crate::worker::pool::{Pool, PoolOptions};
-use crate::worker::runner::Runner;
 use crate::worker::runner::command::InvalidIdentity;
 use crate::worker::runner::stress::InvalidAllow;
+use crate::worker::runner::{Runner, RunnerSet};
 
 /// How long jobs may take to be handed back, and tasks to end, when the process stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -173,10 +174,7 @@ impl App {
         let AppOptions { settings, rules, guard, runners, log_level } = options;
         let metrics = installed_metrics(&settings, &rules)?;
         let reload = Arc::new(Reload::new(settings.clone(), rules.clone()));
-        let runners = Arc::new(backend::runners(&settings, &reload, guard, runners)?);
-        if settings.worker {
-            backend::check_suites(&settings, &reload)?;
-        }
+        let runners = checked_runners(&settings, &reload, guard, runners)?;
         // Before the store: a taken port should leave no trace.
         let Entrance { listener, address, door, crowd, pace } = Entrance::open(&settings, &reload)?;
         let sides = Sides::bind(&settings, &door)?;
@@ -185,6 +183,7 @@ impl App {
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
         suites::limit(&settings, &reload, &queue, &tasks).await?;
+        let schedules = Schedules::of(&settings, &reload);
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());
         let publisher = Publisher::new(broker.clone(), rules.clone(), settings.limits.message_bytes);
@@ -210,6 +209,7 @@ impl App {
             rights,
             origins: origins.clone(),
             runners: runners.clone(),
+            schedules: schedules.clone(),
             log_level,
             metrics,
             ready: readiness.clone(),
@@ -226,6 +226,7 @@ impl App {
         let server = serve::serve(listener, service, front.close.clone());
         front.spawn(server, door, &tasks);
         upkeep::start(&queue, &broker, &sync, &inbox, &tasks);
+        schedules.start(queue.clone(), &tasks);
         let options = pool_options(&settings);
         let pool = settings.worker.then(|| Pool::start(queue.clone(), runners, options, &tasks));
         let shutdown = settings.shutdown;
@@ -321,6 +322,20 @@ async fn stop_pool(pool: Option<&Pool>, grace: Duration) {
     if tokio::time::timeout(grace + STOP_PATIENCE, pool.stop(grace)).await.is_err() {
         tracing::warn!("the worker did not stop in time; its jobs return when their leases end");
     }
+}
+
+/// What runs jobs, where this server does: then it can be whoever its suites run as.
+fn checked_runners(
+    settings: &Settings,
+    reload: &Reload,
+    guard: Option<PathBuf>,
+    more: Vec<Arc<dyn Runner>>,
+) -> Result<Arc<RunnerSet>, StartError> {
+    let runners = Arc::new(backend::runners(settings, reload, guard, more)?);
+    if settings.worker {
+        backend::check_suites(settings, reload)?;
+    }
+    Ok(runners)
 }
 
 /// The metrics of this process, with what the configuration says of them.

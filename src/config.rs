@@ -1,6 +1,6 @@
 //! Configuration: what an operator decides, read and checked before anything starts.
 //!
-//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] one kind of entry in it,
+//! [`settings`] is `tidings.toml` with the environment and the command line, [`suite`] and [`schedule`] kinds of entries in it,
 //! [`redis_url`], [`network`] and [`secret`] kinds of values,
 //! [`channels`] is `channels.toml`, and [`report`] looks at all of it together. [`reload`] does so again while the process
 //! runs, and exchanges what is [`live`].
@@ -14,6 +14,7 @@ mod place;
 pub mod redis_url;
 pub mod reload;
 pub mod report;
+pub mod schedule;
 pub mod secret;
 pub mod settings;
 pub mod suite;

@@ -26,6 +26,8 @@ mod presence;
 mod problem;
 mod query;
 mod request_id;
+mod rerun;
+mod schedules;
 mod stats;
 mod stream;
 mod submit;
@@ -65,6 +67,7 @@ use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::queue::Queue;
 use crate::quota::Quota;
+use crate::schedules::Schedules;
 use crate::telemetry::LogLevel;
 use crate::worker::runner::RunnerSet;
 
@@ -104,6 +107,8 @@ pub struct HttpState {
     pub origins: Live<Origins>,
     /// The test types whose configuration this server can check when a job is submitted.
     pub runners: Arc<RunnerSet>,
+    /// What the clock submits.
+    pub schedules: Schedules,
     /// What is logged, where that may be changed.
     pub log_level: Option<LogLevel>,
     /// What `/metrics` shows.
@@ -346,6 +351,8 @@ fn usual() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
+        .routes(routes!(rerun::rerun))
+        .routes(routes!(schedules::list))
         .routes(routes!(control::prioritise))
         .routes(routes!(control::queue))
         .routes(routes!(tests::list, external::register))

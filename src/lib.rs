@@ -27,6 +27,7 @@ pub mod quota;
 pub mod redis;
 pub mod reporter;
 pub mod revocation;
+pub mod schedules;
 pub mod socket;
 pub mod store;
 pub mod sync;

@@ -28,6 +28,10 @@ use crate::model::{EventName, Job, JobId, JobState, Pause, Priority, Scope, Test
 pub const TESTS_FAILED: &str = "tests_failed";
 /// How many series have a past.
 pub const MAX_SERIES: usize = 2000;
+/// How many ticks of a schedule are known as fired.
+pub const FIRED_KEPT: usize = 256;
+/// For how long they are, in ms.
+pub const FIRED_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
 
 pub use control::{MAX_PAUSES, Resumed, SuiteLimits};
 use control::{Waits, explain};
@@ -378,6 +382,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Gives a job that waits (`scheduled`, `queued` or `retrying`) another priority. Among those of its new priority it
     /// stands where its submission puts it. Its watchers are told; where it has that priority already, nothing happens.
     async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError>;
+
+    /// The ticks of a schedule that were fired, oldest first: the newest [`FIRED_KEPT`], of the last [`FIRED_KEPT_MS`].
+    async fn fired(&self, schedule: &str) -> Result<Vec<i64>, QueueError>;
+
+    /// Notes that a tick of a schedule was fired; a second time changes nothing.
+    async fn note_fired(&self, schedule: &str, tick_ms: i64) -> Result<(), QueueError>;
 
     /// One job; while it is queued it says why it does not start, where that is not plain waiting for its turn.
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError>;

@@ -101,6 +101,7 @@ fn read_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         channels: _,
         stress: _,
         suites: _,
+        schedules: _,
         auth: _,
         http: _,
         admin,

@@ -31,6 +31,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::redis_url::RedisUrl;
+use super::schedule::Schedule;
 use super::suite::Suite;
 
 /// How long Redis keeps an entry of an inbox at most.
@@ -83,6 +84,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// `[suites.NAME]`: the commands that submitters may run.
     pub suites: BTreeMap<String, Suite>,
+    /// `[schedules.NAME]`: the jobs that the clock submits.
+    pub schedules: BTreeMap<String, Schedule>,
 }
 
 /// How jobs are run.
@@ -299,6 +302,7 @@ impl Default for Settings {
             stress: Stress::default(),
             shutdown: Shutdown::default(),
             suites: BTreeMap::new(),
+            schedules: BTreeMap::new(),
         }
     }
 }

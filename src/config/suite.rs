@@ -2,6 +2,7 @@
 
 mod confine;
 mod format;
+mod rerun;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::nearest::did_you_mean;
 pub use confine::{OutputLimits, Rlimits};
 pub use format::Format;
+pub use rerun::{InvalidCases, MAX_CASES};
 
 /// The environment variables that tidings sets itself; a suite may not set them.
 pub const RESERVED_ENV: [&str; 3] = ["TIDINGS_TEST_ID", "TIDINGS_JOB_ID", "TIDINGS_ATTEMPT"];
@@ -29,6 +31,9 @@ pub const PASSED_ENV: [&str; 9] =
 pub struct Suite {
     /// The program and its arguments; never a shell's command line.
     pub command: Vec<String>,
+    /// The same for single cases, whose names belong where it says `{cases}`, `{tests}`, `{pattern}` or `{go}`.
+    #[serde(default)]
+    pub rerun: Vec<String>,
     /// Where it runs; the server's own directory if absent. The loader makes it absolute.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
@@ -126,6 +131,12 @@ pub enum InvalidSuite {
         /// What was perhaps meant.
         hint: String,
     },
+    /// A command for single cases that says nothing of them.
+    #[error("`rerun`: {message}")]
+    Rerun {
+        /// What is wrong.
+        message: String,
+    },
     /// A variable that is never passed on.
     #[error(
         "`pass_env`: `{name}` is a setting of tidings itself, which no command gets; give the command a variable \
@@ -180,6 +191,7 @@ impl Suite {
             }
         }
         self.check_args()?;
+        rerun::check(&self.rerun)?;
         if self.timeout.is_some_and(|t| t.is_zero()) {
             return Err(InvalidSuite::NoTime);
         }
@@ -198,6 +210,12 @@ impl Suite {
     fn check_args(&self) -> Result<(), InvalidSuite> {
         for (name, values) in &self.args {
             variable("args", name, "")?;
+            if rerun::NAMES.contains(&name.as_str()) && !self.rerun.is_empty() {
+                let message = format!(
+                    "\"{{{name}}}\" stands for cases there: give the parameter of `args` another name"
+                );
+                return Err(InvalidSuite::Rerun { message });
+            }
             if self.params.contains_key(name) {
                 return Err(InvalidSuite::Twice { name: name.clone() });
             }
@@ -227,11 +245,24 @@ impl Suite {
     /// or left out.
     #[must_use]
     pub fn command_with(&self, chosen: &BTreeMap<String, String>) -> Vec<String> {
+        self.chosen(&self.command, chosen)
+    }
+
+    /// The command that runs these cases alone, with what a submitter chose.
+    pub fn rerun_with(
+        &self,
+        chosen: &BTreeMap<String, String>,
+        cases: &[String],
+    ) -> Result<Vec<String>, InvalidCases> {
+        rerun::fill(&self.chosen(&self.rerun, chosen), cases)
+    }
+
+    fn chosen(&self, command: &[String], chosen: &BTreeMap<String, String>) -> Vec<String> {
         let argument = |arg: &String| match place(arg).filter(|name| self.args.contains_key(*name)) {
             Some(name) => chosen.get(name).cloned(),
             None => Some(arg.clone()),
         };
-        self.command.iter().filter_map(argument).collect()
+        command.iter().filter_map(argument).collect()
     }
 }
 

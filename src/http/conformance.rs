@@ -123,6 +123,7 @@ impl Server {
             rights: Rights::new(rules.clone(), broker.clone(), Arc::new(queue.clone())),
             origins: Origins::of(settings).into(),
             runners: Arc::new([Arc::new(Picky) as Arc<dyn Runner>].into_iter().collect::<RunnerSet>()),
+            schedules: crate::schedules::Schedules::none(),
             log_level: None,
             metrics: metrics::install().unwrap(),
             ready: ready.clone(),

@@ -117,18 +117,25 @@ pub(super) async fn submit(
     if let Some(runner) = state.runners.get(&job.test_type) {
         runner.check(&job.config).map_err(|detail| Problem::bad_request("invalid_config", detail))?;
     }
-    let Submitted { job, existing } = state.queue.submit(job).await?;
-    if existing {
+    let submitted = state.queue.submit(job).await?;
+    if submitted.existing {
         // Somebody else may have come upon the same key.
-        state.rights.see_job(&caller.0, &job.job_id, Some(&job))?;
+        let job = &submitted.job;
+        state.rights.see_job(&caller.0, &job.job_id, Some(job))?;
     }
+    Ok(accepted(submitted))
+}
+
+/// The answer to a submission.
+pub(super) fn accepted(submitted: Submitted) -> Response {
+    let Submitted { job, existing } = submitted;
     let place = format!("/api/v1/jobs/{}", job.job_id);
     let accepted = Accepted { job_id: job.job_id, test_id: job.test_id, state: job.state, existing };
-    Ok(if existing {
+    if existing {
         (StatusCode::OK, Json(accepted)).into_response()
     } else {
         (StatusCode::CREATED, [(header::LOCATION, place)], Json(accepted)).into_response()
-    })
+    }
 }
 
 impl SubmitJob {

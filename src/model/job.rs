@@ -138,7 +138,9 @@ pub(crate) fn series(
         (Some(name), _, _) => name.to_owned(),
         (None, Some(suite), _) => {
             let params = config.get("params").map(Value::to_string).unwrap_or_default();
-            format!("{suite}{params}")
+            // A run of single cases says nothing of how long all of them take.
+            let part = if config.contains_key("only") { ":only" } else { "" };
+            format!("{suite}{params}{part}")
         }
         (None, None, Some(url)) => url.to_owned(),
         (None, None, None) => stable(test).to_owned(),

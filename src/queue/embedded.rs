@@ -2,6 +2,7 @@
 
 mod attempt;
 mod control;
+mod fired;
 mod hold;
 mod lanes;
 mod past;
@@ -280,6 +281,16 @@ impl Queue for EmbeddedQueue {
     async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
         let (inner, job) = (self.inner.clone(), job.clone());
         self.inner.store.write(move |tx| control::prioritise(&inner, tx, &job, priority)).await?
+    }
+
+    async fn fired(&self, schedule: &str) -> Result<Vec<i64>, QueueError> {
+        let schedule = schedule.to_owned();
+        Ok(self.inner.store.read(move |conn| fired::read(conn, &schedule)).await?)
+    }
+
+    async fn note_fired(&self, schedule: &str, tick_ms: i64) -> Result<(), QueueError> {
+        let schedule = schedule.to_owned();
+        Ok(self.inner.store.write(move |tx| fired::note(tx.conn(), &schedule, tick_ms)).await?)
     }
 
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {

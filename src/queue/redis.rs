@@ -30,8 +30,8 @@ use tokio::sync::{Notify, broadcast};
 
 use super::hold::{new_secret, next_secret};
 use super::{
-    CancelWish, Claim, Ending, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob, Queue, QueueError,
-    QueueOptions, Report, Resumed, Submitted, SuiteLimits, Sweep, Waits, explain,
+    CancelWish, Claim, Ending, FIRED_KEPT, FIRED_KEPT_MS, Held, JobPage, Lease, LeaseStatus, NewHold, NewJob,
+    Queue, QueueError, QueueOptions, Report, Resumed, Submitted, SuiteLimits, Sweep, Waits, explain,
 };
 use crate::broker::Broker;
 use crate::config::channels::Rules;
@@ -325,6 +325,14 @@ impl Queue for RedisQueue {
 
     async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
         self.reorder(job, priority).await
+    }
+
+    async fn fired(&self, schedule: &str) -> Result<Vec<i64>, QueueError> {
+        self.inner.link.fired(schedule, FIRED_KEPT).await
+    }
+
+    async fn note_fired(&self, schedule: &str, tick_ms: i64) -> Result<(), QueueError> {
+        self.inner.link.note_fired(schedule, tick_ms, FIRED_KEPT, FIRED_KEPT_MS).await
     }
 
     async fn get(&self, job: &JobId) -> Result<Option<Job>, QueueError> {

@@ -9,6 +9,7 @@ mod redis;
 mod redis_queue;
 mod retention;
 mod runner_command;
+mod schedules;
 mod service;
 mod store;
 mod support;

@@ -623,6 +623,14 @@ export interface Reports {
   lease: string;
 }
 
+/** How a test is run again. The whole body may be left out. */
+export interface Rerun {
+  /** Only the cases that failed. */
+  failedOnly?: boolean;
+  /** The name of the new test, to choose it; one is made up otherwise. */
+  testId?: TestId;
+}
+
 /** `room:reset`: what follows does not continue what the receiver had. */
 export interface Reset {
   /** The epoch of what follows. */
@@ -675,6 +683,30 @@ export interface RoomPresence {
   connections: number;
   /** The named users in it, by name, each with its connections there. */
   users: UserOnline[];
+}
+
+/** All schedules. */
+export interface ScheduleList {
+  /** By their names. */
+  schedules: ScheduleState[];
+}
+
+/** A job that the clock submits. */
+export interface ScheduleState {
+  /** What the runner is told. */
+  config: Record<string, unknown>;
+  /** When, as a cron expression. */
+  cron: string;
+  /** Its name: its jobs have it, and their tests begin with it. */
+  name: string;
+  /** When it is due next, in ms since the Unix epoch; never again if absent. */
+  next?: number;
+  /** Higher ones run first. */
+  priority: Priority;
+  /** Which runner handles it. */
+  testType: string;
+  /** By which clock. */
+  timezone: string;
 }
 
 /** Another place in the queue. */

@@ -121,21 +121,26 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
     let body: Map<String, Value> =
         fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     let answer: Value = args.server.http()?.post("/api/v1/jobs", &body).await?;
-    args.server.print(&answer, || {
+    submitted(&args.server, &answer, args.wait).await
+}
+
+/// Says what was submitted, and waits for its end if that is wanted.
+pub(crate) async fn submitted(server: &Server, answer: &Value, waits: bool) -> Result<ExitCode, Failure> {
+    server.print(answer, || {
         let existing = if answer["existing"] == true { " (it was there already)" } else { "" };
         format!(
             "{} runs test {}: {}{existing}",
-            text(&answer, "jobId"),
-            text(&answer, "testId"),
-            text(&answer, "state")
+            text(answer, "jobId"),
+            text(answer, "testId"),
+            text(answer, "state")
         )
     })?;
-    if !args.wait {
+    if !waits {
         return Ok(ExitCode::SUCCESS);
     }
-    let ended = wait::wait(&args.server.address, text(&answer, "jobId"), text(&answer, "testId")).await?;
+    let ended = wait::wait(&server.address, text(answer, "jobId"), text(answer, "testId")).await?;
     if let Ended::Test(test) = &ended {
-        args.server.print(test, || wait::told(test))?;
+        server.print(test, || wait::told(test))?;
     }
     Ok(ended.code())
 }

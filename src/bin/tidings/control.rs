@@ -1,4 +1,4 @@
-//! `tidings cancel`, `priority`, `pause` and `resume`: control of a running server's queue.
+//! `tidings cancel`, `priority`, `rerun`, `schedules`, `pause` and `resume`: control of a running server's queue.
 
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::client::{Server, text};
+use crate::client::{Server, submitted, text};
 
 /// Arguments of `cancel`.
 #[derive(Debug, clap::Args)]
@@ -124,4 +124,65 @@ fn line(pause: &Value) -> String {
     let by = pause["by"].as_str().map(|by| format!(" by {by}")).unwrap_or_default();
     let reason = pause["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("{what} is paused since {}{by}{reason}", humantime::format_rfc3339_seconds(since))
+}
+
+/// Arguments of `rerun`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RerunArgs {
+    /// The job, which has to have ended.
+    job_id: String,
+    /// Run the cases that failed alone: `rerun` of its suite says how.
+    #[arg(long)]
+    failed: bool,
+    /// The name of the new test; one is made if this is left out.
+    #[arg(long, value_name = "ID")]
+    test_id: Option<String>,
+    /// Wait for the end; the exit code is 0 only if the test passed.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn rerun(args: RerunArgs) -> Result<ExitCode, Failure> {
+    let mut body = json!({ "failedOnly": args.failed });
+    if let Some(test) = args.test_id {
+        body["testId"] = test.into();
+    }
+    let path = format!("/api/v1/jobs/{}/rerun", args.job_id);
+    let answer: Value = args.server.http()?.post(&path, &body).await?;
+    submitted(&args.server, &answer, args.wait).await
+}
+
+/// Arguments of `schedules`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SchedulesArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) async fn schedules(args: SchedulesArgs) -> Result<ExitCode, Failure> {
+    let answer: Value = args.server.http()?.get("/api/v1/schedules").await?;
+    args.server.print(&answer, || {
+        let all = answer["schedules"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.is_empty() {
+            return "there are no schedules; [schedules.NAME] in tidings.toml makes one".to_owned();
+        }
+        all.iter().map(due).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn due(schedule: &Value) -> String {
+    let next = schedule["next"].as_u64().map_or_else(
+        || "never again".to_owned(),
+        |next| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(next)).to_string(),
+    );
+    let config = &schedule["config"];
+    let (name, test_type) = (text(schedule, "name"), text(schedule, "testType"));
+    format!(
+        "{name}: {next}, {test_type} {config} ({} {})",
+        text(schedule, "cron"),
+        text(schedule, "timezone")
+    )
 }

@@ -54,6 +54,10 @@ enum Command {
     Cancel(control::CancelArgs),
     /// Give a job that waits another priority.
     Priority(control::PriorityArgs),
+    /// Run an ended job again as a new one: all of it, or only what failed.
+    Rerun(control::RerunArgs),
+    /// List what the clock submits.
+    Schedules(control::SchedulesArgs),
     /// Hold jobs back: all, or those of a test type or suite.
     Pause(control::PauseArgs),
     /// Let jobs go that were paused.
@@ -145,6 +149,8 @@ fn run_async(command: Command) -> Result<ExitCode, Failure> {
             Command::Submit(args) => client::submit(args).await,
             Command::Cancel(args) => control::cancel(args).await,
             Command::Priority(args) => control::priority(args).await,
+            Command::Rerun(args) => control::rerun(args).await,
+            Command::Schedules(args) => control::schedules(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
             Command::Publish(args) => client::publish(args).await,

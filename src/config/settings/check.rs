@@ -60,6 +60,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
             faults.0.push(Fault { path, with: None, message: e.to_string() });
         }
     }
+    faults.schedules(settings);
     faults.0
 }
 
@@ -76,6 +77,28 @@ impl Faults {
 
     fn add_pair(&mut self, key: &str, with: &str, message: String) {
         self.0.push(Fault { path: path(key), with: Some(path(with)), message });
+    }
+
+    fn schedules(&mut self, settings: &Settings) {
+        for (name, schedule) in &settings.schedules {
+            let mut path = vec!["schedules".to_owned(), name.clone()];
+            let message = match schedule.timing(name) {
+                Err(error) => {
+                    path.extend(error.key.map(str::to_owned));
+                    error.message
+                }
+                Ok(_) => {
+                    let Some(suite) = schedule.runs().filter(|suite| !settings.suites.contains_key(*suite))
+                    else {
+                        continue;
+                    };
+                    path.push(if schedule.suite.is_some() { "suite" } else { "config" }.to_owned());
+                    let hint = did_you_mean(suite, settings.suites.keys().map(String::as_str));
+                    format!("there is no section [suites.{suite}] for it to run{hint}")
+                }
+            };
+            self.0.push(Fault { path, with: None, message });
+        }
     }
 
     fn listen(&mut self, settings: &Settings) {

@@ -67,8 +67,8 @@ impl Layer {
     pub(super) fn variable(name: &str, value: &str) -> Self {
         let mut path: Vec<String> =
             name.strip_prefix(PREFIX).unwrap_or(name).split("__").map(str::to_ascii_lowercase).collect();
-        // The names of suites, and of their variables and parameters, are not keys: they keep their case.
-        if path.first().is_some_and(|first| first == "suites") {
+        // The names of suites and schedules, and of their variables and parameters, are not keys: they keep their case.
+        if path.first().is_some_and(|first| matches!(first.as_str(), "suites" | "schedules")) {
             let written = name.strip_prefix(PREFIX).unwrap_or(name).split("__");
             for (i, text) in written.enumerate().filter(|(i, _)| matches!(i, 1 | 3)) {
                 text.clone_into(&mut path[i]);

@@ -9,13 +9,15 @@ use serde_json::Value;
 use super::Server;
 
 /// The routes of the contract.
-const ROUTES: [(&str, &str); 41] = [
+const ROUTES: [(&str, &str); 43] = [
     ("post", "/api/v1/jobs"),
     ("get", "/api/v1/jobs"),
     ("get", "/api/v1/jobs/{jobId}"),
     ("post", "/api/v1/jobs/{jobId}/cancel"),
     ("post", "/api/v1/jobs/{jobId}/retry"),
     ("post", "/api/v1/jobs/{jobId}/priority"),
+    ("post", "/api/v1/jobs/{jobId}/rerun"),
+    ("get", "/api/v1/schedules"),
     ("get", "/api/v1/queue"),
     ("post", "/api/v1/queue/pause"),
     ("post", "/api/v1/queue/resume"),

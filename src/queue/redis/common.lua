@@ -17,6 +17,7 @@
 --   R:ended    zset     who has ended, by when
 --   R:out      zset     `ID SEQ` of what is still to be told, by when it came about
 --   R:active   hash     test -> the job that has not ended; R:keys  hash  dedupe key -> job
+--   R:fired:S  zset     the ticks of schedule S that were fired
 --   R:past:S   list     the latest runs of series S, newest first;  R:pasts  zset  each series by its latest run
 --   R:types    hash     worker -> the test types it handles; R:seen  zset  worker -> when it counts as gone
 --   R:seq      string   the number of the newest job;      R:born  string  the name of this past of the queue

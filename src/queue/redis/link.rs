@@ -34,6 +34,7 @@ script!(REPORT, "report.lua");
 script!(RETRY, "retry.lua");
 script!(PAUSE, "pause.lua");
 script!(LIMIT, "limit.lua");
+script!(FIRED, "fired.lua");
 script!(PRIORITISE, "prioritise.lua");
 script!(JOIN, "join.lua");
 script!(RENEW, "renew.lua", "#!lua flags=allow-oom\n");
@@ -272,6 +273,24 @@ impl Link {
         let mut command = ::redis::cmd("LRANGE");
         command.arg(format!("{}:past:{series}", self.root)).arg(0).arg(MAX_RUNS - 1);
         Ok(self.redis.query(&command).await.map_err(Fault::from)?)
+    }
+
+    /// The newest ticks of a schedule that were fired, oldest first.
+    pub(super) async fn fired(&self, schedule: &str, most: usize) -> Result<Vec<i64>, QueueError> {
+        let mut command = ::redis::cmd("ZRANGE");
+        command.arg(format!("{}:fired:{schedule}", self.root)).arg(format!("-{most}")).arg(-1);
+        Ok(self.redis.query(&command).await.map_err(Fault::from)?)
+    }
+
+    pub(super) async fn note_fired(
+        &self,
+        schedule: &str,
+        tick_ms: i64,
+        most: usize,
+        kept_ms: i64,
+    ) -> Result<(), QueueError> {
+        let args = [schedule.to_owned(), tick_ms.to_string(), most.to_string(), kept_ms.to_string()];
+        self.run(&FIRED, &args).await.map(drop)
     }
 
     /// Running jobs that are to be cancelled; of very many, the oldest.

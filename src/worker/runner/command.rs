@@ -1,4 +1,4 @@
-//! Runs commands: the test type `command`, config `{ suite, params? }`.
+//! Runs commands: the test type `command`, config `{ suite, params?, only? }`.
 //!
 //! A submitter names a suite that the operator configured, and may set the environment variables and choose the
 //! arguments that the suite opens to them, from lists of values; there is no shell between. The command's
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
-use super::parse::Exit;
+use super::parse::{Exit, MAX_NAME_BYTES};
 use super::{Attempt, Outcome, Runner};
 use crate::config::live::Live;
 use crate::config::suite::Suite;
@@ -56,6 +56,8 @@ struct Config {
     suite: String,
     #[serde(default)]
     params: BTreeMap<String, String>,
+    /// Cases that are run alone, by their names.
+    only: Option<Vec<String>>,
 }
 
 impl CommandRunner {
@@ -98,6 +100,14 @@ impl CommandRunner {
                 return Err(format!("params.{param}: `{value}` is not allowed; allowed: {}", list(allowed)));
             }
         }
+        if let Some(only) = &config.only {
+            if let Some(long) = only.iter().find(|case| case.len() >= MAX_NAME_BYTES) {
+                return Err(format!(
+                    "only: {long:?} may have been cut, so that no case would be found by it"
+                ));
+            }
+            suite.rerun_with(&config.params, only).map_err(|error| format!("only: {error}"))?;
+        }
         Ok((suite.clone(), config))
     }
 }
@@ -136,13 +146,29 @@ impl Runner for CommandRunner {
             name: &config.suite,
             suite: &suite,
             params: &config.params,
+            only: config.only.as_deref(),
             job: &attempt.job,
             guard: self.guard.as_deref(),
         };
         match launch.start() {
-            Ok(process) => watch(process, &suite, &attempt).await,
+            Ok(process) => found(config.only.as_deref(), &attempt, watch(process, &suite, &attempt).await),
             Err(e) => Outcome::runner_error(e.to_string()),
         }
+    }
+}
+
+/// A run of single cases that ran none of them has not passed, whatever the runner thinks of that.
+fn found(only: Option<&[String]>, attempt: &Attempt, outcome: Outcome) -> Outcome {
+    let counts = attempt.progress.state().counts;
+    match (only, outcome) {
+        (Some(only), Outcome::Passed { results }) if counts.passed + counts.failed == 0 => {
+            let message = format!(
+                "none of the {} cases ran: they have other names now, or `rerun` does not name them as the runner does",
+                only.len()
+            );
+            Outcome::tests_failed(message, results)
+        }
+        (_, outcome) => outcome,
     }
 }
 

@@ -28,6 +28,7 @@ mod vitest;
 pub use detect::Detector;
 pub use events::EVENTS_ENV;
 pub use pattern::InvalidPattern;
+pub(crate) use text::MAX_NAME_BYTES;
 pub use text::{Tail, cut, plain_text};
 
 use crate::config::suite::Format;

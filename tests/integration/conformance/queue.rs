@@ -1,6 +1,7 @@
 //! What every [`tidings::queue::Queue`] promises.
 
 mod control;
+mod fired;
 mod hold;
 mod lanes;
 mod lease;

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::group::Group;
 use super::identity::{Identity, InvalidIdentity};
-use crate::config::suite::{PASSED_ENV, RESERVED_ENV, Suite};
+use crate::config::suite::{InvalidCases, PASSED_ENV, RESERVED_ENV, Suite};
 use crate::model::Job;
 use crate::worker::runner::guard::Confinement;
 use crate::worker::runner::parse::Exit;
@@ -22,6 +22,7 @@ pub(super) struct Launch<'a> {
     pub(super) name: &'a str,
     pub(super) suite: &'a Suite,
     pub(super) params: &'a BTreeMap<String, String>,
+    pub(super) only: Option<&'a [String]>,
     pub(super) job: &'a Job,
     pub(super) guard: Option<&'a Path>,
 }
@@ -39,6 +40,8 @@ pub(super) enum LaunchError {
     Spawn { suite: String, program: PathBuf, source: io::Error },
     #[error("suite `{suite}`: {source}")]
     Identity { suite: String, source: InvalidIdentity },
+    #[error("suite `{suite}`: {source}")]
+    Cases { suite: String, source: InvalidCases },
     #[error(
         "suite `{suite}`: `user` and `rlimits` are applied by `tidings guard`, which this worker does not have"
     )]
@@ -64,7 +67,13 @@ impl Launch<'_> {
         let identity =
             Identity::of(self.suite).map_err(|source| LaunchError::Identity { suite: suite(), source })?;
         let env = self.environment(std::env::vars_os(), identity.as_ref());
-        let argv = self.suite.command_with(self.params);
+        let argv = match self.only {
+            None => self.suite.command_with(self.params),
+            Some(only) => self
+                .suite
+                .rerun_with(self.params, only)
+                .map_err(|source| LaunchError::Cases { suite: suite(), source })?,
+        };
         let (program, arguments) = argv.split_first().ok_or_else(|| LaunchError::NotFound {
             suite: suite(),
             program: String::new(),
@@ -199,8 +208,14 @@ mod tests {
     fn nothing_of_our_environment_is_passed_on_but_what_the_list_names() {
         let suite = Suite { pass_env: vec!["CARGO_HOME".to_owned()], ..Suite::default() };
         let attempt = attempt("command", &serde_json::json!({"suite": "s"}));
-        let launch =
-            Launch { name: "s", suite: &suite, params: &BTreeMap::new(), job: &attempt.job, guard: None };
+        let launch = Launch {
+            name: "s",
+            suite: &suite,
+            params: &BTreeMap::new(),
+            only: None,
+            job: &attempt.job,
+            guard: None,
+        };
         let ours = [
             "PATH",
             "HOME",

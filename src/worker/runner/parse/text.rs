@@ -6,7 +6,7 @@ use crate::model::test::Failure;
 use crate::worker::progress::ProgressState;
 
 /// The longest name of a test case that is kept, in bytes.
-const MAX_NAME_BYTES: usize = 300;
+pub(crate) const MAX_NAME_BYTES: usize = 300;
 /// The longest message of a failure that is kept, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 1000;
 /// How much of a failure's output is kept, in bytes.

@@ -300,6 +300,8 @@ fn asked(job: &str) -> Vec<Asked> {
         (jobs, new_job(json!({ "testId": "T" })), OWNERS, "test_active", "forbidden"),
         (route(&format!("jobs/{job}/retry")), nothing.clone(), TEAM, "job_not_ended", "forbidden"),
         (route(&format!("jobs/{job}/priority")), Some(json!({ "priority": 3 })), TEAM, "ok", "forbidden"),
+        (route(&format!("jobs/{job}/rerun")), nothing.clone(), TEAM, "job_not_ended", "forbidden"),
+        (route("schedules"), None, SUBMITTERS, "ok", "forbidden"),
         (route("queue"), None, ALL, "ok", "forbidden"),
         (route("queue/pause"), Some(json!({ "testType": "doors" })), ADMIN, "ok", "forbidden"),
         (route("queue/resume"), Some(json!({ "testType": "doors" })), ADMIN, "ok", "forbidden"),
