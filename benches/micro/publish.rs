@@ -164,6 +164,7 @@ async fn state(dir: &TempDir) -> HttpState {
         pace: Arc::new(Pace::new(Setting::default())),
         quota: Quota::alone(),
         runners: Arc::new(RunnerSet::default()),
+        schedules: tidings::schedules::Schedules::none(),
         log_level: None,
         // Of another recorder: whether one is installed is not decided here.
         metrics: PrometheusBuilder::new().build_recorder().handle(),

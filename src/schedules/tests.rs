@@ -135,9 +135,7 @@ async fn of_what_was_missed_while_nobody_ran_the_newest_is_fired_once_if_it_is_n
         let now = start();
         let even = planned.timing.latest_at(now).unwrap();
         let back = even + HOUR;
-        let mut before = Node::default();
-        before.look(&stage, &planned, back - down - HOUR).await;
-        drop(before);
+        Node::default().look(&stage, &planned, back - down - HOUR).await;
         // Those who come back have clocks of their own.
         for ahead in [0, 4000, -4000] {
             let mut node = Node { ahead, seen: None };
