@@ -27,7 +27,7 @@ fn jest_and_vitest_are_counted_as_they_count() {
         found.sort_unstable();
         assert_eq!(found, [broken, "sum › is wrong", "throws"]);
         assert_eq!(failure(&state, "throws").message, "Error: no such thing");
-        assert!(failure(&state, "sum › is wrong").message.contains("toBe"), "{state:?}");
+        assert!(failure(&state, "sum › is wrong").message.contains("Object.is equality"), "{state:?}");
         assert!(failure(&state, broken).message.starts_with("Cannot find module"), "{state:?}");
         assert_eq!(state.slowest[0].name, "is slow");
         // Printed, with and without being asked for.
