@@ -42,9 +42,9 @@ async fn an_expected_status_is_no_error_and_every_other_one_is() {
 #[tokio::test]
 async fn a_request_ends_with_its_time_limit() {
     let server = serve(Manner::Never).await;
-    let config = json!({"url": server.url, "durationMs": 200, "rate": 20, "timeoutMs": 100});
+    let config = json!({"url": server.url, "durationMs": 200, "rate": 20, "timeoutMs": 300});
     let (_, message, results) = failed(run(config).await.1);
-    assert_eq!(message, "all 4 requests failed, the first one with: no answer within 100ms");
+    assert_eq!(message, "all 4 requests failed, the first one with: no answer within 300ms");
     assert_eq!(results["errors"], json!({"timeout": 4}));
 }
 
