@@ -9,6 +9,7 @@ mod inbox;
 mod layouts;
 mod presence;
 mod quota;
+mod short;
 
 use std::sync::Arc;
 use std::time::Duration;

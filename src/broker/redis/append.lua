@@ -11,8 +11,8 @@
 -- The memory says how an id is known again: `m` noted, `f` noted and certainly new, `?` noted or perhaps one of a row
 -- that somebody else sends, `c` by the newest number of its row, `n` by the first message of its group.
 -- A meta is a hash: `epoch`, `top`, `oldest`, `touched` (when its life was prolonged), `i` and an id: the offset of
--- that message; `j` and a row: the newest number of it; where the channel has a snapshot, its `version` and `text`, and where the lists have its test,
--- `state` and `seq`.
+-- that message; `j` and a row: the newest number of it; `short`, if its history is a text; where the channel has a snapshot,
+-- its `version` and `text`, and where the lists have its test, `state` and `seq`.
 -- The answer: per message its offset, negative for a known first one, 0 for a refused first or a known mirror;
 -- the epochs of the channels; version and text of the snapshot that stopped it, or -1.
 --
@@ -28,7 +28,7 @@ local channels, asked = {}, {}
 for n = 1, count do
   channels[n] = {
     meta = KEYS[n * 2 - 1], history = KEYS[n * 2], size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
-    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq' }, asked = {}, noted = {}, records = {},
+    wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq', 'short' }, asked = {}, noted = {}, records = {},
   }
   at = at + 2
 end
@@ -70,8 +70,8 @@ for n, channel in ipairs(channels) do
   local found = call('HMGET', channel.meta, unpack(channel.wanted))
   channel.epoch, channel.top, channel.oldest = found[1], tonumber(found[2] or 0), tonumber(found[3] or 1)
   channel.touched, channel.version = tonumber(found[4] or 0), tonumber(found[5] or 0)
-  channel.state, channel.seq = found[6], found[7]
-  for i, field in ipairs(channel.asked) do channel.noted[field] = tonumber(found[i + 7] or 0) end
+  channel.state, channel.seq, channel.short = found[6], found[7], found[8]
+  for i, field in ipairs(channel.asked) do channel.noted[field] = tonumber(found[i + 8] or 0) end
   if not channel.epoch then
     -- Whatever is left of the data belongs to a past that nobody can continue.
     call('DEL', channel.history)
@@ -82,18 +82,24 @@ for n, channel in ipairs(channels) do
 end
 
 -- Where the message with this id stands, found by a look through all of history.
-local function found_in(history, id)
-  local upto = '+'
-  repeat
-    local entries = call('XREVRANGE', history, upto, '-', 'COUNT', 8)
+local function found_in(channel, id)
+  local upto, found = '+', nil
+  local function look(entries)
     for _, entry in ipairs(entries) do
       local records = records_of(entry)
       for n, record in ipairs(records) do
-        if string.match(record, '^%d+ (%S+)') == id then return offset_of(entry) - #records + n end
+        if string.match(record, '^%d+ (%S+)') == id then found = offset_of(entry) - #records + n end
       end
       upto = '(' .. entry[1]
     end
-  until #entries < 8
+    return #entries
+  end
+  if channel.short then
+    look(entries_in(call('GET', channel.history) or '0\n'))
+    return found
+  end
+  repeat local looked = look(call('XREVRANGE', channel.history, upto, '-', 'COUNT', 8)) until found or looked < 8
+  return found
 end
 
 -- Where a message with this id stands, if history still has it.
@@ -104,12 +110,12 @@ local function known(message)
   if memory == 'c' then
     if offset < tonumber(message.number) then return nil end
     -- Whatever became of it: later ones of its row are there.
-    return found_in(channel.history, message.id) or math.max(channel.top, 1)
+    return found_in(channel, message.id) or math.max(channel.top, 1)
   end
-  if memory == '?' and offset == 0 then offset = found_in(channel.history, message.id) or 0 end
+  if memory == '?' and offset == 0 then offset = found_in(channel, message.id) or 0 end
   if offset > channel.before then return offset end
   if offset < channel.oldest or offset + channel.size <= channel.top then return nil end
-  local stands, record = message_from(channel.history, offset)
+  local stands, record = message_from(reader(channel.history), offset)
   if stands ~= offset or tonumber(string.match(record, '^%d+')) < now - channel.ttl then return nil end
   return offset
 end

@@ -16,7 +16,7 @@ elseif epoch == ARGV[1] then
   local offset = tonumber(ARGV[2])
   back = top < offset
   if not back and ARGV[3] ~= '' and offset > 0 then
-    local stands, record = message_from(KEYS[2], offset)
+    local stands, record = message_from(reader(KEYS[2]), offset)
     back = stands == offset and string.match(record, '^%d+ (%S+)') ~= ARGV[3]
   end
 end

@@ -4,6 +4,9 @@
 -- them, and `-1`. The name of a field says how ids of its messages are known again: `m` each by itself, `c` by the newest
 -- number of their row, `n` by other messages. Behind it may stand lengths: then it holds as many messages, without
 -- anything between them.
+--
+-- A history that is short is a text instead, because a stream takes 4 KiB and much time to begin: a line with the offset
+-- before its first message, then of each entry a line, the name of a field and how long what stands behind the line is.
 
 -- A whole number as text: Redis takes long to write one that it is handed as a number.
 local function int(n) return string.format('%d', n) end
@@ -40,9 +43,43 @@ local function accepted(entry)
   return tonumber(string.match(text, '^%d+', length and #text + 1 - length or 1))
 end
 
+-- The entries of a history that is a text.
+local function entries_in(text)
+  local entries, stop = {}, string.find(text, '\n', 1, true)
+  local last = tonumber(string.sub(text, 1, stop - 1))
+  while stop < #text do
+    local at = stop + 1
+    stop = string.find(text, '\n', at, true)
+    local name, length = string.match(string.sub(text, at, stop - 1), '^(.*) (%d+)$')
+    local _, messages = string.gsub(name, '%d+', '')
+    last = last + math.max(messages, 1)
+    entries[#entries + 1] = { int(last) .. '-1', { name, string.sub(text, stop + 1, stop + length) } }
+    stop = stop + length
+  end
+  return entries
+end
+
+-- What reads a history: of an offset and a number, as many entries from the one on in which that message stands.
+local function reader(history)
+  if redis.call('TYPE', history).ok ~= 'string' then
+    return function(offset, count)
+      return redis.call('XRANGE', history, int(offset) .. '-1', '+', 'COUNT', int(count))
+    end
+  end
+  local all = entries_in(redis.call('GET', history))
+  return function(offset, count)
+    local found = {}
+    for _, entry in ipairs(all) do
+      if #found == count then break end
+      if offset_of(entry) >= offset then found[#found + 1] = entry end
+    end
+    return found
+  end
+end
+
 -- The message at `offset`, or the first one after it: its offset and its record.
-local function message_from(history, offset)
-  local entry = redis.call('XRANGE', history, int(offset) .. '-1', '+', 'COUNT', '1')[1]
+local function message_from(from, offset)
+  local entry = from(offset, 1)[1]
   if not entry then return nil end
   local last, records = offset_of(entry), records_of(entry)
   local at = math.max(offset, last + 1 - #records)

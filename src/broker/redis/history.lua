@@ -7,6 +7,7 @@
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'top', 'oldest')
 if not found[1] then return {} end
 local top, oldest = tonumber(found[2] or 0), tonumber(found[3] or 1)
+local from = reader(KEYS[2])
 local after, messages, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- The first offset that is young enough: messages stand in the order in which they were accepted, nearly.
@@ -16,7 +17,7 @@ local function young(low, cutoff)
     -- Most often the first one is.
     local middle = low
     if high < top + 1 or low ~= oldest then middle = math.floor((low + high) / 2) end
-    local stands, record = message_from(KEYS[2], middle)
+    local stands, record = message_from(from, middle)
     if not stands then return top + 1 end
     if tonumber(string.match(record, '^%d+')) >= cutoff then
       if middle == low then return stands end
@@ -38,7 +39,7 @@ local at, taken, used = math.max(after + 1, oldest), 0, 0
 -- An entry may hold one message or many: how many there are to an entry shows at the first few.
 local step = 8
 while at <= top and taken < messages do
-  local entries = redis.call('XRANGE', KEYS[2], int(at) .. '-1', '+', 'COUNT', int(math.min(messages - taken, step)))
+  local entries = from(at, math.min(messages - taken, step))
   if #entries == 0 then break end
   local before = taken
   for _, entry in ipairs(entries) do

@@ -1,8 +1,12 @@
 -- What a call that appends writes of one channel. This text stands before each script that appends.
 --
 -- A channel is a table: `meta` and `history`, its keys; `size` and `ttl` in ms, its rules; `epoch`, `top`, `oldest`,
--- `touched` (when its life was prolonged) as they are now, `before` the top before the call, `begun` if it had no epoch;
--- `version` and `text` of its snapshot, and `listed`, where the call changes them.
+-- `touched` (when its life was prolonged) and `short` (whether its history is a text) as they are now, `before` the top
+-- before the call, `begun` if it had no epoch; `version` and `text` of its snapshot, and `listed`, where the call
+-- changes them.
+
+-- How many bytes a history has as a text at most: a stream of one message takes as many.
+local SHORT = 4096
 
 -- A look at what may go costs the reading of an entry, so that not every call has one.
 local function stride(channel) return channel.size < 4096 and 64 or 512 end
@@ -58,6 +62,61 @@ local function forget(channel)
   for n = 1, #gone, 1000 do redis.call('HDEL', channel.meta, unpack(gone, n, math.min(n + 999, #gone))) end
 end
 
+-- How long a history lives, in ms.
+local function life_of(channel) return int(channel.ttl * 1.25 + 1000) end
+
+-- What the text of a short history says of one call.
+local function as_text(...)
+  local parts, fields = {}, { ... }
+  for n = 1, #fields, 2 do
+    local at = #parts
+    parts[at + 1], parts[at + 2], parts[at + 3], parts[at + 4], parts[at + 5] =
+      fields[n], ' ', int(#fields[n + 1]), '\n', fields[n + 1]
+  end
+  return table.concat(parts)
+end
+
+-- Makes a stream of a text that has become too long.
+local function lengthen(channel)
+  local entries, left = entries_in(redis.call('GET', channel.history)), redis.call('PTTL', channel.history)
+  redis.call('DEL', channel.history)
+  for _, entry in ipairs(entries) do redis.call('XADD', channel.history, entry[1], unpack(entry[2])) end
+  if left > 0 then redis.call('PEXPIRE', channel.history, int(left)) end
+  redis.call('HDEL', channel.meta, 'short')
+  channel.short = nil
+end
+
+-- Adds what was appended to the history: the fields of an entry. A history that is empty begins as a text, if it fits.
+local function add_to_history(channel, is_empty, set, ...)
+  if channel.short and not is_empty then
+    local text = as_text(...)
+    local length = redis.call('APPEND', channel.history, text)
+    if length > #text then
+      if length > SHORT then lengthen(channel) end
+      return
+    end
+    -- It was not there, whoever removed it: what was appended has no beginning.
+    forget(channel)
+    channel.oldest, is_empty = channel.before + 1, true
+  end
+  local size = 0
+  for n = 2, is_empty and select('#', ...) or 0, 2 do size = size + #select(n, ...) end
+  if is_empty and size <= SHORT then
+    local text = int(channel.before) .. '\n' .. as_text(...)
+    redis.call('SET', channel.history, text, 'PX', life_of(channel))
+    if not channel.short then set('short', '1') end
+    channel.short = '1'
+    return
+  end
+  if is_empty then
+    redis.call('DEL', channel.history)
+    if channel.short then redis.call('HDEL', channel.meta, 'short') end
+    channel.short = nil
+  end
+  redis.call('XADD', channel.history, int(channel.top) .. '-1', ...)
+  if is_empty then redis.call('PEXPIRE', channel.history, life_of(channel)) end
+end
+
 -- Writes what was appended to a channel, at least one message: `changes` are fields of its meta and their values, what
 -- follows is the fields of the entry.
 local function store(channel, now, keep, changes, ...)
@@ -66,16 +125,17 @@ local function store(channel, now, keep, changes, ...)
   -- Not with each call: lives are longer than they have to be by more than this.
   local touch = now - channel.touched > channel.ttl / 8 or now < channel.touched
     or (channel.size > 0 and was_empty)
+  local is_empty = was_empty
   if touch and not was_empty and channel.size > 0 and redis.call('EXISTS', channel.history) == 0 then
     -- It came to the end of its life, so that nothing leads to the ids of its messages any more.
     forget(channel)
-    channel.oldest = channel.before + 1
+    channel.oldest, is_empty = channel.before + 1, true
   end
   if channel.size == 0 then
     if channel.oldest <= channel.before then forget(channel) end
     channel.oldest = channel.top + 1
   else
-    redis.call('XADD', channel.history, int(channel.top) .. '-1', ...)
+    add_to_history(channel, is_empty, set, ...)
     if channel.top - channel.oldest >= channel.size then channel.oldest = channel.top + 1 - channel.size end
   end
   set('top', int(channel.top))
@@ -93,10 +153,10 @@ local function store(channel, now, keep, changes, ...)
   redis.call('HSET', channel.meta, unpack(changes))
   if touch then
     redis.call('PEXPIRE', channel.meta, int(math.max(keep, channel.ttl * 2)))
-    if channel.size > 0 then redis.call('PEXPIRE', channel.history, int(channel.ttl * 1.25 + 1000)) end
+    if channel.size > 0 and not is_empty then redis.call('PEXPIRE', channel.history, life_of(channel)) end
   end
   local step = stride(channel)
-  if channel.size > 0 and math.floor(channel.top / step) > math.floor(channel.before / step) then
+  if channel.size > 0 and not channel.short and math.floor(channel.top / step) > math.floor(channel.before / step) then
     trim(channel, now)
   end
 end

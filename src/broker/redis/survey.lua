@@ -4,9 +4,9 @@
 -- ARGV  after which offset, up to which one, how many to look at
 -- The answer: up to where it looked, how many have no conflation key, then key and newest offset of each key.
 local last, upto, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local plain, newest, looked = 0, {}, 0
+local from, plain, newest, looked = reader(KEYS[1]), 0, {}, 0
 while last < upto and looked < most do
-  local entries = redis.call('XRANGE', KEYS[1], int(last + 1) .. '-1', '+', 'COUNT', 64)
+  local entries = from(last + 1, 64)
   if #entries == 0 then last = upto end
   for _, entry in ipairs(entries) do
     local records, ends = records_of(entry), offset_of(entry)

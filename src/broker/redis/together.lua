@@ -31,13 +31,13 @@ for n = 1, count do
     at = at + 5
   end
   local fields, rows = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local found = call('HMGET', channel.meta, 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq',
+  local found = call('HMGET', channel.meta, 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq', 'short',
     unpack(ARGV, at + 2, at + fields + 1))
   at = at + fields + 2
-  for i = 8, 7 + fields - rows do known = known or found[i] end
+  for i = 9, 8 + fields - rows do known = known or found[i] end
   channel.rows, channel.rows_end = at, at + 3 * rows - 1
   for i = 1, rows do
-    local newest = found[7 + fields - rows + i]
+    local newest = found[8 + fields - rows + i]
     known = known or newest and tonumber(newest) >= tonumber(ARGV[at])
     at = at + 3
   end
@@ -48,6 +48,7 @@ for n = 1, count do
   end
   channel.epoch, channel.top, channel.oldest = found[1], tonumber(found[2] or 0), tonumber(found[3] or 1)
   channel.touched, channel.state, channel.seq = tonumber(found[4] or 0), found[6], found[7]
+  channel.short = found[8]
   channel.before = channel.top
   channel.ids, channel.ids_end = at + 1, at + 2 * tonumber(ARGV[at])
   at = channel.ids_end + 1
@@ -74,7 +75,7 @@ local tests = {}
 for n, channel in ipairs(channels) do
   if not channel.epoch then
     -- Whatever is left of the data belongs to a past that nobody can continue.
-    call('DEL', channel.history)
+    if channel.messages == 0 or channel.size == 0 then call('DEL', channel.history) end
     channel.epoch, channel.top, channel.before, channel.oldest, channel.touched = ARGV[3] .. n, 0, 0, 1, 0
     channel.begun = true
   end

@@ -89,7 +89,7 @@ async fn ids_do_not_outlive_the_history_that_ended_by_itself() {
         let key = keys.lines().find(|key| server.cli(&["TYPE", key]).trim() == wanted);
         key.unwrap_or_else(|| panic!("no {wanted} in {keys}"))
     };
-    let (meta, history) = (of_type("hash"), of_type("stream"));
+    let (meta, history) = (of_type("hash"), of_type("string"));
     assert_eq!(ids(meta), 10);
     // As after a quiet time: the history had an end to its life, and the channel itself a later one.
     server.cli(&["DEL", history]);
