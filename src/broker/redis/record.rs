@@ -1,4 +1,4 @@
-//! Records: how a message lies in its channel's stream, and how a publication carries it.
+//! Records: how a message lies in its channel's history, and how a publication carries it.
 //!
 //! A record is a line `TIMESTAMP ID PRIORITY EVENT KEYLENGTH`, then the conflation key, then the open envelope.
 //! Scripts read the line; `-` for the length says that there is no key. A publication is a line `EPOCH OFFSET`
