@@ -72,7 +72,7 @@ fn a_redis_that_would_evict_history_and_forgets_all_is_refused() {
 
 #[test]
 fn a_redis_that_is_set_as_it_should_be_is_in_order() {
-    let redis = RedisServer::start_with(&["--maxmemory-policy", "noeviction"]);
+    let redis = RedisServer::start_with(&["--maxmemory-policy", "noeviction", "--appendfsync", "everysec"]);
     let site = Site::new("[limits]\nconnections = 100\n");
     let (code, checks) = doctor(&site, &["--redis", &redis.url()]);
     assert_eq!(code, 0, "{checks:#?}");

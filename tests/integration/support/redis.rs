@@ -18,14 +18,15 @@ use tidings::tasks::Tasks;
 /// A server that is not ready by then will not be.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How a server is set up beside its port and directory.
+/// How a server is set up beside its port and directory. What it acknowledged is with the kernel, so that it survives the
+/// server's death; with `everysec` it may not be, while the file is being written to the disk.
 const SETTINGS: [&str; 10] = [
     "--save",
     "",
     "--appendonly",
     "yes",
     "--appendfsync",
-    "everysec",
+    "no",
     "--bind",
     "127.0.0.1",
     "--enable-debug-command",
