@@ -40,7 +40,8 @@ impl RedisFault {
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
         use ServerErrorKind as Server;
-        let detail = error.to_string();
+        // What the library's parser says of an answer that was cut has several lines.
+        let detail = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ");
         match (error.kind(), error.code()) {
             (_, Some("OOM")) => Self::Full(detail),
             (_, Some("MISCONF")) if detail.contains("No space") => Self::Full(detail),
