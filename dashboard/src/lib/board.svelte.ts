@@ -14,7 +14,9 @@ const LIST_EVERY_MS = 1_000;
 /** Rows that nobody sees are drawn at most this often. */
 const UNSEEN_EVERY_MS = 2_000;
 
-type JobMessage = MessageOf<'queue-updates'>;
+type QueueMessage = MessageOf<'queue-updates'>;
+type PauseMessage = Extract<QueueMessage, { event: 'queue:paused' | 'queue:resumed' }>;
+type JobMessage = Exclude<QueueMessage, PauseMessage>;
 export type KnownJob = Partial<Job> & Pick<Job, 'jobId' | 'testId' | 'testType' | 'state' | 'attempt'>;
 
 /** One test as it is drawn: its state changes only when it is drawn anew. */
@@ -79,7 +81,7 @@ export class Board {
     });
     this.#rooms = [];
     this.#rooms.push(tidings.join('test-updates', on((m: TestMessage) => this.#test(m)), { since: 'now' }));
-    this.#rooms.push(tidings.join('queue-updates', on((m: JobMessage) => this.#job(m)), { since: 'now' }));
+    this.#rooms.push(tidings.join('queue-updates', on((m: QueueMessage) => this.#queue(m)), { since: 'now' }));
   }
 
   close(): void {
@@ -193,6 +195,12 @@ export class Board {
     if (workerId) row.worker = workerId;
     this.#dirty.add(row);
     soon(this.#draw);
+  }
+
+  #queue(message: QueueMessage): void {
+    // Which jobs wait for that, and why, the list says.
+    if (message.event === 'queue:paused' || message.event === 'queue:resumed') this.#listSoon();
+    else this.#job(message as JobMessage);
   }
 
   #job(message: JobMessage): void {
