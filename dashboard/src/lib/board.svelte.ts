@@ -204,8 +204,6 @@ export class Board {
   }
 
   #job(message: JobMessage): void {
-    // A pause is of the queue, not of a job.
-    if (message.event === 'queue:paused' || message.event === 'queue:resumed') return;
     const { data, event } = message;
     const known = this.#jobs.get(data.jobId);
     if (event === 'queue:job:progress') return;
