@@ -113,6 +113,41 @@ test('a running test is cancelled, after being asked', async () => {
   await page.getByRole('region', { name: 'Summary' }).getByText('cancelled').waitFor();
 });
 
+test('the queue is paused and goes on, and what waits changes places', async () => {
+  const [testId, other] = [name('held'), name('held')];
+  const [page, second] = [await open('#/queue'), await open('#/queue', ANN)];
+  await page.getByRole('button', { name: 'Pause', exact: true }).click();
+  const paused = (page) => page.getByRole('region', { name: 'Paused' });
+  await Promise.all([page, second].map((page) => paused(page).getByText('The queue is paused').waitFor()));
+  assert.equal(await page.getByRole('button', { name: 'Pause', exact: true }).count(), 0);
+  await submit(testId, 'unit', { TESTS: '1', PACE_MS: '20' });
+  await submit(other, 'unit', { TESTS: '1', PACE_MS: '20' });
+  const jobs = page.getByRole('region', { name: 'Jobs' });
+  await jobs.getByRole('row', { name: other }).getByText('paused since').waitFor();
+  await page.getByLabel(`Priority of ${other}`).selectOption('critical');
+  await eventually('its priority stayed', async () => {
+    const { jobs } = await (await fetch(`${server.url}/api/v1/jobs?state=queued`)).json();
+    return jobs.find((job) => job.testId === other)?.priority === 4;
+  });
+  // The other page is told, and lets them go.
+  await eventually('the other page shows another priority', async () => (await second.getByLabel(`Priority of ${other}`).inputValue()) === '4');
+  await paused(second).getByRole('button', { name: 'Resume' }).click();
+  for (const id of [testId, other]) await jobs.getByRole('row', { name: id }).getByText('passed').waitFor();
+  await Promise.all([page, second].map((page) => paused(page).waitFor({ state: 'detached' })));
+});
+
+test('what failed runs again by itself, as a test of its own', async () => {
+  const testId = name('partly');
+  await submit(testId, 'unit', { TESTS: '6', PACE_MS: '20', FAIL: '2,5' });
+  const page = await open(`#/tests/${testId}`);
+  await page.getByText('2 of 6 tests failed').waitFor();
+  await page.getByRole('button', { name: `Run what failed: ${testId}` }).click();
+  await page.waitForFunction((first) => location.hash.startsWith('#/tests/') && !location.hash.endsWith(first), testId);
+  const summary = page.getByRole('region', { name: 'Summary' });
+  await summary.getByText('failed', { exact: true }).first().waitFor();
+  assert.match(await summary.innerText(), /passed\s+0\s+failed\s+2\s+skipped\s+4/);
+});
+
 test('a load test shows its rates and latencies as they are', async () => {
   const testId = name('stress');
   await stress(testId);

@@ -12,6 +12,7 @@ const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-
 const suite = (name, env) => `
 [suites.${name}]
 command = ${JSON.stringify([process.execPath, SUITE])}
+rerun = ${JSON.stringify([process.execPath, SUITE, '{pattern}'])}
 env = ${JSON.stringify(env).replace(/":/g, '" =')}
 params = { TESTS = ["1", "6", "12", "40", "400"], PACE_MS = ["20", "150", "300", "700"], FAIL = ["", "2", "2,5", "3,7,9"] }
 timeout = "10m"
