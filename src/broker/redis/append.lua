@@ -84,11 +84,13 @@ end
 -- Where the message with this id stands, found by a look through all of history.
 local function found_in(channel, id)
   local upto, found = '+', nil
+  -- The newest, should there be several: one that is too old to count and its successor.
   local function look(entries)
     for _, entry in ipairs(entries) do
       local records = records_of(entry)
       for n, record in ipairs(records) do
-        if string.match(record, '^%d+ (%S+)') == id then found = offset_of(entry) - #records + n end
+        local offset = offset_of(entry) - #records + n
+        if string.match(record, '^%d+ (%S+)') == id then found = math.max(found or 0, offset) end
       end
       upto = '(' .. entry[1]
     end
