@@ -154,7 +154,8 @@ async fn settled(server: &Server, before: Footprint) -> Footprint {
     wait_until("nothing is left of the bad ones", async || {
         after = Footprint::of(server).await;
         // Those who ask here have a connection or two of their own.
-        after.descriptors <= before.descriptors + 4 && after.tasks <= before.tasks + 8
+        after.descriptors <= before.descriptors + 4
+            && after.tasks <= before.tasks + 8
             && after.rss_kib < before.rss_kib + KEPT_KIB
     })
     .await;
