@@ -182,7 +182,7 @@ impl App {
         let (tasks, readiness) = (Tasks::new(), Readiness::default());
         let backend = Backend::open(&settings, &rules, &tasks).await?;
         let (broker, queue) = (backend.broker.clone(), backend.queue.clone());
-        suites::limit(&settings, &reload, &queue, &tasks).await?;
+        suites::limit(&settings, &reload, &queue, &tasks).await;
         let schedules = Schedules::of(&settings, &reload);
         let fanout = Fanout::start(broker.clone(), rules.clone(), cores(), &tasks);
         backend.connect(fanout.clone());

@@ -6,25 +6,23 @@ use tokio::sync::watch;
 
 use crate::config::reload::{Follower, PutInForce, Reload};
 use crate::config::settings::Settings;
-use crate::queue::{Queue, QueueError, SuiteLimits};
+use crate::queue::{Queue, SuiteLimits};
 use crate::tasks::Tasks;
 
 /// The pause after a fault of the store.
 const AFTER_FAULT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Limits hold when this returns.
-pub(super) async fn limit(
-    settings: &Settings,
-    reload: &Reload,
-    queue: &Arc<dyn Queue>,
-    tasks: &Tasks,
-) -> Result<(), QueueError> {
+/// Limits hold when this returns, or else, with a store that takes no changes now, as soon as it does.
+pub(super) async fn limit(settings: &Settings, reload: &Reload, queue: &Arc<dyn Queue>, tasks: &Tasks) {
     let limits = limits(settings);
-    queue.limit_suites(&limits).await?;
-    let (sender, changes) = watch::channel(limits);
+    let held = queue.limit_suites(&limits).await;
+    let (sender, mut changes) = watch::channel(limits);
+    if let Err(error) = held {
+        tracing::warn!(%error, "the limits of suites do not hold yet; trying again");
+        changes.mark_changed();
+    }
     reload.follow(Arc::new(Limits(sender)));
     tasks.spawn("suite-limits", follow(queue.clone(), changes));
-    Ok(())
 }
 
 fn limits(settings: &Settings) -> SuiteLimits {
@@ -44,7 +42,8 @@ impl Follower for Limits {
 }
 
 async fn follow(queue: Arc<dyn Queue>, mut changes: watch::Receiver<SuiteLimits>) {
-    let mut known = changes.borrow_and_update().clone();
+    // Not marked as seen: it may have to be said again.
+    let mut known = changes.borrow().clone();
     while changes.changed().await.is_ok() {
         let wanted = changes.borrow_and_update().clone();
         // A suite that is gone has no limit.

@@ -54,7 +54,7 @@ impl WorkerApp {
         let tasks = Tasks::new();
         let backend = Backend::redis(&settings, &rules, &tasks).await?.ok_or(StartError::NoRedis)?;
         let (queue, broker) = (backend.queue.clone(), backend.broker.clone());
-        suites::limit(&settings, &reload, &queue, &tasks).await?;
+        suites::limit(&settings, &reload, &queue, &tasks).await;
         let metrics = metrics::install()?;
         metrics::register_namespaces(rules.namespaces().iter().map(|namespace| namespace.name.as_str()));
         // It may be the last process that is left: then it is the one to find dead leases and due jobs.

@@ -16,7 +16,8 @@ use crate::redis::{Redis, Script};
 /// The hash tag of everything that belongs to the queue.
 const TAG: &str = "q";
 
-/// A script with what all of them share before it. `allow-oom` for those that make room, or keep what is there alive.
+/// A script with what all of them share before it. `allow-oom` for those that make room, keep what is there
+/// alive, or hold it back.
 macro_rules! script {
     ($name:ident, $file:literal) => {
         script!($name, $file, "#!lua\n");
@@ -32,8 +33,8 @@ script!(RESUME, "resume.lua");
 script!(CLAIM, "claim.lua");
 script!(REPORT, "report.lua");
 script!(RETRY, "retry.lua");
-script!(PAUSE, "pause.lua");
-script!(LIMIT, "limit.lua");
+script!(PAUSE, "pause.lua", "#!lua flags=allow-oom\n");
+script!(LIMIT, "limit.lua", "#!lua flags=allow-oom\n");
 script!(FIRED, "fired.lua");
 script!(PRIORITISE, "prioritise.lua");
 script!(JOIN, "join.lua");

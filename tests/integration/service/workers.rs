@@ -378,3 +378,27 @@ async fn what_a_worker_does_is_seen_at_its_own_metrics() {
     // The server has done nothing of it.
     assert_eq!(server.metric("tidings_job_attempts_total{outcome=\"passed\"}").await, 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_takes_no_changes_keeps_nobody_from_starting_and_limits_hold_once_it_does() {
+    let fleet = Fleet::new();
+    fleet.site.write(
+        "tidings.toml",
+        "log.level = \"info\"\n[suites.quick]\ncommand = [\"true\"]\nconcurrency = 3\n",
+    );
+    let set = |name: &str, value: &str| assert_eq!(fleet.redis.cli(&["CONFIG", "SET", name, value]), "OK");
+    let limit = || fleet.redis.cli(&["HGET", "tidings{q}:limits", "command/quick"]);
+    set("min-replicas-to-write", "1");
+    let worker = fleet.worker("w");
+    assert!(worker.said("the limits of suites do not hold yet"), "{}", read(&worker.log));
+    let server = fleet.server("a");
+    assert_eq!(limit(), "");
+    set("min-replicas-to-write", "0");
+    wait_until("the limit holds", async || limit() == "3").await;
+    drop((worker, server));
+    // One without room takes limits.
+    fleet.redis.cli(&["FLUSHALL"]);
+    set("maxmemory", "1000000");
+    let _server = fleet.server("a");
+    assert_eq!(limit(), "3");
+}
