@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
 use super::extract::{Admin, Body, Caller, Named, OptionalBody};
 use super::jobs::MAX_REASON;
-use super::problem::{BodyErrors, Problem, ReadErrors, WriteErrors};
+use super::problem::{BodyErrors, LimitErrors, Problem, ReadErrors, WriteErrors};
+use crate::limits::pace::Act;
+use crate::listener::serve::Origin;
 use crate::model::{Job, JobId, Pause, Priority, Scope};
 
 /// What the queue is told by people.
@@ -160,6 +162,7 @@ pub(super) async fn resume(
         (status = 409, description = "`job_not_waiting`: it runs, or has ended", body = Problem,
             content_type = "application/problem+json"),
         BodyErrors,
+        LimitErrors,
         WriteErrors,
     )
 )]
@@ -167,9 +170,12 @@ pub(super) async fn prioritise(
     State(state): State<Arc<HttpState>>,
     Named(job): Named<JobId>,
     caller: Caller,
+    origin: Option<Extension<Origin>>,
     Body(SetPriority { priority }): Body<SetPriority>,
 ) -> Result<Json<Job>, Problem> {
     state.rights.control(&caller.0, &job, state.queue.get(&job).await?.as_ref())?;
+    // Each is told like a new job.
+    state.paced(Act::Submit, &caller, origin.as_deref(), 1)?;
     Ok(Json(state.queue.prioritise(&job, priority).await?))
 }
 

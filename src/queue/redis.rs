@@ -101,6 +101,10 @@ impl RedisQueue {
     }
 }
 
+fn untold_of(job: &JobId) -> QueueError {
+    QueueError::Unavailable(Cause::new(format!("{UNTOLD_MAX} changes of job {job} have not been told yet")))
+}
+
 fn lost(lease: &Lease) -> QueueError {
     QueueError::LeaseLost { job: lease.job_id.clone(), attempt: lease.attempt }
 }
@@ -203,10 +207,7 @@ impl Queue for RedisQueue {
                 Ok(stored.job.cancel_requested.then_some(stored.wish))
             }
             "lost" => Err(lost(lease)),
-            "full" => Err(QueueError::Unavailable(Cause::new(format!(
-                "{UNTOLD_MAX} changes of job {} have not been told yet",
-                lease.job_id
-            )))),
+            "full" => Err(untold_of(&lease.job_id)),
             "broken" => Err(broken(rest.next())),
             word => Err(unexpected(word)),
         }

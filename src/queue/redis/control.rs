@@ -10,7 +10,7 @@ use ::redis::Value;
 use super::answer::{answer, parsed, state_of, unexpected};
 use super::inner::Inner;
 use super::row::{Stored, Unreadable, list, number, text};
-use super::{RedisQueue, UNTOLD_FOR_MS};
+use super::{RedisQueue, UNTOLD_FOR_MS, UNTOLD_MAX, untold_of};
 use crate::model::job::lane;
 use crate::model::{Job, JobId, MessageId, Pause, Priority, Scope, UserId};
 use crate::queue::events::pause_changed;
@@ -42,7 +42,8 @@ impl RedisQueue {
             "done" => {
                 let pause = pause(scope, &text(&next())?)?;
                 let (at_ms, number) = (number(&next())?, number(&next())?);
-                self.inner.tell_pause(News { number, pause: pause.clone(), resumed: None, at_ms }).await;
+                let news = News { number, pause: pause.clone(), resumed: None, at_ms };
+                self.inner.tell_in_order(next(), news).await?;
                 Ok((pause, true))
             }
             word => Err(unexpected(word)),
@@ -63,7 +64,7 @@ impl RedisQueue {
                 let pause = pause(scope, &text(&next())?)?;
                 let (at_ms, number) = (number(&next())?, number(&next())?);
                 let news = News { number, pause: pause.clone(), resumed: Some(by.clone()), at_ms };
-                self.inner.tell_pause(news).await;
+                self.inner.tell_in_order(next(), news).await?;
                 Ok(Some(Resumed { pause, by }))
             }
             word => Err(unexpected(word)),
@@ -85,11 +86,12 @@ impl RedisQueue {
     }
 
     pub(super) async fn reorder(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
-        let (word, mut rest) = answer(self.inner.link.prioritise(job, priority).await?)?;
+        let (word, mut rest) = answer(self.inner.link.prioritise(job, priority, UNTOLD_MAX).await?)?;
         let first = rest.next().unwrap_or_default();
         match word.as_str() {
             "ok" => Ok(self.inner.made(Stored::read(first)?).await),
             "same" => Ok(Stored::read(first)?.job),
+            "full" => Err(untold_of(job)),
             "missing" => Err(QueueError::NotFound(job.clone())),
             "busy" => Err(QueueError::NotWaiting { job: job.clone(), state: state_of(&first)? }),
             word => Err(unexpected(word)),
@@ -107,24 +109,28 @@ impl Inner {
 
     /// Tells what somebody has left untold of pauses.
     pub(super) async fn tell_pauses(&self, found: Value, now_ms: i64) -> Result<(), QueueError> {
-        let mut entries = list(found)?.into_iter();
-        let mut news = Vec::new();
-        while let (Some(number), Some(entry)) = (entries.next(), entries.next()) {
-            let number = self::number(&number)?;
-            match parsed(&entry, |entry| read(number, entry)) {
-                Ok(one) => news.push(one),
-                Err(error) => tracing::error!(%error, "a pause cannot be told"),
-            }
-        }
-        news.sort_by_key(|news| news.number);
         let patience = i64::try_from(UNTOLD_FOR_MS).unwrap_or(i64::MAX);
-        for news in news.into_iter().filter(|news| now_ms - news.at_ms > patience) {
+        for news in untold(found)?.into_iter().filter(|news| now_ms - news.at_ms > patience) {
             self.tell_pause(news).await;
         }
         Ok(())
     }
 
-    async fn tell_pause(&self, news: News) {
+    /// Tells `news` behind what somebody has left untold of the same scope; if that cannot be told, whoever sweeps tells all
+    /// of it. Who is about to tell it as well does no harm: it has one id.
+    async fn tell_in_order(&self, found: Value, news: News) -> Result<(), QueueError> {
+        let scope = news.pause.scope();
+        let before = untold(found)?.into_iter().filter(|before| before.pause.scope() == scope);
+        for news in before.chain([news]) {
+            if !self.tell_pause(news).await {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the broker has it.
+    async fn tell_pause(&self, news: News) -> bool {
         let News { number, pause, resumed, at_ms } = news;
         let resumed = resumed.as_ref().map(Option::as_ref);
         let id = MessageId::parse(&format!("pause.{number}")).unwrap_or_else(|_| MessageId::generate());
@@ -132,13 +138,29 @@ impl Inner {
             && let Err(error) = self.broker.append(vec![group]).await
         {
             tracing::warn!(%error, "a pause could not be told; it will be when the broker is back");
-            return;
+            return false;
         }
         if let Err(error) = self.link.pause_told(number).await {
             // The sweep tells it again, and then it is forgotten.
             tracing::debug!(%error, "a told pause could not be forgotten");
         }
+        true
     }
+}
+
+/// What is still to be told of pauses, the oldest first.
+fn untold(found: Value) -> Result<Vec<News>, QueueError> {
+    let mut entries = list(found)?.into_iter();
+    let mut news = Vec::new();
+    while let (Some(number), Some(entry)) = (entries.next(), entries.next()) {
+        let number = self::number(&number)?;
+        match parsed(&entry, |entry| read(number, entry)) {
+            Ok(one) => news.push(one),
+            Err(error) => tracing::error!(%error, "a pause cannot be told"),
+        }
+    }
+    news.sort_by_key(|news| news.number);
+    Ok(news)
 }
 
 /// What holds a job back, as the script for reading says it.

@@ -253,8 +253,14 @@ impl Link {
         self.run(&LIMIT, &limits).await
     }
 
-    pub(super) async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Value, QueueError> {
-        self.run(&PRIORITISE, &[job.to_string(), priority.number().to_string()]).await
+    pub(super) async fn prioritise(
+        &self,
+        job: &JobId,
+        priority: Priority,
+        untold_max: usize,
+    ) -> Result<Value, QueueError> {
+        let args = [job.to_string(), priority.number().to_string(), untold_max.to_string()];
+        self.run(&PRIORITISE, &args).await
     }
 
     pub(super) async fn retain(&self, most: usize, options: &QueueOptions) -> Result<Value, QueueError> {

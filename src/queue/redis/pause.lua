@@ -1,7 +1,7 @@
 -- Holds a part of the queue back, or lets it go. ARGV: publish, 'pause' or 'resume', scope, by whom or nothing, why or
 -- nothing, how many may be held back at once.
--- The answer: 'done' with the pause, now in ms and the number of the news; 'known' and the pause, or nothing, where it is
--- so already; 'full'.
+-- The answer: 'done' with the pause, now in ms, the number of the news, and what was untold before it; 'known' and the
+-- pause, or nothing, where it is so already; 'full'.
 local word, scope = ARGV[2], ARGV[3]
 local known = redis.call('HGET', R .. ':paused', scope)
 if (word == 'pause') == (known ~= false) then return { 'known', known or '' } end
@@ -16,8 +16,9 @@ else
 end
 if string.find(scope, '/', 1, true) then show(scope) end
 if word == 'resume' then publish('ready') end
+local before = redis.call('HGETALL', R .. ':news')
 -- By the clock, and a number of its own all the same.
 local number = now_us
 while redis.call('HSETNX', R .. ':news', int(number), '["' .. word .. '",' .. text_of(scope) .. ',' .. text_of(known) .. ','
   .. text_of(by) .. ',"' .. int(now) .. '"]') == 0 do number = number + 1 end
-return { 'done', known, int(now), int(number) }
+return { 'done', known, int(now), int(number), before }

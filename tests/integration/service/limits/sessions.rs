@@ -257,11 +257,13 @@ async fn a_party_notifies_and_submits_so_often_a_second_and_each_by_itself() {
     let (first, why) = until_refused("/api/v1/jobs", &job).await;
     assert!(first >= 4, "jobs are counted apart: {first}");
     assert!(why.contains("limits.jobs_per_second"), "{why}");
-    let (more, _) = until_refused(retry, &json!({})).await;
-    assert!(more < 4, "{retry} has no pace of its own: {more}");
+    for (path, body) in [(retry, json!({})), ("/api/v1/jobs/x/priority", json!({ "priority": 4 }))] {
+        let (more, _) = until_refused(path, &body).await;
+        assert!(more < 4, "{path} has no pace of its own: {more}");
+    }
     assert_eq!(
         (rejected(&server, "notification_rate").await, rejected(&server, "job_rate").await),
-        (3.0, 2.0)
+        (3.0, 3.0)
     );
     assert_eq!(ask("eve", notify, &hello).await.status(), 201, "another has a pace of her own");
     wait_until("it may again", async || ask("ann", "/api/v1/jobs", &job).await.status() == 201).await;
