@@ -2,6 +2,7 @@
 //! telling, and Redis' own bad days.
 
 mod cluster;
+mod control;
 mod faults;
 mod nodes;
 mod unreadable;

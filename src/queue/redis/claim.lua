@@ -19,21 +19,25 @@ local paused = redis.call('HMGET', R .. ':paused', '*', unpack(ARGV, 7))
 if paused[1] then return and_unreadable(taken) end
 local ids, running, leases, queued = {}, {}, {}, depth()
 
--- What stands first in a ready set, as many as are wanted still; a suite's lane in place of its mark.
-local ready
+-- What stands first in a ready set, as many as are wanted still; a suite's lane in place of its mark. `again`: there may
+-- be more behind what could not be taken.
+local ready, again
+local moved = 0
 local function gather(key, wanted)
   local found = redis.call('ZRANGE', key, 0, wanted - 1, 'WITHSCORES')
   for n = 1, #found, 2 do
     local id = found[n]
     if string.sub(id, 1, 1) == '/' then
-      local room = math.min(wanted, room_of(string.sub(key, #R + 4) .. id))
+      local lane = string.sub(key, #R + 4) .. id
+      local room, before = math.min(wanted, room_of(lane)), #ready
       if room > 0 then gather(key .. id, room) end
+      -- A mark in front of nobody who may begin: it takes the place of others no more.
+      if #ready == before then lanes[lane], again = true, true end
     else
       ready[#ready + 1] = { key = key, id = id, rank = tonumber(found[n + 1]) }
     end
   end
 end
-local again
 repeat
   again = false
   ready = {}
@@ -45,6 +49,13 @@ repeat
     local key, id = ready[n].key, ready[n].id
     local seq, lane
     local job = look(id, function(job)
+      if job.lane and key == R .. ':r:' .. job.type then
+        -- From before suites had lanes: it waits in that of its own.
+        put_in(R .. ':r:' .. lane_of(job), rank(job), id)
+        save(job)
+        moved = moved + 1
+        return nil
+      end
       job.worker, job.started, job.claim, seq = worker, int(now), name, int(tonumber(job.seq))
       lane = job.lane and lane_of(job)
       begin(job)
@@ -58,11 +69,16 @@ repeat
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
     else
       again = true
+      -- It does not say which lane loses its first one.
+      local from = string.sub(key, #R + 4)
+      if string.find(from, '/', 1, true) then lanes[from] = true end
     end
     take_out(key, id)
   end
   settle()
-until not again or #ids == most
+until not again or #ids == most or moved >= 1000
+-- Redis does nothing else meanwhile: whoever looks next goes on.
+if moved >= 1000 then publish('ready') end
 if #ids == 0 then return and_unreadable(taken) end
 redis.call('ZREM', R .. ':s:queued', unpack(ids))
 redis.call('ZADD', R .. ':s:running', unpack(running))

@@ -41,6 +41,14 @@ end
 -- What of each job is written already, and how it was read.
 local written, read = {}, {}
 
+-- The suite of a job from before suites had lanes: its config alone has it.
+local function suite_of(job)
+  if job.type ~= 'command' or job.hold or not string.find(job.config or '', '"suite"', 1, true) then return nil end
+  local read, config = pcall(cjson.decode, job.config)
+  local suite = read and type(config) == 'table' and config.suite
+  return type(suite) == 'string' and suite ~= '' and #suite <= 256 and suite or nil
+end
+
 local function load(id)
   local flat = redis.call('HGETALL', R .. ':j:' .. id)
   if #flat == 0 then return nil end
@@ -49,6 +57,7 @@ local function load(id)
     local field, value = flat[i], flat[i + 1]
     job[field], known[field] = value, value
   end
+  job.lane = job.lane or suite_of(job)
   written[job], read[job] = known, flat
   return job
 end
@@ -123,6 +132,8 @@ local function depart(job)
   take_out(R .. ':s:' .. job.state, id)
   if job.state == 'queued' then
     take_out(R .. ':r:' .. lane_of(job), id)
+    -- Where those wait that are from before suites had lanes.
+    if job.lane then take_out(R .. ':r:' .. job.type, id) end
   elseif job.state == 'scheduled' or job.state == 'retrying' then
     take_out(R .. ':due', id)
   elseif job.state == 'running' then
@@ -135,6 +146,13 @@ local function depart(job)
     if job.cancel == '1' then take_out(R .. ':cancels', id) end
   else
     take_out(R .. ':ended', id)
+  end
+end
+
+-- Frees the place of a job whose lease is over and that cannot be asked for its lane.
+local function free_place(id)
+  for _, lane in ipairs(redis.call('HKEYS', R .. ':limits')) do
+    if redis.call('SREM', R .. ':l:' .. lane, id) == 1 then lanes[lane] = true end
   end
 end
 

@@ -20,6 +20,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. in
     reaped = reaped + 1
   else
     take_out(R .. ':lease', id)
+    free_place(id)
   end
 end
 settle()
