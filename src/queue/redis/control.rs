@@ -9,6 +9,7 @@ use ::redis::Value;
 
 use super::answer::{answer, parsed, state_of, unexpected};
 use super::inner::Inner;
+use super::link::KnownLimits;
 use super::row::{Stored, Unreadable, list, number, text};
 use super::{RedisQueue, UNTOLD_FOR_MS, UNTOLD_MAX, untold_of};
 use crate::model::job::lane;
@@ -101,10 +102,12 @@ impl RedisQueue {
 
 impl Inner {
     /// Lanes and limits for a Redis that may have lost them.
-    pub(super) fn limits_known(&self) -> Vec<String> {
+    pub(super) fn limits_known(&self) -> KnownLimits {
+        let (born, newest) = self.seen();
         let limits = self.limits();
         let limited = limits.iter().filter(|(_, limit)| limit.is_some());
-        lanes(&limited.map(|(suite, limit)| (suite.clone(), *limit)).collect())
+        let limits = lanes(&limited.map(|(suite, limit)| (suite.clone(), *limit)).collect());
+        KnownLimits { born, newest, limits }
     }
 
     /// Tells what somebody has left untold of pauses.

@@ -185,6 +185,12 @@ impl Inner {
         Ok(())
     }
 
+    /// Which past of the queue was seen last, if any, and its newest job.
+    pub(super) fn seen(&self) -> (String, i64) {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        (past.born.clone().unwrap_or_default(), past.newest)
+    }
+
     /// Compares what there is with what was seen before, and says it if something is gone.
     pub(super) fn look_back(&self, born: String, newest: i64) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);

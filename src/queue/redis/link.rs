@@ -62,6 +62,15 @@ pub(super) struct ClaimName {
     pub(super) again: bool,
 }
 
+/// Lanes and limits for a Redis that has lost them.
+#[derive(Debug)]
+pub(super) struct KnownLimits {
+    /// What was seen of Redis when it had them.
+    pub(super) born: String,
+    pub(super) newest: i64,
+    pub(super) limits: Vec<String>,
+}
+
 /// The way to the queue's keys.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
@@ -213,12 +222,13 @@ impl Link {
         most: usize,
         untold_for_ms: u64,
         born: String,
-        limits: Vec<String>,
+        known: KnownLimits,
         options: &QueueOptions,
     ) -> Result<Value, QueueError> {
         let (base, max) = (ms(options.backoff_base), ms(options.backoff_max));
         let mut args = vec![most.to_string(), base, max, untold_for_ms.to_string(), born];
-        args.extend(limits);
+        args.extend([known.born, known.newest.to_string()]);
+        args.extend(known.limits);
         self.run(&SWEEP, &args).await
     }
 

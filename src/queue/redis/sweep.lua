@@ -1,10 +1,12 @@
 -- Ends attempts whose lease has run out, lets due jobs into the queue, finds what somebody left untold, and forgets
 -- workers that went silent. ARGV: publish, how many of each at most, shortest and longest back-off in ms, how
--- long something may be untold, a name for this past should it have none, then lanes and limits for those that have none
--- because Redis lost them.
+-- long something may be untold, a name for this past should it have none, the name and the newest job that the caller saw
+-- last, then lanes and limits for a Redis that lost them: of one that is as it was, somebody has taken them away.
 local most = tonumber(ARGV[2])
-for i = 7, #ARGV, 2 do
-  if redis.call('HSETNX', R .. ':limits', ARGV[i], ARGV[i + 1]) == 1 then lanes[ARGV[i]] = true end
+if redis.call('GET', R .. ':born') ~= ARGV[7] or tonumber(redis.call('GET', R .. ':seq') or '0') < tonumber(ARGV[8]) then
+  for i = 9, #ARGV, 2 do
+    if redis.call('HSETNX', R .. ':limits', ARGV[i], ARGV[i + 1]) == 1 then lanes[ARGV[i]] = true end
+  end
 end
 local changed, reaped, promoted = {}, 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. int(now), 'LIMIT', 0, most)) do

@@ -152,3 +152,24 @@ async fn a_pause_that_its_node_could_not_tell_is_told_before_its_resumption() {
     b.queue.unpause(&Scope::All, None).await.expect("a resumption");
     assert_eq!(server.cli(&["HLEN", "tidings{q}:news"]), "2");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_another_node_took_away_stays_away_until_redis_loses_all() {
+    let (server, channels) = (RedisServer::start(), Channels::new());
+    let [a, b] = [Node::start(&server.url(), &channels).await, Node::start(&server.url(), &channels).await];
+    let sweep = async || a.queue.sweep().await.map(drop).expect("a sweep");
+    let kept = || server.cli(&["HGET", "tidings{q}:limits", "command/unit"]);
+    limit(&a, "unit", Some(1)).await;
+    sweep().await;
+    limit(&b, "unit", None).await;
+    a.submit(job()).await;
+    sweep().await;
+    assert_eq!(kept(), "");
+    // Its newest changes are lost, or everything is.
+    assert_eq!(server.cli(&["SET", "tidings{q}:seq", "0"]), "OK");
+    sweep().await;
+    assert_eq!(kept(), "1");
+    assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+    sweep().await;
+    assert_eq!(kept(), "1");
+}
