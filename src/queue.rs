@@ -30,7 +30,7 @@ pub const TESTS_FAILED: &str = "tests_failed";
 pub const MAX_SERIES: usize = 2000;
 /// How many ticks of a schedule are known as fired.
 pub const FIRED_KEPT: usize = 256;
-/// For how long they are, in ms.
+/// For how long they are, in ms; the newest one always is.
 pub const FIRED_KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
 
 pub use control::{MAX_PAUSES, Resumed, SuiteLimits};
@@ -383,7 +383,8 @@ pub trait Queue: Send + Sync + 'static {
     /// stands where its submission puts it. Its watchers are told; where it has that priority already, nothing happens.
     async fn prioritise(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError>;
 
-    /// The ticks of a schedule that were fired, oldest first: the newest [`FIRED_KEPT`], of the last [`FIRED_KEPT_MS`].
+    /// The ticks of a schedule that were fired, oldest first: the newest [`FIRED_KEPT`], of the last
+    /// [`FIRED_KEPT_MS`]; the newest one however old it is.
     async fn fired(&self, schedule: &str) -> Result<Vec<i64>, QueueError>;
 
     /// Notes that a tick of a schedule was fired; a second time changes nothing.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::config::reload::{Follower, PutInForce, Reload};
 use crate::config::schedule::{Schedule, Timing};
 use crate::config::settings::Settings;
-use crate::model::{TestId, now_ms};
+use crate::model::{Job, TestId, now_ms};
 use crate::queue::{FIRED_KEPT, NewJob, Queue, QueueError};
 use crate::tasks::Tasks;
 
@@ -24,6 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const AFTER_FAULT: Duration = Duration::from_secs(1);
 /// A tick that is older when it is seen was missed: this process, or the store, was away.
 const LATE_MS: i64 = 10_000;
+/// By how much clocks may differ. What was done later than that was done by one that was wrong.
+const AHEAD_MS: i64 = 60_000;
+/// What the dedupe keys of scheduled jobs begin with; nobody else may choose such a key.
+pub const KEY_PREFIX: &str = "schedule:";
 
 /// A schedule with its ticks.
 #[derive(Debug, Clone)]
@@ -95,7 +99,7 @@ async fn run(queue: Arc<dyn Queue>, mut plans: watch::Receiver<Arc<Plan>>) {
     let mut may_change = true;
     loop {
         let plan = plans.borrow_and_update().clone();
-        seen.retain(|name, (known, _)| plan.get(name).is_some_and(|planned| planned.schedule == *known));
+        carry_over(&mut seen, &plan, now_ms());
         let mut pause = LOOK_EVERY;
         for (name, planned) in &*plan {
             let since = seen.get(name).map(|(_, since)| *since);
@@ -118,6 +122,18 @@ async fn run(queue: Arc<dyn Queue>, mut plans: watch::Receiver<Arc<Plan>>) {
     }
 }
 
+/// What holds after a reload of what was looked after: a schedule that has another expression or time zone begins anew,
+/// and with nothing of the past, where that expression did not hold.
+fn carry_over(seen: &mut HashMap<String, (Schedule, i64)>, plan: &Plan, now: i64) {
+    seen.retain(|name, (known, since)| {
+        let Some(Planned { schedule, .. }) = plan.get(name) else { return false };
+        if (&schedule.cron, &schedule.timezone) != (&known.cron, &known.timezone) {
+            (*known, *since) = (schedule.clone(), now);
+        }
+        schedule == known
+    });
+}
+
 fn until(at_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0))
 }
@@ -136,7 +152,13 @@ async fn look(
     };
     // A clock that was set back: those ticks were fired.
     if now <= since {
-        return Ok(since);
+        let back_ms = since - now;
+        if back_ms <= AHEAD_MS {
+            return Ok(since);
+        }
+        // Which of them were is known.
+        tracing::warn!(schedule = %name, back_ms, "the clock was set back: the schedule goes on by what it shows now");
+        return Ok(now);
     }
     let late = now - LATE_MS;
     if since < late
@@ -154,8 +176,8 @@ async fn look(
 
 /// Takes up a schedule, with the newest tick that was missed while nobody looked after it.
 async fn begin(queue: &dyn Queue, name: &str, planned: &Planned, now: i64) -> Result<(), QueueError> {
-    if queue.fired(name).await?.is_empty() {
-        // Nobody has ever looked after it: it begins now.
+    if !queue.fired(name).await?.iter().any(|tick| *tick <= now + AHEAD_MS) {
+        // Nobody has ever looked after it, by a clock that was right: it begins now.
         return queue.note_fired(name, now).await;
     }
     match planned.timing.latest_at(now) {
@@ -172,13 +194,45 @@ async fn catch_up(
     missed: i64,
     now: i64,
 ) -> Result<(), QueueError> {
-    let patience = i64::try_from(planned.schedule.catch_up().as_millis()).unwrap_or(i64::MAX);
-    let newest = queue.fired(name).await?.last().copied();
-    if now - missed > patience || newest.is_some_and(|newest| newest >= missed) {
-        return Ok(());
+    let late_ms = now - missed;
+    match judge(&planned.schedule, &queue.fired(name).await?, missed, now) {
+        Missed::Done => Ok(()),
+        Missed::TooOld => {
+            let tick = jiff::Timestamp::from_millisecond(missed)
+                .map_or_else(|_| missed.to_string(), |at| at.to_string());
+            tracing::warn!(
+                schedule = %name, %tick, late_ms,
+                "a missed tick is given up, as it is older than `catch_up`: raise catch_up to have such ticks fired"
+            );
+            Ok(())
+        }
+        Missed::Due => {
+            tracing::info!(schedule = %name, late_ms, "a missed tick is fired now");
+            fire(queue, name, planned, missed).await
+        }
     }
-    tracing::info!(schedule = %name, late_ms = now - missed, "a missed tick is fired now");
-    fire(queue, name, planned, missed).await
+}
+
+/// What becomes of a tick that was missed.
+#[derive(Debug, PartialEq, Eq)]
+enum Missed {
+    /// It, or a newer one, was fired.
+    Done,
+    /// It is given up.
+    TooOld,
+    /// It is fired now.
+    Due,
+}
+
+fn judge(schedule: &Schedule, fired: &[i64], missed: i64, now: i64) -> Missed {
+    let patience = i64::try_from(schedule.catch_up().as_millis()).unwrap_or(i64::MAX);
+    if fired.iter().any(|tick| (missed..=now + AHEAD_MS).contains(tick)) {
+        Missed::Done
+    } else if now - missed > patience {
+        Missed::TooOld
+    } else {
+        Missed::Due
+    }
 }
 
 /// Submits the job of a tick, unless that was done.
@@ -189,7 +243,13 @@ async fn fire(queue: &dyn Queue, name: &str, planned: &Planned, tick: i64) -> Re
         return Ok(());
     }
     match queue.submit(job(name, planned, tick)).await {
-        Ok(submitted) if submitted.existing => {}
+        Ok(submitted) if submitted.existing => {
+            let job = &submitted.job;
+            if !is_ours(job, name) {
+                tracing::error!(schedule = %name, job = %job.job_id, user = ?job.user_id, "somebody else's job has the \
+                    dedupe key of a scheduled job: it is left out");
+            }
+        }
         Ok(submitted) => {
             let job = &submitted.job;
             tracing::info!(schedule = %name, job = %job.job_id, test = %job.test_id, "a scheduled job was submitted");
@@ -200,6 +260,11 @@ async fn fire(queue: &dyn Queue, name: &str, planned: &Planned, tick: i64) -> Re
         Err(error) => return Err(error),
     }
     queue.note_fired(name, tick).await
+}
+
+/// Whether it is a job that a server submitted for the schedule.
+fn is_ours(job: &Job, name: &str) -> bool {
+    job.name.as_deref() == Some(name) && job.user_id.is_none()
 }
 
 fn job(name: &str, planned: &Planned, tick: i64) -> NewJob {
@@ -215,7 +280,7 @@ fn job(name: &str, planned: &Planned, tick: i64) -> NewJob {
         run_at: None,
         max_attempts: schedule.max_attempts,
         timeout_ms: schedule.timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
-        dedupe_key: Some(format!("schedule:{name}:{tick}")),
+        dedupe_key: Some(format!("{KEY_PREFIX}{name}:{tick}")),
         team_id: None,
         user_id: None,
         traceparent: None,

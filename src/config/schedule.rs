@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use croner::Cron;
+use croner::parser::{CronParser, Year};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Deserializer};
@@ -125,7 +126,9 @@ impl Schedule {
                 wrong("timezone", format!("there is no time zone {zone:?}; {hint}"))
             })?,
         };
-        let cron = self.cron.parse::<Cron>().map_err(|error| {
+        // With a year it would be over one day, and then no server would start.
+        let parser = CronParser::builder().year(Year::Disallowed).build();
+        let cron = parser.parse(&self.cron).map_err(|error| {
             let hint = "expected `minute hour day month weekday`, such as \"30 2 * * 1-5\"";
             wrong("cron", format!("{:?} is no cron expression ({error}); {hint}", self.cron))
         })?;
@@ -219,6 +222,17 @@ mod tests {
                 "2026-10-25T00:30:00Z",
                 "2026-10-26T01:30:00Z",
             ),
+            // More than one time a day goes by what the clock shows: none in the gap, both where it comes twice.
+            (
+                "cron = '0,30 2 * * *'\ntimezone = 'Europe/Berlin'",
+                "2027-03-27T12:00:00Z",
+                "2027-03-29T00:00:00Z",
+            ),
+            (
+                "cron = '0,30 2 * * *'\ntimezone = 'Europe/Berlin'",
+                "2026-10-25T00:30:00Z",
+                "2026-10-25T01:00:00Z",
+            ),
         ] {
             let timing = schedule(text).timing("nightly").unwrap();
             assert_eq!(told(timing.next_after(at(after))), next, "{text} after {after}");
@@ -236,6 +250,7 @@ mod tests {
             ("cron = 'soon'", "cron", "\"soon\" is no cron expression"),
             ("cron = ''", "cron", "is no cron expression"),
             ("cron = '61 * * * *'", "cron", "is no cron expression"),
+            ("cron = '0 0 2 1 1 * 2099'", "cron", "years are disallowed"),
             ("cron = '* * * *'", "cron", "`minute hour day month weekday`"),
             ("cron = '0 0 30 2 *'", "cron", "no time that will ever come"),
             ("cron = '* * * * *'\ntimezone = 'Berlin'", "timezone", "\"Europe/Berlin\""),

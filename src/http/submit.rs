@@ -18,6 +18,7 @@ use crate::listener::serve::Origin;
 use crate::model::id::{MAX_ID_LEN, check};
 use crate::model::{JobId, JobState, Priority, TestId, now_ms};
 use crate::queue::{NewJob, Submitted};
+use crate::schedules::KEY_PREFIX;
 
 /// The longest config, as JSON: it comes back with every list of jobs.
 const MAX_CONFIG_BYTES: usize = 64 * 1024;
@@ -56,7 +57,8 @@ pub(super) struct SubmitJob {
     /// How long an attempt may take; the runner's own limit if absent.
     #[schema(minimum = 1, maximum = 604800000)]
     timeout_ms: Option<u64>,
-    /// A second submission with the same key returns the first job instead of adding one.
+    /// A second submission with the same key returns the first job instead of adding one. `schedule:…` are those of
+    /// scheduled jobs.
     #[schema(min_length = 1, max_length = 256)]
     dedupe_key: Option<String>,
     /// The team that the job belongs to.
@@ -165,6 +167,12 @@ impl SubmitJob {
             && !(1..=MAX_DEDUPE_KEY).contains(&key.chars().count())
         {
             return Err(format!("dedupeKey has 1 to {MAX_DEDUPE_KEY} characters"));
+        }
+        // Whoever had it could stand in for the job of a tick.
+        if self.dedupe_key.as_deref().is_some_and(|key| key.starts_with(KEY_PREFIX)) {
+            return Err(format!(
+                "dedupeKey begins with `{KEY_PREFIX}`, as only those of scheduled jobs do: choose another"
+            ));
         }
         Ok(NewJob {
             run_at: self.start(now_ms())?,

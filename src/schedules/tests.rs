@@ -185,6 +185,72 @@ async fn a_clock_that_is_set_back_fires_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_hours_ahead_stops_nothing_once_it_is_right() {
+    let (stage, start) = (Stage::set().await, start());
+    let planned = planned("cron = '* * * * *'\ncatch_up = '1h'");
+    let mut node = Node::default();
+    for now in [2 * HOUR, 10 * SECOND, 61 * SECOND] {
+        node.look(&stage, &planned, start + now).await;
+    }
+    assert_eq!(stage.ticks().await, [start + MINUTE]);
+    // Nor is what a server misses taken for fired, as something later was.
+    Node::default().look(&stage, &planned, start + 3 * MINUTE).await;
+    assert_eq!(stage.ticks().await, [1, 3].map(|n| start + n * MINUTE));
+    // What is known of a time to come alone says nothing of when the schedule began.
+    let stage = Stage::set().await;
+    Node::default().look(&stage, &planned, start + 2 * HOUR).await;
+    Node::default().look(&stage, &planned, start + 3 * MINUTE).await;
+    assert_eq!(stage.ticks().await, [0; 0]);
+}
+
+#[test]
+fn a_missed_tick_is_fired_unless_it_was_or_is_given_up() {
+    let Planned { schedule, .. } = planned("cron = '* * * * *'\ncatch_up = '1h'");
+    let (now, missed) = (10 * HOUR, 10 * HOUR - MINUTE);
+    for (fired, missed, expected) in [
+        (vec![missed - HOUR], missed, Missed::Due),
+        (vec![missed], missed, Missed::Done),
+        (vec![now + SECOND], missed, Missed::Done),
+        (vec![now + 2 * HOUR], missed, Missed::Due),
+        (vec![], now - HOUR - 1, Missed::TooOld),
+        (vec![now - HOUR], now - HOUR - 1, Missed::Done),
+    ] {
+        assert_eq!(judge(&schedule, &fired, missed, now), expected, "{fired:?}, {missed}");
+    }
+}
+
+#[tokio::test]
+async fn another_expression_fires_nothing_from_before_it_was_there() {
+    let (stage, now) = (Stage::set().await, start());
+    let (old, new) = (planned("cron = '0 0 1 1 *'"), planned("cron = '* * * * *'\ncatch_up = '1h'"));
+    look(&stage.queue, "nightly", &old, None, now - HOUR).await.unwrap();
+    let mut seen = HashMap::from([("nightly".to_owned(), (old.schedule, now - SECOND))]);
+    carry_over(&mut seen, &Plan::from([("nightly".to_owned(), new.clone())]), now);
+    let (schedule, since) = seen.get("nightly").cloned().unwrap();
+    assert_eq!((&schedule, since), (&new.schedule, now));
+    look(&stage.queue, "nightly", &new, Some(since), now + 59 * SECOND).await.unwrap();
+    assert_eq!(stage.ticks().await, [0; 0]);
+    // Other changes begin as after a restart.
+    let other = planned("cron = '* * * * *'\ncatch_up = '2h'");
+    carry_over(&mut seen, &Plan::from([("nightly".to_owned(), other)]), now + MINUTE);
+    assert!(seen.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_of_somebody_else_is_not_taken_for_one_of_the_schedule() {
+    let (stage, planned) = (Stage::set().await, planned("cron = '* * * * *'"));
+    let ours = job("nightly", &planned, start());
+    for (new, expected) in [
+        (ours.clone(), true),
+        (NewJob { name: None, test_id: None, dedupe_key: None, ..ours.clone() }, false),
+        (NewJob { user_id: "eve".parse().ok(), test_id: None, dedupe_key: None, ..ours }, false),
+    ] {
+        let found = stage.queue.submit(new).await.unwrap().job;
+        assert_eq!(is_ours(&found, "nightly"), expected, "{found:?}");
+    }
+}
+
+#[tokio::test]
 async fn its_jobs_have_what_the_schedule_says() {
     let stage = Stage::set().await;
     let planned = planned(

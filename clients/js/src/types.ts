@@ -801,7 +801,7 @@ export interface Stretch {
 export interface SubmitJob {
   /** What the runner is told; its shape depends on the test type. */
   config: Record<string, unknown>;
-  /** A second submission with the same key returns the first job instead of adding one. */
+  /** A second submission with the same key returns the first job instead of adding one. `schedule:…` are those of scheduled jobs. */
   dedupeKey?: string;
   /** Not before so many ms have passed. Not together with `runAt`. */
   delayMs?: number;

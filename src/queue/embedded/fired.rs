@@ -16,7 +16,12 @@ pub(super) fn read(conn: &Connection, schedule: &str) -> rusqlite::Result<Vec<i6
 pub(super) fn note(conn: &Connection, schedule: &str, tick_ms: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT INTO fired (schedule, tick) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
         .execute((schedule, tick_ms))?;
-    conn.prepare_cached("DELETE FROM fired WHERE tick < ?1")?.execute([now_ms() - FIRED_KEPT_MS])?;
+    // The newest one of each is never too old: it says up to when a schedule was looked after.
+    conn.prepare_cached(
+        "DELETE FROM fired WHERE tick < ?1 AND tick <
+           (SELECT max(newer.tick) FROM fired AS newer WHERE newer.schedule = fired.schedule)",
+    )?
+    .execute([now_ms() - FIRED_KEPT_MS])?;
     conn.prepare_cached(
         "DELETE FROM fired WHERE schedule = ?1 AND tick <
            (SELECT tick FROM fired WHERE schedule = ?1 ORDER BY tick DESC LIMIT 1 OFFSET ?2)",

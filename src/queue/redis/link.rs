@@ -36,6 +36,9 @@ script!(RETRY, "retry.lua");
 script!(PAUSE, "pause.lua", "#!lua flags=allow-oom\n");
 script!(LIMIT, "limit.lua", "#!lua flags=allow-oom\n");
 script!(FIRED, "fired.lua");
+/// For how long the newest tick of a schedule is kept that fires no more, in ms: 500 days.
+const NEWEST_TICK_KEPT_MS: i64 = 500 * 24 * 3600 * 1000;
+
 script!(PRIORITISE, "prioritise.lua");
 script!(JOIN, "join.lua");
 script!(RENEW, "renew.lua", "#!lua flags=allow-oom\n");
@@ -306,7 +309,8 @@ impl Link {
         most: usize,
         kept_ms: i64,
     ) -> Result<(), QueueError> {
-        let args = [schedule.to_owned(), tick_ms.to_string(), most.to_string(), kept_ms.to_string()];
+        let kept = [most.to_string(), kept_ms.to_string(), NEWEST_TICK_KEPT_MS.to_string()];
+        let args = [schedule.to_owned(), tick_ms.to_string()].into_iter().chain(kept).collect::<Vec<_>>();
         self.run(&FIRED, &args).await.map(drop)
     }
 
