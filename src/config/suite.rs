@@ -208,6 +208,12 @@ impl Suite {
     }
 
     fn check_args(&self) -> Result<(), InvalidSuite> {
+        // Left out, it would make a program of what stands behind it.
+        let program = self.rerun.first().and_then(|program| place(program));
+        if let Some(name) = program.filter(|name| self.args.contains_key(*name)) {
+            let message = format!("the program comes first: \"{{{name}}}\" of `args` belongs behind it");
+            return Err(InvalidSuite::Rerun { message });
+        }
         for (name, values) in &self.args {
             variable("args", name, "")?;
             if rerun::NAMES.contains(&name.as_str()) && !self.rerun.is_empty() {
@@ -368,6 +374,8 @@ mod tests {
         let fault = |text: &str| toml::from_str::<Suite>(text).unwrap().check().unwrap_err().to_string();
         assert!(fault("command = ['x']\nargs = { A = ['1'] }").contains("needs the element \"{A}\""));
         assert!(fault("command = ['{A}']\nargs = { A = ['1'] }").contains("after the program"));
+        let program = fault("command = ['x', '{A}']\nrerun = ['{A}', '{cases}']\nargs = { A = ['1'] }");
+        assert!(program.contains("`rerun`: the program comes first"), "{program}");
         assert!(fault("command = ['x', '{A}', '{A}']\nargs = { A = ['1'] }").contains("once"));
         let typo = fault("command = ['x', '{SHARD}', '{SHART}']\nargs = { SHARD = ['1'] }");
         assert!(typo.contains("\"{SHART}\" is no parameter") && typo.contains("`SHARD`"), "{typo}");

@@ -80,6 +80,9 @@ pub(super) async fn rerun(
     let mut config = job.config.clone();
     if failed_only {
         config.insert("only".to_owned(), Value::from(failed(&state, &job).await?));
+    } else if job.test_type == SUITE_TYPE {
+        // All of it, also where the job ran a part.
+        config.remove("only");
     }
     state.paced(Act::Submit, &caller, origin.as_deref(), 1)?;
     if let Some(runner) = state.runners.get(&job.test_type) {

@@ -16,6 +16,7 @@ use super::traced;
 use crate::limits::pace::Act;
 use crate::listener::serve::Origin;
 use crate::model::id::{MAX_ID_LEN, check};
+use crate::model::job::SUITE_TYPE;
 use crate::model::{JobId, JobState, Priority, TestId, now_ms};
 use crate::queue::{NewJob, Submitted};
 use crate::schedules::KEY_PREFIX;
@@ -173,6 +174,12 @@ impl SubmitJob {
             return Err(format!(
                 "dedupeKey begins with `{KEY_PREFIX}`, as only those of scheduled jobs do: choose another"
             ));
+        }
+        // They become arguments of a command. Only what a test said may choose them, not a submitter.
+        if self.test_type == SUITE_TYPE && self.config.contains_key("only") {
+            return Err("config.only cannot be submitted: run the test, and then what failed of it by \
+                POST /api/v1/jobs/{jobId}/rerun with failedOnly"
+                .to_owned());
         }
         Ok(NewJob {
             run_at: self.start(now_ms())?,

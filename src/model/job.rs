@@ -134,12 +134,12 @@ pub(crate) fn series(
     held: bool,
 ) -> String {
     let text = |key: &str| config.get(key).and_then(Value::as_str);
+    // A run of single cases says nothing of how long all of them take.
+    let part = if text("suite").is_some() && config.contains_key("only") { ":only" } else { "" };
     let what = match (name, text("suite"), text("url").filter(|_| !held)) {
-        (Some(name), _, _) => name.to_owned(),
+        (Some(name), _, _) => format!("{name}{part}"),
         (None, Some(suite), _) => {
             let params = config.get("params").map(Value::to_string).unwrap_or_default();
-            // A run of single cases says nothing of how long all of them take.
-            let part = if config.contains_key("only") { ":only" } else { "" };
             format!("{suite}{params}{part}")
         }
         (None, None, Some(url)) => url.to_owned(),
@@ -165,7 +165,21 @@ fn stable(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::stable;
+    use serde_json::json;
+
+    use super::{series, stable};
+
+    #[test]
+    fn a_run_of_single_cases_is_of_another_series_whatever_its_name() {
+        let of = |name, config: serde_json::Value| {
+            series(name, "command", config.as_object().expect("an object"), "t", false)
+        };
+        let (all, part) = (json!({"suite": "unit"}), json!({"suite": "unit", "only": ["a"]}));
+        assert_eq!(of(None, all.clone()), "command:unit");
+        assert_eq!(of(None, part.clone()), "command:unit:only");
+        assert_eq!(of(Some("nightly"), all), "command:nightly");
+        assert_eq!(of(Some("nightly"), part), "command:nightly:only");
+    }
 
     #[test]
     fn what_differs_from_run_to_run_is_no_part_of_a_series() {

@@ -19,6 +19,9 @@ const PLACES: [&str; 4] = [CASES, TESTS, PATTERN, GO];
 /// What the placeholders are called: no parameter may have such a name.
 pub(super) const NAMES: [&str; 4] = ["cases", "tests", "pattern", "go"];
 
+/// What is wrong with a name that would be taken for something else.
+const SPECIAL: &str = "its beginning would make an option of it";
+
 /// How many cases are run by their names at most.
 pub const MAX_CASES: usize = 100;
 
@@ -84,8 +87,8 @@ pub(super) fn fill(template: &[String], cases: &[String]) -> Result<Vec<String>,
     Ok(command)
 }
 
-fn with_pattern(argument: &str, cases: &[String]) -> Result<String, InvalidCases> {
-    let mut argument = argument.to_owned();
+fn with_pattern(template: &str, cases: &[String]) -> Result<String, InvalidCases> {
+    let mut argument = template.to_owned();
     if argument.contains(PATTERN) {
         let names = cases.iter().map(|case| usable(case).map(escape)).collect::<Result<Vec<_>, _>>()?;
         argument = argument.replace(PATTERN, &names.join("|"));
@@ -99,6 +102,10 @@ fn with_pattern(argument: &str, cases: &[String]) -> Result<String, InvalidCases
         }
         argument = argument.replace(GO, &names.join("|"));
     }
+    // What the operator wrote may begin so.
+    if is_special(&argument) && !is_special(template) {
+        return Err(refused(&argument, SPECIAL));
+    }
     Ok(argument)
 }
 
@@ -106,13 +113,17 @@ fn with_pattern(argument: &str, cases: &[String]) -> Result<String, InvalidCases
 fn each(cases: &[String], part: impl Fn(&str) -> Option<&str>) -> Result<Vec<String>, InvalidCases> {
     let argument = |case: &String| {
         let name = part(usable(case)?).ok_or_else(|| refused(case, "it is empty"))?;
-        // Whatever stands before it, some runners would take it for an option.
-        if name.starts_with('-') || name.starts_with('@') {
-            return Err(refused(case, "its beginning would make an option of it"));
+        if is_special(name) {
+            return Err(refused(case, SPECIAL));
         }
         Ok(name.to_owned())
     };
     cases.iter().map(argument).collect()
+}
+
+/// Whether some runners take the argument for an option, or for a file of arguments, whatever stands before it.
+fn is_special(argument: &str) -> bool {
+    argument.starts_with(['-', '@'])
 }
 
 fn usable(case: &str) -> Result<&str, InvalidCases> {
@@ -168,6 +179,9 @@ mod tests {
             assert!(matches!(refused, InvalidCases::Name { .. }), "{name:?}: {refused}");
         }
         assert!(filled(&["x", "{tests}"], &["crate --foo"]).is_err());
+        assert!(filled(&["x", "{pattern}"], &["@file", "a"]).is_err());
+        assert!(filled(&["x", "{pattern}"], &["a", "@file"]).is_ok());
+        assert!(filled(&["x", "@{pattern}"], &["file"]).is_ok());
         assert!(filled(&["x", "{go}"], &["pkg.Sum"]).is_err());
         assert!(filled(&["x", "{go}"], &["pkg.Test$(x)"]).is_err());
         assert_eq!(filled(&["x", "{cases}"], &[]), Err(InvalidCases::Count(0)));

@@ -116,6 +116,10 @@ async fn a_wrong_submission_is_refused_with_the_field_that_is_wrong() {
         (job_with("dedupeKey", ""), "dedupeKey has 1 to 256"),
         (job_with("dedupeKey", "k".repeat(257)), "dedupeKey has 1 to 256"),
         (job_with("dedupeKey", "schedule:nightly:1795828200000"), "dedupeKey begins with `schedule:`"),
+        (
+            job_with("config", json!({"suite": "unit", "only": ["/tmp/x.py::t"]})),
+            "config.only cannot be submitted",
+        ),
         (job_with("teamId", "a team"), "teamId: a team id is made of"),
         (json!([]), "line 1 column"),
         (json!(["command", {}, null, null, null, null, null, null, null, null]), "has to be a JSON object"),

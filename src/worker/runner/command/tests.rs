@@ -257,3 +257,19 @@ async fn a_live_run_of_node_is_counted() {
     assert_eq!((code.as_str(), message.as_str()), ("tests_failed", "1 of 2 tests failed"), "{results:?}");
     assert_eq!(results["failures"][0]["message"], "no");
 }
+
+#[test]
+fn the_names_of_single_cases_are_checked_before_anything_starts() {
+    let rerun = ["echo", "{cases}"].map(str::to_owned).to_vec();
+    let runner = runner(Suite { rerun, ..sh("true") });
+    for (only, says) in [
+        (json!([]), "1 to 100 cases"),
+        (json!(["-x"]), "an option of it"),
+        (json!(["x".repeat(400)]), "may have been cut"),
+        (json!("x"), "config"),
+    ] {
+        let refused = runner.check(&config(&json!({"suite": "s", "only": only}))).unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert_eq!(runner.check(&config(&json!({"suite": "s", "only": ["b"]}))), Ok(()));
+}
