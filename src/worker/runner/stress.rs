@@ -132,7 +132,7 @@ async fn measure(config: &Config, allow: &Allow, progress: &Progress) -> Outcome
         return Outcome::tests_failed(format!("url: `{}`: {reason}; {hint}", config.target.host), Map::new());
     }
     let start = Instant::now();
-    let client = Client::new(config, addresses, start + config.warm_up);
+    let client = Client::new(config, addresses, start);
     let broken = tokio::select! {
         () = config.load.run(&client, start) => None,
         broken = tell(&client, progress, start, config) => Some(broken),
@@ -163,7 +163,8 @@ async fn tell(client: &Client, progress: &Progress, start: Instant, config: &Con
         show(client, progress, elapsed, config);
         if Threshold::may_abort(&config.thresholds) {
             let totals = client.metrics.totals(Instant::now());
-            if let Some(broken) = config.thresholds.iter().find(|threshold| threshold.aborts(&totals)) {
+            let is_over = elapsed >= config.load.schedule().duration();
+            if let Some(broken) = config.thresholds.iter().find(|t| t.aborts(&totals, is_over)) {
                 let after = humantime::format_duration(Duration::from_millis(ms(elapsed)));
                 return format!("ended after {after}: {}", broken.judge(&totals));
             }

@@ -73,8 +73,8 @@ pub(super) async fn resolve(target: &Target, allow: &Allow) -> io::Result<Vec<So
 }
 
 impl Client {
-    /// A client that sends what `config` says to `addresses`, and counts what is due from `counted_from` on.
-    pub(super) fn new(config: &Config, addresses: Vec<SocketAddr>, counted_from: Instant) -> Arc<Self> {
+    /// A client that sends what `config` says to `addresses`, in a test that begins at `start`.
+    pub(super) fn new(config: &Config, addresses: Vec<SocketAddr>, start: Instant) -> Arc<Self> {
         let mut request = Request::new(Full::new(config.body.clone()));
         *request.method_mut() = config.method.clone();
         *request.uri_mut() = Uri::from(config.target.path.clone());
@@ -88,7 +88,7 @@ impl Client {
             keep_alive: config.keep_alive,
             timeout: config.timeout,
             idle: Mutex::default(),
-            metrics: Metrics::new(counted_from),
+            metrics: Metrics::new(start + config.warm_up, start + config.load.schedule().duration()),
         })
     }
 

@@ -100,8 +100,8 @@ fn add(whole: &mut Totals, more: Totals) {
     for (kind, reason) in more.reasons {
         whole.reasons.entry(kind).or_insert(reason);
     }
-    whole.latencies.add(&more.latencies);
     whole.elapsed = whole.elapsed.max(more.elapsed);
+    whole.latencies.add(&more.latencies)
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Metrics {
     counted_from: Instant,
+    /// When the load ends; answers come later, too.
+    load_until: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -68,7 +70,8 @@ pub(super) struct Totals {
     pub(super) failed: u64,
     pub(super) dropped: u64,
     pub(super) latencies: Latencies,
-    /// How long was counted.
+    /// How long was counted: not the time after the load in which the last answers came, or one that hangs would make every
+    /// rate low.
     pub(super) elapsed: Duration,
     /// Why the first request that failed did so.
     pub(super) first_error: Option<String>,
@@ -104,10 +107,10 @@ impl Ended {
 }
 
 impl Metrics {
-    /// Measurements of requests that are due from `counted_from` on.
-    pub(super) fn new(counted_from: Instant) -> Self {
+    /// Measurements of requests that are due from `counted_from` on, and before `load_until`.
+    pub(super) fn new(counted_from: Instant, load_until: Instant) -> Self {
         let inner = Inner { counts: Counts::default(), in_flight: 0, recent: VecDeque::new() };
-        Self { counted_from, inner: Mutex::new(inner) }
+        Self { counted_from, load_until, inner: Mutex::new(inner) }
     }
 
     /// A request goes out.
@@ -183,7 +186,7 @@ impl Metrics {
             failed: counts.failed,
             dropped: counts.dropped,
             latencies: counts.latencies,
-            elapsed: now.saturating_duration_since(self.counted_from),
+            elapsed: now.min(self.load_until).saturating_duration_since(self.counted_from),
             first_error: counts.first_error.and_then(|kind| counts.reasons.get(kind).cloned()),
             bytes: counts.bytes,
             statuses: classes(&counts.statuses),
@@ -277,7 +280,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rps_looks_back_one_second() {
-        let metrics = Metrics::new(Instant::now());
+        let metrics = Metrics::new(Instant::now(), Instant::now() + Duration::from_secs(60));
         for round in 0..30u64 {
             for _ in 0..if round < 15 { 10 } else { 20 } {
                 metrics.begin();
@@ -296,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn errors_are_told_apart_and_only_answers_have_a_latency() {
         let start = Instant::now();
-        let metrics = Metrics::new(start);
+        let metrics = Metrics::new(start, start + Duration::from_secs(60));
         tokio::time::advance(Duration::from_millis(2)).await;
         metrics.end(start, Ended::Answered { status: 200, bytes: 10, as_expected: true }, None);
         let broken = Ended::Answered { status: 503, bytes: 5, as_expected: false };
@@ -316,9 +319,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn rates_are_over_the_time_of_the_load_however_late_the_last_answer() {
+        let start = Instant::now();
+        let metrics = Metrics::new(start, start + Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        (0..999).for_each(|_| metrics.end(Instant::now(), OK, None));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        metrics.end(start + Duration::from_secs(9), OK, None);
+        let totals = metrics.totals(Instant::now());
+        assert_eq!((totals.rps(), totals.throughput()), (100.0, 100.0));
+        assert_eq!(totals.results()["measuredMs"], 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_due_before_the_count_begins_is_not_counted() {
         let start = Instant::now();
-        let metrics = Metrics::new(start + Duration::from_secs(1));
+        let metrics = Metrics::new(start + Duration::from_secs(1), start + Duration::from_secs(60));
         metrics.begin();
         metrics.dropped(start);
         tokio::time::advance(Duration::from_secs(2)).await;

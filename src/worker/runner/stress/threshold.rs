@@ -113,14 +113,15 @@ impl Threshold {
         matches!(self.metric, Metric::ErrorRate | Metric::Failed)
     }
 
-    /// Whether the test is to end now, after so much of it was measured.
-    pub(super) fn aborts(&self, totals: &Totals) -> bool {
+    /// Whether the test is to end now, after so much of it was measured. Where its load `is_over` and the last answers are
+    /// waited for, there is no rate to judge until they are there.
+    pub(super) fn aborts(&self, totals: &Totals, is_over: bool) -> bool {
         let is_rate = matches!(self.metric, Metric::Rps | Metric::Throughput);
         // What only grows may still get there.
         let may_get_there = matches!(self.metric, Metric::Requests | Metric::Failed | Metric::Dropped)
             && matches!(self.op, Op::Above | Op::AtLeast);
         let judged = self.abort_after.is_some_and(|delay| totals.elapsed >= delay)
-            && !(is_rate && totals.elapsed < MIN_RATE_TIME)
+            && !(is_rate && (is_over || totals.elapsed < MIN_RATE_TIME))
             && !may_get_there;
         judged && self.value(totals).is_some_and(|value| !self.keeps(value))
     }
@@ -257,6 +258,18 @@ mod tests {
         };
         assert_eq!(words(&list), words(&table));
         assert_eq!(words(&list), ["error_rate <= 0.01", "p99 <= 200.5", "rps >= 100"]);
+    }
+
+    #[test]
+    fn a_rate_ends_no_test_whose_load_is_over() {
+        let start = tokio::time::Instant::now();
+        let end = start + Duration::from_secs(10);
+        let totals = crate::worker::runner::stress::metrics::Metrics::new(start, end).totals(end);
+        let aborts = |threshold: &str, is_over| {
+            parse(json!([{"threshold": threshold, "abortOnFail": true}])).unwrap()[0].aborts(&totals, is_over)
+        };
+        assert_eq!((aborts("rps >= 95", false), aborts("rps >= 95", true)), (true, false));
+        assert_eq!((aborts("throughput > 1", true), aborts("requests < 0", true)), (false, true));
     }
 
     #[test]
