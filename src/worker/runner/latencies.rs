@@ -1,10 +1,12 @@
 //! Latencies of stress tests and of what tells of them: counted exactly, kept with three digits, and written so that those of
 //! several workers can be added up.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 
@@ -14,6 +16,15 @@ const MAX_LATENCY_US: u64 = 86_460_000_000;
 const DIGITS: [u8; 3] = [3, 2, 1];
 /// The longest text of them.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// The longest text that is read, and the most bytes that it may unfold to: others write three digits without a limit.
+const MAX_READ_BYTES: usize = 1 << 20;
+/// What a histogram in its bytes begins with (V2), and one that is compressed.
+const COOKIE: [u8; 4] = [0x1c, 0x84, 0x93, 0x13];
+const COMPRESSED_COOKIE: [u8; 4] = [0x1c, 0x84, 0x93, 0x14];
+/// The length of what stands before the counts; its second four bytes say how many bytes these are.
+const HEADER_BYTES: usize = 40;
+/// More requests than these nobody sends, and counts stay numbers that can be written.
+const MAX_COUNT: u64 = 1 << 53;
 
 /// How long requests took.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +50,14 @@ impl Latencies {
     }
 
     /// Adds those of `other`.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("both have the same bounds");
+    ///
+    /// # Errors
+    /// [`InvalidHistogram`], where they become more than can be written.
+    pub(crate) fn add(&mut self, other: &Self) -> Result<(), InvalidHistogram> {
+        if self.0.len().saturating_add(other.0.len()) > MAX_COUNT {
+            return Err(InvalidHistogram("it counts more than 2^53 requests".to_owned()));
+        }
+        self.0.add(&other.0).map_err(|e| InvalidHistogram(e.to_string()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -49,7 +66,12 @@ impl Latencies {
 
     /// In ms: `percent` of the requests took at most so long.
     pub(crate) fn percentile(&self, percent: f64) -> f64 {
-        ms(self.0.value_at_percentile(percent).min(self.0.max()))
+        #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+        let count = self.0.len().max(1) as f64;
+        // 99.9 % of 1,000 are 999, and 999.0000000000001 in floating point, which would be the 1,000th.
+        let hair = (1e-9 / count).max(4.0 * f64::EPSILON);
+        let quantile = (percent / 100.0 - hair).max(0.0);
+        ms(self.0.value_at_quantile(quantile).min(self.0.max()))
     }
 
     /// In ms.
@@ -91,14 +113,40 @@ impl Latencies {
     /// # Errors
     /// [`InvalidHistogram`]
     pub(crate) fn decode(text: &str) -> Result<Self, InvalidHistogram> {
-        let bytes = STANDARD.decode(text).map_err(|e| InvalidHistogram(e.to_string()))?;
-        let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .map_err(|e| InvalidHistogram(e.to_string()))?;
+        let invalid = |reason: &str| InvalidHistogram(reason.to_owned());
+        if text.len() > MAX_READ_BYTES {
+            return Err(invalid("it is longer than 1 MiB"));
+        }
+        let bytes = STANDARD.decode(text).map_err(|e| invalid(&e.to_string()))?;
+        let bytes = inflate(&bytes)?;
+        // Memory for the counts is taken by what the header says, so that has to be true.
+        let header = bytes.get(..HEADER_BYTES).filter(|header| header.starts_with(&COOKIE));
+        let header = header.ok_or_else(|| invalid("it does not begin as one"))?;
+        let said = header[4..8].iter().fold(0_usize, |said, byte| (said << 8) | usize::from(*byte));
+        if said > bytes.len() - HEADER_BYTES {
+            return Err(invalid("it ends before its counts do"));
+        }
+        let read: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|e| invalid(&e.to_string()))?;
         let mut latencies = Self::default();
-        latencies.0.add(&read).map_err(|e| InvalidHistogram(e.to_string()))?;
+        latencies.add(&Self(read))?;
         Ok(latencies)
     }
+}
+
+/// What a compressed histogram holds.
+fn inflate(bytes: &[u8]) -> Result<Vec<u8>, InvalidHistogram> {
+    // Behind the length, which the stream tells by itself.
+    let stream = bytes.strip_prefix(&COMPRESSED_COOKIE).and_then(|rest| rest.get(4..));
+    let stream = stream.ok_or_else(|| InvalidHistogram("it does not begin as one".to_owned()))?;
+    let mut inflated = Vec::new();
+    let most = u64::try_from(MAX_READ_BYTES).unwrap_or(u64::MAX);
+    let mut reader = ZlibDecoder::new(stream).take(most + 1);
+    reader.read_to_end(&mut inflated).map_err(|e| InvalidHistogram(e.to_string()))?;
+    if inflated.len() > MAX_READ_BYTES {
+        return Err(InvalidHistogram("it unfolds to more than 1 MiB".to_owned()));
+    }
+    Ok(inflated)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a day in µs fits into 53 bits")]
@@ -126,7 +174,7 @@ mod tests {
             part.iter().for_each(|us| latencies.record(Duration::from_micros(*us)));
             let text = latencies.encode();
             assert!(text.len() <= MAX_TEXT_BYTES && text.starts_with("HIST"), "{} bytes", text.len());
-            merged.add(&Latencies::decode(&text).unwrap());
+            merged.add(&Latencies::decode(&text).unwrap()).unwrap();
         }
         let mut all = parts.concat();
         all.sort_unstable();
@@ -151,6 +199,50 @@ mod tests {
         (0..20_000_u64).for_each(|i| latencies.record(Duration::from_micros(800 + i % 400 + (i % 97) * 31)));
         let again = Latencies::decode(&latencies.encode()).unwrap();
         assert_eq!(again, latencies);
+    }
+
+    #[test]
+    fn a_percentile_that_falls_on_a_request_is_that_one() {
+        let mut latencies = Latencies::default();
+        (1..=1000).for_each(|us| latencies.record(Duration::from_micros(us)));
+        for (percent, us) in [(99.9, 999), (50.0, 500), (99.0, 990), (0.1, 1), (100.0, 1000), (99.95, 1000)] {
+            assert_eq!(latencies.percentile(percent), ms(us), "p{percent}");
+        }
+    }
+
+    /// A compressed histogram whose header says that its counts have `said` bytes.
+    fn hostile(said: u32, counts: &[u8]) -> String {
+        let mut inner = [&COOKIE[..], &said.to_be_bytes(), &[0; 4], &3_u32.to_be_bytes()].concat();
+        inner
+            .extend([&1_u64.to_be_bytes()[..], &MAX_LATENCY_US.to_be_bytes(), &1_f64.to_be_bytes()].concat());
+        inner.extend(counts);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut zlib, &inner).unwrap();
+        let stream = zlib.finish().unwrap();
+        let length = u32::try_from(stream.len()).unwrap().to_be_bytes();
+        STANDARD.encode([&COMPRESSED_COOKIE[..], &length, &stream].concat())
+    }
+
+    #[test]
+    fn a_histogram_takes_no_more_memory_than_it_has_bytes() {
+        assert!(Latencies::decode(&hostile(2, &[0, 2])).is_ok(), "the others differ from a good one");
+        let message = |text: &str| Latencies::decode(text).unwrap_err().to_string();
+        let text = hostile(u32::MAX, &[0, 2]);
+        assert!(message(&text).contains("ends before its counts do"), "{}", message(&text));
+        let text = hostile(2, &vec![0; 64 << 20]);
+        assert!(message(&text).contains("unfolds to more than 1 MiB"), "{} bytes", text.len());
+    }
+
+    #[test]
+    fn more_requests_than_can_be_counted_are_refused() {
+        // A count of i64::MAX: zigzag, then seven bits to a byte.
+        let huge = hostile(10, &[0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert!(Latencies::decode(&huge).unwrap_err().to_string().contains("2^53"));
+        let mut half = Latencies::default();
+        half.0.record_n(5, MAX_COUNT).unwrap();
+        let whole = Latencies::decode(&half.encode()).unwrap();
+        assert!(half.add(&whole).is_err());
+        half.encode();
     }
 
     #[test]

@@ -59,7 +59,9 @@ pub fn merge(all: &[Map<String, Value>]) -> Result<Map<String, Value>, MergeErro
         let totals = read(results, at + 1)?;
         match &mut whole {
             None => whole = Some(totals),
-            Some(whole) => add(whole, totals),
+            Some(whole) => {
+                add(whole, totals).map_err(|reason| MergeError::Histogram { index: at + 1, reason })?;
+            }
         }
     }
     whole.map(|totals| totals.results()).ok_or(MergeError::Empty)
@@ -87,7 +89,7 @@ fn read(results: &Map<String, Value>, index: usize) -> Result<Totals, MergeError
     })
 }
 
-fn add(whole: &mut Totals, more: Totals) {
+fn add(whole: &mut Totals, more: Totals) -> Result<(), InvalidHistogram> {
     // Whoever wrote these numbers may have written any.
     let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
     sum(&mut whole.requests, more.requests);
@@ -118,7 +120,7 @@ mod tests {
     fn results(latencies: impl Iterator<Item = u64> + Clone) -> Map<String, Value> {
         let now = Instant::now();
         let start = now - Duration::from_secs(3000);
-        let metrics = Metrics::new(start);
+        let metrics = Metrics::new(start, start + Duration::from_secs(10));
         for (i, ms) in latencies.enumerate() {
             let as_expected = i % 3 != 0;
             let status = if as_expected { 200 } else { 500 };
