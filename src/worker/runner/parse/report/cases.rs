@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::super::text::{Tail, add, fail, message, name, plain_text};
+use super::super::text::{MAX_NAME_BYTES, Tail, add, fail, message, name, plain_text};
 use crate::model::test::Failure;
 use crate::worker::progress::ProgressState;
 
@@ -102,6 +102,20 @@ fn failure(test: String, text: &str) -> Failure {
     Failure { name: test, message: message(&plain_text(first)), output: output.text(), history: None }
 }
 
+/// The name of a test case below these titles. A file of a few bytes can have a million of them below titles of megabytes,
+/// so no more is joined than is kept.
+fn joined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for (i, part) in parts.into_iter().enumerate() {
+        if text.len() > MAX_NAME_BYTES {
+            break;
+        }
+        text.push_str(if i == 0 { "" } else { " › " });
+        text.push_str(part);
+    }
+    name(&text)
+}
+
 fn note_duration(state: &mut ProgressState, test: &str, ms: Option<f64>) {
     if let Some(ms) = ms.filter(|ms| (0.0..1e12).contains(ms)) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1e12")]
@@ -147,7 +161,7 @@ impl Suite {
             spec.show(titles, state);
         }
         for suite in self.suites {
-            titles.push(suite.title.clone());
+            titles.push(name(&suite.title));
             suite.walk(titles, state);
             titles.pop();
         }
@@ -157,15 +171,14 @@ impl Suite {
 impl Spec {
     fn show(self, titles: &[String], state: &mut ProgressState) {
         let Self { title, file, line, column, tests } = self;
+        let place = format!("{}:{line}:{column}", name(&file));
+        let title = name(&title);
         for tried in tests {
-            let mut parts = Vec::new();
-            if !tried.project_name.is_empty() {
-                parts.push(format!("[{}]", tried.project_name));
-            }
-            parts.push(format!("{file}:{line}:{column}"));
-            parts.extend(titles.iter().cloned());
-            parts.push(title.clone());
-            let test = name(&parts.join(" › "));
+            let project = name(&tried.project_name);
+            let project = (!project.is_empty()).then(|| format!("[{project}]"));
+            let parts = project.as_deref().into_iter().chain([place.as_str()]);
+            let parts = parts.chain(titles.iter().map(String::as_str)).chain([title.as_str()]);
+            let test = joined(parts);
             for tries in &tried.results {
                 note_duration(state, &test, tries.duration);
             }

@@ -2,7 +2,7 @@
 
 use super::super::text::number;
 use super::super::{Exit, LineParser};
-use super::{Stats, Totals, read};
+use super::{ReportError, Stats, Totals, read};
 use crate::worker::progress::ProgressState;
 
 /// The longest report that is kept, in bytes; of a longer one, what stands within it counts, and the totals.
@@ -75,8 +75,10 @@ impl JsonReport {
         let Some(text) = self.open.take() else { return };
         let before = state.counts;
         let known = read(text.as_bytes(), state);
-        // Other documents of JSON are nobody's business.
-        if let (true, Err(_), Some(stats)) = (self.is_cut, known, self.stats) {
+        // A line that was cut, or a report that was, is no JSON from there on; its totals stand in lines of their own. Other
+        // documents of JSON are nobody's business.
+        let stats = self.stats.filter(|_| !self.in_stats);
+        if let (Err(ReportError::Json(_)), Some(stats)) = (known, stats) {
             let totals = Totals::from(stats);
             state.counts = before;
             let counts = &mut state.counts;

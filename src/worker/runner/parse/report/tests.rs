@@ -89,6 +89,31 @@ fn of_a_report_that_breaks_off_the_beginning_counts() {
 }
 
 #[test]
+fn many_tests_below_long_titles_take_no_longer_than_others() {
+    let title = "t".repeat(64 << 10);
+    let tests = format!(r#"{{"specs":[{{"title":"s","file":"f","tests":[{}{{}}]}}]}}"#, "{},".repeat(9999));
+    let open = format!(r#"{{"title":"{title}","suites":["#);
+    let report = format!(r#"{{"suites":[{}{tests}{}]}}"#, open.repeat(50), "]}".repeat(50));
+    let start = std::time::Instant::now();
+    let state = from(&report);
+    // Some 30 GB would be copied otherwise.
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(state.counts.failed, 10_000);
+    assert!(names(&state)[0].starts_with("f:0:0 › ttt") && names(&state)[0].len() <= 300);
+}
+
+#[test]
+fn a_line_that_was_cut_does_not_cost_the_totals() {
+    let report = sample!("playwright.json");
+    let cut = report.replacen("      \"title\": \"", "      \"title\": \"cut\n      \"title\": \"", 1);
+    assert_ne!(cut, report, "there is such a line");
+    assert_eq!(read_lines(Format::PlaywrightJson, &cut, 1).counts, counts(4, 1, 1));
+    // Of totals that break off, none counts.
+    let at = cut.find("\"unexpected\": ").unwrap();
+    assert_eq!(read_lines(Format::PlaywrightJson, &cut[..at], 1).counts.passed, 0);
+}
+
+#[test]
 fn a_long_report_costs_bounded_memory_and_keeps_its_totals() {
     let line = format!("      \"stdout\": \"{}\",", "x".repeat(60_000));
     let mut parser = super::super::parser(Format::PlaywrightJson);
