@@ -93,9 +93,12 @@ impl LineParser for K6 {
         self.show(state);
         let failing = self.failing_checks();
         for ((metric, threshold), told) in std::mem::take(&mut self.thresholds) {
-            let (kept, value) = told.unwrap_or_else(|| {
-                (exit != CROSSED || !self.crossed.contains(&metric), "the threshold was crossed".to_owned())
-            });
+            // Where k6 was ended, or ended by another fault, before it told, nobody knows.
+            let by_exit = || {
+                (matches!(exit, Exit::Code(0)) || exit == CROSSED)
+                    .then(|| (!self.crossed.contains(&metric), "the threshold was crossed".to_owned()))
+            };
+            let Some((kept, value)) = told.or_else(by_exit) else { continue };
             if kept {
                 state.counts.passed = add(state.counts.passed, 1);
             } else {
@@ -313,6 +316,10 @@ mod tests {
         assert_eq!(read(Format::K6, &json, 0).counts, counts(3, 0, 0));
         assert_eq!(names(&read(Format::K6, &json, 99)), ["thresholds"]);
         assert_eq!(read(Format::K6, "", 99).counts.failed, 1);
+        // Aborted, by a script that throws, by a signal: no verdict.
+        for code in [105, 107, 137] {
+            assert_eq!(read(Format::K6, &json, code).counts.passed, 0, "{code}");
+        }
     }
 
     #[test]
