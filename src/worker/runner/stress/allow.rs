@@ -3,13 +3,18 @@
 //! A load tool that takes orders over the network is a weapon; without the operator's word it only aims at
 //! its own machine.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::Target;
 use crate::config::network::Network;
 
 /// What is allowed where the operator says nothing.
 const DEFAULT_ALLOW: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
+
+/// Where Amazon's machines are told their secrets over IPv6 (`fd00:ec2::254`): no link-local address.
+const AMAZON: [u16; 2] = [0xfd00, 0xec2];
+/// What stands before an IPv4 address that a NAT64 translates.
+const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
 /// An entry that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +65,11 @@ impl Allow {
     /// everybody, unless an address or a network of the list says so.
     pub(super) fn permits_address(&self, host: &str, port: u16, address: IpAddr) -> bool {
         let address = address.to_canonical();
+        let leads_to = behind(address);
         if address.is_loopback() && host == "localhost" {
             return true;
         }
-        let is_special = match address {
+        let is_special = match leads_to {
             IpAddr::V4(a) => {
                 a.is_loopback()
                     || a.is_link_local()
@@ -72,11 +78,15 @@ impl Allow {
                     || a.is_broadcast()
             }
             IpAddr::V6(a) => {
-                a.is_loopback() || a.is_unicast_link_local() || a.is_unspecified() || a.is_multicast()
+                a.is_loopback()
+                    || a.is_unicast_link_local()
+                    || a.is_unspecified()
+                    || a.is_multicast()
+                    || a.segments()[..2] == AMAZON
             }
         };
         let named = |entry: &Entry| {
-            matches!(entry.host, Host::Network(network) if network.contains(address))
+            matches!(entry.host, Host::Network(network) if network.contains(address) || network.contains(leads_to))
                 && entry.port.is_none_or(|allowed| allowed == port)
         };
         !is_special || self.0.iter().any(named)
@@ -91,6 +101,18 @@ impl Host {
             Self::Below(domain) => host.strip_suffix(domain.as_str()).is_some_and(|h| h.ends_with('.')),
             Self::Network(network) => host.parse().is_ok_and(|address| network.contains(address)),
         }
+    }
+}
+
+/// The address that a NAT64 makes of this one.
+fn behind(address: IpAddr) -> IpAddr {
+    let is_translated = |a: &Ipv6Addr| a.segments()[..6] == NAT64;
+    match address {
+        IpAddr::V6(a) if is_translated(&a) => {
+            let [.., a, b, c, d] = a.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        other => other,
     }
 }
 
@@ -153,6 +175,9 @@ mod tests {
             "::ffff:127.0.0.1",
             "169.254.169.254",
             "fe80::1",
+            "fd00:ec2::254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::7f00:1",
             "0.0.0.0",
             "::",
             "224.0.0.1",
@@ -160,7 +185,7 @@ mod tests {
             assert!(!leads(&["*.example.org"], "a.example.org", inside), "{inside}");
             assert!(leads(&["*.example.org", "0.0.0.0/0", "::/0"], "a.example.org", inside), "{inside}");
         }
-        for outside in ["10.0.0.1", "192.0.2.1", "2001:db8::1"] {
+        for outside in ["10.0.0.1", "192.0.2.1", "2001:db8::1", "64:ff9b::a00:1", "fd00:ec3::1"] {
             assert!(leads(&["*.example.org"], "a.example.org", outside), "{outside}");
         }
         assert!(leads(&["localhost"], "localhost", "127.0.0.1"));
