@@ -50,6 +50,10 @@ impl Target {
 
     /// Another host on the same kind of connection.
     pub(super) fn named(&self, authority: &str) -> Result<Self, String> {
+        // A server may take another part of it for the host than we do.
+        if authority.contains(['/', '?', '#', '\\']) {
+            return Err(format!("`{authority}` is more than a host"));
+        }
         let scheme = if self.is_tls { "https" } else { "http" };
         Self::parse(&format!("{scheme}://{authority}/"))
     }
@@ -88,6 +92,12 @@ pub(super) fn headers(
         if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&key) {
             return Err(format!("headers.{name} is set by the connection; leave it out"));
         }
+        // What is judged is what is sent.
+        let value = if key == HOST {
+            &target.named(value).map_err(|_| format!("headers.Host: `{value}` is no host"))?.authority()
+        } else {
+            value
+        };
         let value = HeaderValue::from_str(value).map_err(|e| format!("headers.{name}: {e}"))?;
         headers.insert(key, value);
     }

@@ -136,6 +136,9 @@ fn a_host_that_is_not_allowed_is_named_with_the_setting() {
     };
     assert!(named("example.org").unwrap_err().starts_with("headers.Host: `example.org:80` may not"));
     assert!(named("a b").unwrap_err().starts_with("headers.Host: `a b` is no host"));
+    for more in ["localhost/@example.org", "localhost?x", "localhost#x", "localhost/", "a@localhost"] {
+        assert_eq!(named(more), Err(format!("headers.Host: `{more}` is no host")));
+    }
     assert_eq!((named("127.0.0.1"), named("localhost:8080")), (Ok(()), Ok(())));
     let ok = config(&json!({"url": "http://127.0.0.1:1/", "durationMs": 1000}));
     assert_eq!((runner().check(&ok), runner().timeout(&ok)), (Ok(()), Some(Duration::from_secs(41))));

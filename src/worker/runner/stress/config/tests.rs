@@ -31,6 +31,8 @@ fn the_smallest_config_has_sensible_defaults() {
         parse(&json!({"url": "http://h/", "durationMs": 1, "method": "post", "body": {"a": 1}})).unwrap();
     assert_eq!((body.method, body.body.as_ref()), (Method::POST, br#"{"a":1}"#.as_slice()));
     assert_eq!(body.headers[CONTENT_TYPE], "application/json");
+    let named = json!({"url": "http://h/", "durationMs": 1, "headers": {"host": "Other.example:80"}});
+    assert_eq!(parse(&named).unwrap().headers[HOST].to_str().unwrap(), "other.example");
     let bytes = parse(&json!({"url": "http://h/", "durationMs": 1, "bodyBase64": "AP8="})).unwrap();
     assert_eq!(bytes.body.as_ref(), [0, 255]);
     let tls = parse(&json!({"url": "https://h/", "durationMs": 1, "tls": {"insecure": true}})).unwrap();
