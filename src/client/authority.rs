@@ -31,6 +31,11 @@ pub(super) fn config(
     authority: Option<&Authority>,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     if let Some(Authority(config)) = authority {
+        if !url.is_tls() {
+            // Else a token would go there for everybody to read, where somebody asked for more than that.
+            let reason = "an authority (--ca, TIDINGS_CA) is for https:// only: write that, or leave it out";
+            return Err(ClientError::Url { url: url.to_string(), reason: reason.to_owned() });
+        }
         return Ok(Arc::clone(config));
     }
     let trust = if url.is_tls() { Trust::System } else { Trust::Nobody };

@@ -52,6 +52,10 @@ async fn clients_speak_https_with_an_authority_of_ones_own() {
     let submit = ["submit", "command", "--wait", "--server", &url, "--test-id", "s", "--ca", &ca];
     let (code, said) = output(&[&submit[..], &["--config", "{\"suite\":\"good\"}"]].concat()).await;
     assert!(code == Some(0) && said.contains("s passed"), "{said}");
+    // Nobody would vouch for anything there.
+    let plain = url.replace("https://", "");
+    let (code, said) = output(&["submit", "command", "--server", &plain, "--ca", &ca]).await;
+    assert!(code == Some(1) && said.contains("is for https:// only"), "{code:?}: {said}");
     // Whoever signed it is not known here.
     let (code, said) = output(&submit[..7]).await;
     assert_eq!(code, Some(1), "{said}");
