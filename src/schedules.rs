@@ -99,7 +99,12 @@ async fn run(queue: Arc<dyn Queue>, mut plans: watch::Receiver<Arc<Plan>>) {
     let mut may_change = true;
     loop {
         let plan = plans.borrow_and_update().clone();
-        carry_over(&mut seen, &plan, now_ms());
+        for name in carry_over(&mut seen, &plan, now_ms()) {
+            // Known to whoever begins later, too.
+            if let Err(error) = queue.note_fired(&name, now_ms()).await {
+                tracing::warn!(schedule = %name, %error, "that a schedule has changed could not be noted");
+            }
+        }
         let mut pause = LOOK_EVERY;
         for (name, planned) in &*plan {
             let since = seen.get(name).map(|(_, since)| *since);
@@ -123,15 +128,18 @@ async fn run(queue: Arc<dyn Queue>, mut plans: watch::Receiver<Arc<Plan>>) {
 }
 
 /// What holds after a reload of what was looked after: a schedule that has another expression or time zone begins anew,
-/// and with nothing of the past, where that expression did not hold.
-fn carry_over(seen: &mut HashMap<String, (Schedule, i64)>, plan: &Plan, now: i64) {
+/// and with nothing of the past, where that expression did not hold. Which ones do.
+fn carry_over(seen: &mut HashMap<String, (Schedule, i64)>, plan: &Plan, now: i64) -> Vec<String> {
+    let mut changed = Vec::new();
     seen.retain(|name, (known, since)| {
         let Some(Planned { schedule, .. }) = plan.get(name) else { return false };
         if (&schedule.cron, &schedule.timezone) != (&known.cron, &known.timezone) {
             (*known, *since) = (schedule.clone(), now);
+            changed.push(name.clone());
         }
         schedule == known
     });
+    changed
 }
 
 fn until(at_ms: i64) -> Duration {
@@ -168,7 +176,7 @@ async fn look(
     }
     let mut tick = planned.timing.next_after(since.max(late));
     while let Some(due) = tick.filter(|due| *due <= now) {
-        fire(queue, name, planned, due).await?;
+        fire(queue, name, planned, due, now).await?;
         tick = planned.timing.next_after(due);
     }
     Ok(now)
@@ -208,7 +216,7 @@ async fn catch_up(
         }
         Missed::Due => {
             tracing::info!(schedule = %name, late_ms, "a missed tick is fired now");
-            fire(queue, name, planned, missed).await
+            fire(queue, name, planned, missed, now).await
         }
     }
 }
@@ -236,9 +244,17 @@ fn judge(schedule: &Schedule, fired: &[i64], missed: i64, now: i64) -> Missed {
 }
 
 /// Submits the job of a tick, unless that was done.
-async fn fire(queue: &dyn Queue, name: &str, planned: &Planned, tick: i64) -> Result<(), QueueError> {
+async fn fire(
+    queue: &dyn Queue,
+    name: &str,
+    planned: &Planned,
+    tick: i64,
+    now: i64,
+) -> Result<(), QueueError> {
     let fired = queue.fired(name).await?;
-    let forgotten = fired.len() >= FIRED_KEPT && fired.first().is_some_and(|oldest| tick < *oldest);
+    // Those of a clock that was far ahead may be all that is kept; they say nothing of what went before.
+    let oldest = fired.first().filter(|oldest| fired.len() >= FIRED_KEPT && **oldest <= now + AHEAD_MS);
+    let forgotten = oldest.is_some_and(|oldest| tick < *oldest);
     if forgotten || fired.contains(&tick) {
         return Ok(());
     }

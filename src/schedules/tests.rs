@@ -193,6 +193,17 @@ async fn a_clock_that_was_hours_ahead_stops_nothing_once_it_is_right() {
         node.look(&stage, &planned, start + now).await;
     }
     assert_eq!(stage.ticks().await, [start + MINUTE]);
+    // Nor where all that is kept was fired by it.
+    let ahead = Stage::set().await;
+    let mut node = Node::default();
+    for n in 0..=300 {
+        node.look(&ahead, &planned, start + 10 * HOUR + n * MINUTE).await;
+    }
+    let before = ahead.ticks().await.len();
+    for now in [10 * SECOND, 61 * SECOND, 121 * SECOND] {
+        node.look(&ahead, &planned, start + now).await;
+    }
+    assert_eq!(ahead.ticks().await.len(), before + 2);
     // Nor is what a server misses taken for fired, as something later was.
     Node::default().look(&stage, &planned, start + 3 * MINUTE).await;
     assert_eq!(stage.ticks().await, [1, 3].map(|n| start + n * MINUTE));
