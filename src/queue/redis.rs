@@ -387,11 +387,12 @@ impl Queue for RedisQueue {
         let born = Epoch::generate().to_string();
         let swept =
             list(inner.link.sweep(STEP, UNTOLD_FOR_MS, born, inner.limits_known(), &inner.options).await?)?;
-        let [now, reaped, promoted, untold, due, born, newest, workers, changed, pauses] =
-            <[Value; 10]>::try_from(swept).map_err(|_| unexpected("too little"))?;
+        let [now, reaped, promoted, untold, due, born, newest, limited, workers, changed, pauses] =
+            <[Value; 11]>::try_from(swept).map_err(|_| unexpected("too little"))?;
         let count = |value: &Value| number(value).map(|n| usize::try_from(n).unwrap_or(0));
         let (reaped, promoted, untold) = (count(&reaped)?, count(&promoted)?, count(&untold)?);
         inner.look_back(text(&born)?, number(&newest)?);
+        inner.limited(number(&limited)?);
         metrics::workers(count(&workers)?);
         inner.tell_pauses(pauses, number(&now)?).await?;
         // By the clock of whoever waits for it.

@@ -22,7 +22,7 @@ local ids, running, leases, queued = {}, {}, {}, depth()
 -- What stands first in a ready set, as many as are wanted still; a suite's lane in place of its mark. `again`: there may
 -- be more behind what could not be taken.
 local ready, again
-local moved = 0
+local moved = 0 -- how many could not be taken
 local function gather(key, wanted)
   local found = redis.call('ZRANGE', key, 0, wanted - 1, 'WITHSCORES')
   for n = 1, #found, 2 do
@@ -53,7 +53,6 @@ repeat
         -- From before suites had lanes: it waits in that of its own.
         put_in(R .. ':r:' .. lane_of(job), rank(job), id)
         save(job)
-        moved = moved + 1
         return nil
       end
       job.worker, job.started, job.claim, seq = worker, int(now), name, int(tonumber(job.seq))
@@ -68,7 +67,7 @@ repeat
       running[#running + 1], running[#running + 2] = seq, id
       leases[#leases + 1], leases[#leases + 2] = int(now + lease_ms), id
     else
-      again = true
+      again, moved = true, moved + 1
       -- It does not say which lane loses its first one.
       local from = string.sub(key, #R + 4)
       if string.find(from, '/', 1, true) then lanes[from] = true end

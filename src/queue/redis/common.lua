@@ -21,6 +21,7 @@
 --   R:past:S   list     the latest runs of series S, newest first;  R:pasts  zset  each series by its latest run
 --   R:types    hash     worker -> the test types it handles; R:seen  zset  worker -> when it counts as gone
 --   R:seq      string   the number of the newest job;      R:born  string  the name of this past of the queue
+--   R:limited  string   when limits of lanes were set last, by the clock, and later each time
 -- Time is Redis' own, everywhere.
 
 local R = KEYS[1]
@@ -112,6 +113,14 @@ end
 local function room_of(lane)
   local limit = redis.call('HGET', R .. ':limits', lane)
   return limit and tonumber(limit) - redis.call('SCARD', R .. ':l:' .. lane) or math.huge
+end
+
+-- Notes that limits were set, no earlier than `known`: whoever has seen a later time than Redis has knows that it went back.
+local function set_limited(known)
+  local before = tonumber(redis.call('GET', R .. ':limited') or '0')
+  local at = int(math.max(before + 1, known, now_us))
+  redis.call('SET', R .. ':limited', at)
+  return at
 end
 
 -- Has a lane stand among what may be claimed of its type, or not: who claims never looks into one that is held back.

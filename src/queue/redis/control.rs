@@ -83,7 +83,9 @@ impl RedisQueue {
         if limits.is_empty() {
             return Ok(());
         }
-        self.inner.link.limit(lanes(limits)).await.map(drop)
+        let limited = number(&self.inner.link.limit(lanes(limits)).await?)?;
+        self.inner.limited(limited);
+        Ok(())
     }
 
     pub(super) async fn reorder(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
@@ -103,18 +105,21 @@ impl RedisQueue {
 impl Inner {
     /// Lanes and limits for a Redis that may have lost them.
     pub(super) fn limits_known(&self) -> KnownLimits {
-        let (born, newest) = self.seen();
+        let (born, limited_at) = self.seen();
         let limits = self.limits();
         let limited = limits.iter().filter(|(_, limit)| limit.is_some());
         let limits = lanes(&limited.map(|(suite, limit)| (suite.clone(), *limit)).collect());
-        KnownLimits { born, newest, limits }
+        KnownLimits { born, limited_at, limits }
     }
 
     /// Tells what somebody has left untold of pauses.
     pub(super) async fn tell_pauses(&self, found: Value, now_ms: i64) -> Result<(), QueueError> {
         let patience = i64::try_from(UNTOLD_FOR_MS).unwrap_or(i64::MAX);
         for news in untold(found)?.into_iter().filter(|news| now_ms - news.at_ms > patience) {
-            self.tell_pause(news).await;
+            // What comes after it of the same scope waits for it.
+            if !self.tell_pause(news).await {
+                break;
+            }
         }
         Ok(())
     }

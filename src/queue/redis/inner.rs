@@ -104,6 +104,8 @@ impl Signals {
 pub(super) struct Past {
     born: Option<String>,
     newest: i64,
+    /// When limits of suites were set last.
+    limited_at: i64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -185,10 +187,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Which past of the queue was seen last, if any, and its newest job.
+    /// Which past of the queue was seen last, if any, and when limits were set last in it.
     pub(super) fn seen(&self) -> (String, i64) {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        (past.born.clone().unwrap_or_default(), past.newest)
+        (past.born.clone().unwrap_or_default(), past.limited_at)
+    }
+
+    /// Limits of suites were set, by somebody.
+    pub(super) fn limited(&self, at: i64) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.limited_at = past.limited_at.max(at);
     }
 
     /// Compares what there is with what was seen before, and says it if something is gone.
@@ -209,6 +217,6 @@ impl Inner {
             }
             _ => {}
         }
-        *past = Past { born: Some(born), newest };
+        (past.born, past.newest) = (Some(born), newest);
     }
 }

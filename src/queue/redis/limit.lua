@@ -1,4 +1,5 @@
 -- Says how many jobs of lanes may run at once. ARGV: publish, then lane and number, or nothing for no limit, of each.
+-- The answer: when they were set, which rises with each time.
 -- Who has no lease does not run, whatever became of it while the lane had no limit.
 for i = 2, #ARGV, 2 do
   local lane, limit = ARGV[i], ARGV[i + 1]
@@ -9,4 +10,4 @@ for i = 2, #ARGV, 2 do
   lanes[lane] = true
 end
 settle()
-return 0
+return set_limited(0)

@@ -70,7 +70,8 @@ pub(super) struct ClaimName {
 pub(super) struct KnownLimits {
     /// What was seen of Redis when it had them.
     pub(super) born: String,
-    pub(super) newest: i64,
+    /// When limits were set last, by its clock; it rises with each time.
+    pub(super) limited_at: i64,
     pub(super) limits: Vec<String>,
 }
 
@@ -230,7 +231,7 @@ impl Link {
     ) -> Result<Value, QueueError> {
         let (base, max) = (ms(options.backoff_base), ms(options.backoff_max));
         let mut args = vec![most.to_string(), base, max, untold_for_ms.to_string(), born];
-        args.extend([known.born, known.newest.to_string()]);
+        args.extend([known.born, known.limited_at.to_string()]);
         args.extend(known.limits);
         self.run(&SWEEP, &args).await
     }

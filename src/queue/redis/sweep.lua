@@ -1,12 +1,15 @@
 -- Ends attempts whose lease has run out, lets due jobs into the queue, finds what somebody left untold, and forgets
 -- workers that went silent. ARGV: publish, how many of each at most, shortest and longest back-off in ms, how
--- long something may be untold, a name for this past should it have none, the name and the newest job that the caller saw
--- last, then lanes and limits for a Redis that lost them: of one that is as it was, somebody has taken them away.
+-- long something may be untold, a name for this past should it have none, the name that the caller saw last and when it
+-- saw limits set last, then lanes and limits for a Redis that lost them: of one that is as it was, somebody has taken them
+-- away.
 local most = tonumber(ARGV[2])
-if redis.call('GET', R .. ':born') ~= ARGV[7] or tonumber(redis.call('GET', R .. ':seq') or '0') < tonumber(ARGV[8]) then
+local limited = redis.call('GET', R .. ':limited') or '0'
+if redis.call('GET', R .. ':born') ~= ARGV[7] or tonumber(limited) < tonumber(ARGV[8]) then
   for i = 9, #ARGV, 2 do
     if redis.call('HSETNX', R .. ':limits', ARGV[i], ARGV[i + 1]) == 1 then lanes[ARGV[i]] = true end
   end
+  if tonumber(limited) < tonumber(ARGV[8]) then limited = set_limited(tonumber(ARGV[8])) end
 end
 local changed, reaped, promoted = {}, 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. int(now), 'LIMIT', 0, most)) do
@@ -66,5 +69,5 @@ local due = redis.call('ZRANGE', R .. ':due', 0, 0, 'WITHSCORES')
 redis.call('SET', R .. ':born', ARGV[6], 'NX')
 return {
   int(now), reaped, promoted, #late, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
-  redis.call('HLEN', R .. ':types'), and_unreadable(changed), redis.call('HGETALL', R .. ':news'),
+  limited, redis.call('HLEN', R .. ':types'), and_unreadable(changed), redis.call('HGETALL', R .. ':news'),
 }

@@ -165,8 +165,12 @@ async fn a_limit_that_another_node_took_away_stays_away_until_redis_loses_all() 
     a.submit(job()).await;
     sweep().await;
     assert_eq!(kept(), "");
-    // Its newest changes are lost, or everything is.
-    assert_eq!(server.cli(&["SET", "tidings{q}:seq", "0"]), "OK");
+    // The last change of limits is lost, and no job; or everything is.
+    limit(&a, "unit", Some(1)).await;
+    let before = server.cli(&["GET", "tidings{q}:limited"]);
+    limit(&a, "unit", Some(1)).await;
+    assert_eq!(server.cli(&["HDEL", "tidings{q}:limits", "command/unit"]), "1");
+    assert_eq!(server.cli(&["SET", "tidings{q}:limited", &before]), "OK");
     sweep().await;
     assert_eq!(kept(), "1");
     assert_eq!(server.cli(&["FLUSHALL"]), "OK");
