@@ -91,7 +91,10 @@ fn with_pattern(template: &str, cases: &[String]) -> Result<String, InvalidCases
     let mut argument = template.to_owned();
     if argument.contains(PATTERN) {
         let names = cases.iter().map(|case| usable(case).map(escape)).collect::<Result<Vec<_>, _>>()?;
-        argument = argument.replace(PATTERN, &names.join("|"));
+        let names = names.join("|");
+        // Some runners take an argument that begins so for a file of arguments, a pattern or not.
+        let begins = argument.starts_with(PATTERN) && is_special(&names);
+        argument = argument.replace(PATTERN, &if begins { format!("(?:{names})") } else { names });
     } else if argument.contains(GO) {
         let mut names = Vec::new();
         for case in cases {
@@ -179,7 +182,7 @@ mod tests {
             assert!(matches!(refused, InvalidCases::Name { .. }), "{name:?}: {refused}");
         }
         assert!(filled(&["x", "{tests}"], &["crate --foo"]).is_err());
-        assert!(filled(&["x", "{pattern}"], &["@file", "a"]).is_err());
+        assert_eq!(filled(&["x", "{pattern}"], &["@file", "a"]).unwrap(), ["x", "(?:@file|a)"]);
         assert!(filled(&["x", "{pattern}"], &["a", "@file"]).is_ok());
         assert!(filled(&["x", "@{pattern}"], &["file"]).is_ok());
         assert!(filled(&["x", "{go}"], &["pkg.Sum"]).is_err());
