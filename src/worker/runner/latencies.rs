@@ -126,6 +126,10 @@ impl Latencies {
         if said > bytes.len() - HEADER_BYTES {
             return Err(invalid("it ends before its counts do"));
         }
+        // The table is as wide as its digits say.
+        if header[12..16] > [0, 0, 0, DIGITS[0]][..] {
+            return Err(invalid(&format!("it has more than {} digits", DIGITS[0])));
+        }
         let read: Histogram<u64> =
             Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|e| invalid(&e.to_string()))?;
         let mut latencies = Self::default();
@@ -212,7 +216,11 @@ mod tests {
 
     /// A compressed histogram whose header says that its counts have `said` bytes.
     fn hostile(said: u32, counts: &[u8]) -> String {
-        let mut inner = [&COOKIE[..], &said.to_be_bytes(), &[0; 4], &3_u32.to_be_bytes()].concat();
+        hostile_of(3, said, counts)
+    }
+
+    fn hostile_of(digits: u32, said: u32, counts: &[u8]) -> String {
+        let mut inner = [&COOKIE[..], &said.to_be_bytes(), &[0; 4], &digits.to_be_bytes()].concat();
         inner
             .extend([&1_u64.to_be_bytes()[..], &MAX_LATENCY_US.to_be_bytes(), &1_f64.to_be_bytes()].concat());
         inner.extend(counts);
@@ -231,6 +239,10 @@ mod tests {
         assert!(message(&text).contains("ends before its counts do"), "{}", message(&text));
         let text = hostile(2, &vec![0; 64 << 20]);
         assert!(message(&text).contains("unfolds to more than 1 MiB"), "{} bytes", text.len());
+        for digits in [4, 5, 259] {
+            let text = hostile_of(digits, 2, &[0, 2]);
+            assert!(message(&text).contains("more than 3 digits"), "{}", message(&text));
+        }
     }
 
     #[test]
