@@ -1,7 +1,7 @@
 //! TLS of connections that we open: whom they trust, and what a refusal of theirs means.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -43,8 +43,7 @@ impl Trust<'_> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| TrustError::Library(e.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        match self {
+        let roots = match self {
             Self::Anyone => {
                 let verifier = Arc::new(BelievesAnyone(provider));
                 return Ok(builder
@@ -52,22 +51,36 @@ impl Trust<'_> {
                     .with_custom_certificate_verifier(verifier)
                     .with_no_client_auth());
             }
-            Self::Nobody => {}
-            Self::System => {
-                let found = rustls_native_certs::load_native_certs();
-                if roots.add_parsable_certificates(found.certs).0 == 0 {
-                    return Err(TrustError::NoRoots);
-                }
-            }
+            Self::Nobody => Arc::new(RootCertStore::empty()),
+            Self::System => system_roots()?,
             Self::Pem(pem) => {
+                let mut roots = RootCertStore::empty();
                 let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
                 if roots.add_parsable_certificates(certificates).0 == 0 {
                     return Err(TrustError::NotPem);
                 }
+                Arc::new(roots)
             }
-        }
+        };
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
+}
+
+/// This system's authorities, read when they are first asked for and kept while this process lives: reading them takes
+/// milliseconds, and whoever submits a test may ask for them.
+fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    // What failed is tried again: they may come to be there.
+    if roots.add_parsable_certificates(found.certs).0 == 0 {
+        return Err(TrustError::NoRoots);
+    }
+    // Of two that ask at once the first one's stay.
+    Ok(ROOTS.get_or_init(|| Arc::new(roots)).clone())
 }
 
 /// What is wrong with the other side's certificate, if that is why `error` came.
@@ -133,5 +146,19 @@ impl ServerCertVerifier for BelievesAnyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_systems_authorities_are_read_once() {
+        match (system_roots(), system_roots()) {
+            (Ok(first), Ok(second)) => assert!(Arc::ptr_eq(&first, &second)),
+            // A machine without any says so each time.
+            failed => assert_eq!(failed.0.err(), Some(TrustError::NoRoots)),
+        }
     }
 }
