@@ -2,6 +2,11 @@
 
 /// The longest line that is passed on, in bytes; the rest of a longer one is dropped, and counted.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
+/// The same for a line that begins as JSON does: half a document is none, and reports are written in one line, or with a
+/// test's whole output in one of theirs.
+pub(crate) const MAX_JSON_LINE: usize = 8 << 20;
+/// How far it may be indented.
+const MAX_INDENT: usize = 256;
 
 /// How a line ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +47,7 @@ impl Lines {
             if self.returned && !text.is_empty() {
                 self.emit(End::Return, &mut take);
             }
-            let kept = text.len().min(MAX_LINE - self.line.len());
+            let kept = text.len().min(self.room(text));
             self.line.extend_from_slice(&text[..kept]);
             self.cut = self.cut.saturating_add(text.len() - kept);
             match end {
@@ -60,11 +65,20 @@ impl Lines {
         }
     }
 
+    /// How many bytes the line may still grow, of which `more` come next.
+    fn room(&self, more: &[u8]) -> usize {
+        let mut start = self.line.iter().chain(more).take(MAX_INDENT);
+        let is_json = matches!(start.find(|byte| !matches!(byte, b' ' | b'\t')), Some(b'{' | b'"'));
+        let most = if is_json { MAX_JSON_LINE } else { MAX_LINE };
+        most.saturating_sub(self.line.len())
+    }
+
     fn emit(&mut self, end: End, take: &mut impl FnMut(Line)) {
         if end == End::Newline || !self.line.is_empty() {
             take(Line { text: String::from_utf8_lossy(&self.line).into_owned(), end, cut: self.cut });
         }
         self.line.clear();
+        self.line.shrink_to(MAX_LINE);
         self.cut = 0;
         self.returned = false;
     }
@@ -113,6 +127,27 @@ mod tests {
         lines.push(b"\nnext\n", |line| found.push(line));
         assert_eq!((found[0].text.len(), found[0].cut), (MAX_LINE, 1_000_000 - MAX_LINE));
         assert_eq!((found[1].text.as_str(), found[1].cut), ("next", 0));
+    }
+
+    #[test]
+    fn a_line_of_json_is_kept_whole_and_bounded_too() {
+        for start in ["{\"a\":\"", "  \t\"stdout\": \""] {
+            let (mut lines, mut found) = (Lines::default(), Vec::new());
+            lines.push(start.as_bytes(), |_| panic!("no line ended"));
+            (0..100).for_each(|_| lines.push(&[b'x'; 10_000], |_| panic!("no line ended")));
+            lines.push(b"\"}\nnext", |line| found.push(line));
+            assert_eq!((found[0].text.len(), found[0].cut), (start.len() + 1_000_002, 0), "{start}");
+            assert!(lines.line.capacity() <= 2 * MAX_LINE);
+            lines.push(&[b'\n'], |_| {});
+            lines.push(start.as_bytes(), |_| panic!("no line ended"));
+            (0..2000).for_each(|_| lines.push(&[b'x'; 10_000], |_| panic!("no line ended")));
+            assert!(lines.line.capacity() <= 2 * MAX_JSON_LINE);
+            lines.finish(|line| found.push(line));
+            assert_eq!(
+                (found[1].text.len(), found[1].cut),
+                (MAX_JSON_LINE, start.len() + 20_000_000 - MAX_JSON_LINE)
+            );
+        }
     }
 
     #[test]

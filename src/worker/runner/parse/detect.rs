@@ -46,14 +46,18 @@ impl LineParser for Detector {
         if let Some(parser) = &mut self.settled {
             return parser.line(line, state);
         }
-        self.keep(line);
-        let Some(format) = recognise(line) else { return Plain.line(line, state) };
+        let Some(format) = recognise(line) else {
+            self.keep(line);
+            return Plain.line(line, state);
+        };
         // The percentages of a build before the tests are not the tests' progress.
         state.progress = 0.0;
         let mut parser = parser(format);
         for line in self.kept.drain(..) {
             parser.line(&line, state);
         }
+        // However long it is.
+        parser.line(line, state);
         self.settled = Some(parser);
     }
 

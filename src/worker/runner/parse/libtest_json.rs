@@ -13,6 +13,8 @@ use crate::worker::progress::ProgressState;
 
 /// More binaries than this are not told apart.
 const MAX_BINARIES: usize = 4096;
+/// What stands before the output of a test.
+const OUTPUTS: [&str; 2] = [r#","stdout":""#, r#", "stdout": ""#];
 
 #[derive(Debug, Deserialize)]
 struct Event {
@@ -117,7 +119,12 @@ fn title(text: &str) -> String {
 /// The event of a line. Text that a test printed without a line's end may stand before it.
 fn event(line: &str) -> Option<Event> {
     let start = [r#"{"type":""#, r#"{ "type": ""#].iter().filter_map(|key| line.rfind(key)).max()?;
-    serde_json::from_str(&line[start..]).ok()
+    let line = &line[start..];
+    serde_json::from_str(line).ok().or_else(|| {
+        // One that was cut in the output of its test, which stands at its end.
+        let at = line.find(OUTPUTS[0]).or_else(|| line.find(OUTPUTS[1]))?;
+        serde_json::from_str(&format!("{}}}", &line[..at])).ok()
+    })
 }
 
 /// Whether only libtest prints this.

@@ -57,6 +57,19 @@ fn json_lines_of_libtest_are_read() {
 }
 
 #[test]
+fn a_case_whose_output_was_cut_counts_all_the_same() {
+    let whole = sample!("nextest-json.txt");
+    let at = whole.find("no such thing").unwrap();
+    let cut: String = whole
+        .lines()
+        .map(|line| format!("{}\n", line.split_once("no such thing").map_or(line, |(before, _)| before)))
+        .collect();
+    assert!(cut.len() < whole.len() && at > 0);
+    let (whole, cut) = (read(Format::LibtestJson, whole, 100), read(Format::LibtestJson, &cut, 100));
+    assert_eq!((whole.counts, names(&whole)), (cut.counts, names(&cut)));
+}
+
+#[test]
 fn jest_is_counted_by_its_summary_with_and_without_verbose() {
     for text in [sample!("jest.txt"), sample!("jest-verbose.txt")] {
         let state = read(Format::Jest, text, 1);

@@ -2,6 +2,7 @@ use super::super::tests::read as read_lines;
 use super::super::tests::{counts, failure, names};
 use super::*;
 use crate::config::suite::Format;
+use crate::worker::runner::command::lines::Lines;
 
 macro_rules! sample {
     ($name:literal) => {
@@ -111,6 +112,51 @@ fn a_line_that_was_cut_does_not_cost_the_totals() {
     // Of totals that break off, none counts.
     let at = cut.find("\"unexpected\": ").unwrap();
     assert_eq!(read_lines(Format::PlaywrightJson, &cut[..at], 1).counts.passed, 0);
+}
+
+/// What is read of `text` where a command prints it.
+fn printed(format: Format, text: &str) -> ProgressState {
+    let (mut parser, mut state, mut lines) =
+        (super::super::parser(format), ProgressState::default(), Lines::default());
+    for bytes in text.as_bytes().chunks(32 << 10) {
+        lines.push(bytes, |line| parser.line(&line.text, &mut state));
+    }
+    lines.finish(|line| parser.line(&line.text, &mut state));
+    parser.finish(super::super::Exit::Code(1), &mut state);
+    state
+}
+
+#[test]
+fn a_report_of_one_long_line_tells_of_its_last_failure() {
+    let passed = format!(
+        r#"{{"assertionResults":[{{"ancestorTitles":[],"title":"t","status":"passed"}}],"message":"{}"}}"#,
+        "x".repeat(4000)
+    );
+    let failed = r#"{"assertionResults":[{"ancestorTitles":["a"],"title":"last","status":"failed","failureMessages":["no"]}]}"#;
+    for (files, names_of) in [(500, vec!["a › last"]), (3000, vec![])] {
+        let report = format!(
+            r#"{{"numFailedTestSuites":1,"numFailedTests":1,"numPassedTests":{files},"testResults":[{}{failed}]}}"#,
+            format!("{passed},").repeat(files)
+        );
+        for format in [Format::JestJson, Format::Auto] {
+            let state = printed(format, &format!("before\n{report}\n"));
+            // Above 8 MiB the totals remain.
+            assert_eq!(
+                (state.counts, names(&state)),
+                (counts(files as u64, 1, 0), names_of.clone()),
+                "{files}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_report_with_a_long_line_keeps_its_names() {
+    let report = sample!("playwright.json");
+    let line = "      \"title\": \"";
+    let long = report.replacen(line, &format!("      \"stdout\": \"{}\",\n{line}", "x".repeat(1 << 20)), 1);
+    assert!(long.len() > report.len() + (1 << 20), "there is such a line");
+    assert_eq!(printed(Format::Auto, &long), from(report));
 }
 
 #[test]
