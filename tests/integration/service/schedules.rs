@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::reload::reload;
 use super::{Server, Site, tidings, wait_until};
+use crate::support::redis::shared_url;
 
 const SUITE: &str = "[suites.quick]\ncommand = [\"true\"]\n";
 
@@ -54,6 +55,41 @@ async fn scheduled_jobs_run_and_a_reload_changes_which() {
     reload(&server, "refused", 1).await;
     assert_eq!(server.get("/api/v1/schedules").await["schedules"][0]["cron"], "* * * * * *");
     wait_until("it says why", async || server.log().contains("is no cron expression")).await;
+}
+
+/// Which seconds had a tick, oldest first; one that was fired twice stands there twice.
+async fn ticks(server: &Server) -> Vec<i64> {
+    let second = |job: &Value| {
+        let test = job["testId"].as_str().expect("a test");
+        let tick = jiff::civil::DateTime::strptime("often-%Y%m%dT%H%M%SZ", test).expect(test);
+        tick.to_zoned(jiff::tz::TimeZone::UTC).expect("a time").timestamp().as_second()
+    };
+    let mut ticks: Vec<_> = jobs_of(server, "often").await.iter().map(second).collect();
+    ticks.sort_unstable();
+    ticks
+}
+
+/// Takes some 7 s: ticks are whole seconds apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_fire_each_tick_once_and_one_is_killed_and_comes_back() {
+    let url = shared_url();
+    let config = format!("{SUITE}[schedules.often]\ncron = \"* * * * * *\"\nsuite = \"quick\"\n");
+    let sites = [(); 3].map(|()| Site::new(&config));
+    let start = |site: &Site| site.start_with("127.0.0.1:0", &["--redis", &url]);
+    let [first, mut second, third] = sites.each_ref().map(start);
+    for _ in 0..2 {
+        let before = ticks(&third).await.len();
+        wait_until("two ticks are fired", async || ticks(&third).await.len() >= before + 2).await;
+        second.kill();
+        let before = ticks(&first).await.len();
+        wait_until("one more is fired", async || ticks(&first).await.len() > before).await;
+        second = start(&sites[1]);
+    }
+    let before = ticks(&second).await.len();
+    wait_until("and one more", async || ticks(&second).await.len() > before).await;
+    let fired = ticks(&first).await;
+    let expected: Vec<i64> = (fired[0]..).take(fired.len()).collect();
+    assert_eq!(fired, expected);
 }
 
 #[test]
