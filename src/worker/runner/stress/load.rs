@@ -78,7 +78,11 @@ async fn user(client: Arc<Client>, index: usize, mut wanted: watch::Receiver<usi
             if wanted.changed().await.is_err() {
                 return;
             }
-        } else if client.request(Instant::now()).await.is_without_connection() {
+            continue;
+        }
+        let now = Instant::now();
+        client.metrics.begin(now);
+        if client.request(now).await.is_without_connection() {
             sleep(RECONNECT_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
         }
     }
@@ -100,6 +104,7 @@ async fn open(client: &Arc<Client>, rate: &Schedule, in_flight: usize, start: In
             }
         };
         let client = Arc::clone(client);
+        client.metrics.begin(intended);
         tasks.spawn(async move {
             client.request(intended).await;
             drop(slot);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::metrics::Totals;
+use super::metrics::{Delays, Totals};
 use crate::worker::runner::latencies::{InvalidHistogram, Latencies};
 
 /// What cannot be merged.
@@ -39,6 +39,10 @@ struct Results {
     requests: u64,
     failed: u64,
     dropped: u64,
+    #[serde(default)]
+    interrupted: u64,
+    #[serde(default)]
+    send_delay_ms: Delays,
     statuses: BTreeMap<String, u64>,
     errors: BTreeMap<String, u64>,
     #[serde(default)]
@@ -79,6 +83,8 @@ fn read(results: &Map<String, Value>, index: usize) -> Result<Totals, MergeError
         requests: read.requests,
         failed: read.failed,
         dropped: read.dropped,
+        interrupted: read.interrupted,
+        delays: read.send_delay_ms,
         latencies: latencies.map_err(|reason| MergeError::Histogram { index, reason })?,
         elapsed: std::time::Duration::from_millis(read.measured_ms),
         first_error: None,
@@ -95,6 +101,8 @@ fn add(whole: &mut Totals, more: Totals) -> Result<(), InvalidHistogram> {
     sum(&mut whole.requests, more.requests);
     sum(&mut whole.failed, more.failed);
     sum(&mut whole.dropped, more.dropped);
+    sum(&mut whole.interrupted, more.interrupted);
+    whole.delays = whole.delays.at_most(more.delays);
     sum(&mut whole.bytes, more.bytes);
     for (into, from) in [(&mut whole.statuses, more.statuses), (&mut whole.errors, more.errors)] {
         from.into_iter().for_each(|(name, n)| sum(into.entry(name).or_default(), n));
@@ -127,6 +135,7 @@ mod tests {
             // Measured from then to now, and some µs.
             metrics.end(
                 Instant::now() - Duration::from_millis(ms),
+                Instant::now(),
                 Ended::Answered { status, bytes: 1, as_expected },
                 None,
             );

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -44,12 +45,16 @@ struct Counts {
     reasons: BTreeMap<&'static str, String>,
     first_error: Option<&'static str>,
     latencies: Latencies,
+    // How long after it was due a request went out.
+    delays: Latencies,
 }
 
 #[derive(Debug)]
 struct Inner {
     counts: Counts,
     in_flight: u64,
+    // Those of them that will count.
+    counted_in_flight: u64,
     // How many requests had ended when, within the window of `rps`.
     recent: VecDeque<(Instant, u64)>,
 }
@@ -63,13 +68,24 @@ pub(super) struct Metrics {
     inner: Mutex<Inner>,
 }
 
+/// How late requests went out, in ms: what this machine added to the latencies by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
+pub(super) struct Delays {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
 /// The measurements at the end, or at a moment before.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Totals {
     pub(super) requests: u64,
     pub(super) failed: u64,
     pub(super) dropped: u64,
+    /// Requests that were under way and will not be waited for.
+    pub(super) interrupted: u64,
     pub(super) latencies: Latencies,
+    pub(super) delays: Delays,
     /// How long was counted: not the time after the load in which the last answers came, or one that hangs would make every
     /// rate low.
     pub(super) elapsed: Duration,
@@ -106,27 +122,43 @@ impl Ended {
     }
 }
 
+impl Delays {
+    fn of(delays: &Latencies) -> Self {
+        Self { p50: delays.percentile(50.0), p99: delays.percentile(99.0), max: delays.max() }
+    }
+
+    /// What is true of both together: no percentile of all is above the highest one of the parts.
+    pub(super) fn at_most(self, other: Self) -> Self {
+        Self { p50: self.p50.max(other.p50), p99: self.p99.max(other.p99), max: self.max.max(other.max) }
+    }
+}
+
 impl Metrics {
     /// Measurements of requests that are due from `counted_from` on, and before `load_until`.
     pub(super) fn new(counted_from: Instant, load_until: Instant) -> Self {
-        let inner = Inner { counts: Counts::default(), in_flight: 0, recent: VecDeque::new() };
+        let inner =
+            Inner { counts: Counts::default(), in_flight: 0, counted_in_flight: 0, recent: VecDeque::new() };
         Self { counted_from, load_until, inner: Mutex::new(inner) }
     }
 
-    /// A request goes out.
-    pub(super) fn begin(&self) {
-        self.lock().in_flight += 1;
+    /// A request that is due at `intended` is to go out; from now on it is under way.
+    pub(super) fn begin(&self, intended: Instant) {
+        let mut inner = self.lock();
+        inner.in_flight += 1;
+        inner.counted_in_flight += u64::from(intended >= self.counted_from);
     }
 
-    /// A request that was meant to start at `intended` ended now; `reason` says why, of an error.
-    pub(super) fn end(&self, intended: Instant, ended: Ended, reason: Option<String>) {
+    /// A request that was due at `intended` and went out at `sent` ended now; `reason` says why, of an error.
+    pub(super) fn end(&self, intended: Instant, sent: Instant, ended: Ended, reason: Option<String>) {
         let latency = intended.elapsed();
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         if intended < self.counted_from {
             return;
         }
+        inner.counted_in_flight = inner.counted_in_flight.saturating_sub(1);
         let counts = &mut inner.counts;
+        counts.delays.record(sent.saturating_duration_since(intended));
         counts.requests += 1;
         if let Some(kind) = ended.error() {
             counts.failed += 1;
@@ -178,13 +210,18 @@ impl Metrics {
 
     /// What there is so far.
     pub(super) fn totals(&self, now: Instant) -> Totals {
-        let counts = self.lock().counts.clone();
+        let (counts, interrupted) = {
+            let inner = self.lock();
+            (inner.counts.clone(), inner.counted_in_flight)
+        };
         let named =
             |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         Totals {
             requests: counts.requests,
             failed: counts.failed,
             dropped: counts.dropped,
+            interrupted,
+            delays: Delays::of(&counts.delays),
             latencies: counts.latencies,
             elapsed: now.min(self.load_until).saturating_duration_since(self.counted_from),
             first_error: counts.first_error.and_then(|kind| counts.reasons.get(kind).cloned()),
@@ -226,6 +263,8 @@ impl Totals {
             ("requests", json!(self.requests)),
             ("failed", json!(self.failed)),
             ("dropped", json!(self.dropped)),
+            ("interrupted", json!(self.interrupted)),
+            ("sendDelayMs", json!(self.delays)),
             ("statuses", json!(self.statuses)),
             ("errors", json!(self.errors)),
             ("firstErrors", json!(self.reasons)),
@@ -273,77 +312,4 @@ fn rounded(value: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OK: Ended = Ended::Answered { status: 200, bytes: 3, as_expected: true };
-
-    #[tokio::test(start_paused = true)]
-    async fn rps_looks_back_one_second() {
-        let metrics = Metrics::new(Instant::now(), Instant::now() + Duration::from_secs(60));
-        for round in 0..30u64 {
-            for _ in 0..if round < 15 { 10 } else { 20 } {
-                metrics.begin();
-                metrics.end(Instant::now(), OK, None);
-            }
-            tokio::time::advance(Duration::from_millis(100)).await;
-            metrics.show(Instant::now(), ("vus", 1.0));
-        }
-        let shown = metrics.show(Instant::now(), ("vus", 1.0));
-        assert_eq!(
-            (&shown["rps"], &shown["requests"], &shown["inFlight"]),
-            (&json!(200.0), &json!(450), &json!(0))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn errors_are_told_apart_and_only_answers_have_a_latency() {
-        let start = Instant::now();
-        let metrics = Metrics::new(start, start + Duration::from_secs(60));
-        tokio::time::advance(Duration::from_millis(2)).await;
-        metrics.end(start, Ended::Answered { status: 200, bytes: 10, as_expected: true }, None);
-        let broken = Ended::Answered { status: 503, bytes: 5, as_expected: false };
-        metrics.end(start, broken, Some("503".to_owned()));
-        metrics.end(start, Ended::NotConnected, Some("refused".to_owned()));
-        metrics.end(start, Ended::TimedOut, Some("slow".to_owned()));
-        metrics.dropped(start);
-        let totals = metrics.totals(start + Duration::from_secs(2));
-        assert_eq!((totals.requests, totals.failed, totals.dropped), (4, 3, 1));
-        assert_eq!((totals.rps(), totals.throughput(), totals.error_rate()), (2.0, 0.5, 0.75));
-        assert_eq!(totals.first_error.as_deref(), Some("503"));
-        let results = totals.results();
-        assert_eq!(results["statuses"], json!({"2xx": 1, "5xx": 1}));
-        assert_eq!(results["errors"], json!({"connect": 1, "status": 1, "timeout": 1}));
-        assert_eq!(results["firstErrors"]["connect"], "refused");
-        assert_eq!((&results["bytes"], &results["latencyMs"]["p50"]), (&json!(15), &json!(2.0)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn rates_are_over_the_time_of_the_load_however_late_the_last_answer() {
-        let start = Instant::now();
-        let metrics = Metrics::new(start, start + Duration::from_secs(10));
-        tokio::time::advance(Duration::from_secs(9)).await;
-        (0..999).for_each(|_| metrics.end(Instant::now(), OK, None));
-        tokio::time::advance(Duration::from_secs(11)).await;
-        metrics.end(start + Duration::from_secs(9), OK, None);
-        let totals = metrics.totals(Instant::now());
-        assert_eq!((totals.rps(), totals.throughput()), (100.0, 100.0));
-        assert_eq!(totals.results()["measuredMs"], 10_000);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_due_before_the_count_begins_is_not_counted() {
-        let start = Instant::now();
-        let metrics = Metrics::new(start + Duration::from_secs(1), start + Duration::from_secs(60));
-        metrics.begin();
-        metrics.dropped(start);
-        tokio::time::advance(Duration::from_secs(2)).await;
-        metrics.end(start, OK, None);
-        metrics.begin();
-        metrics.end(start + Duration::from_secs(1), OK, None);
-        let totals = metrics.totals(Instant::now());
-        assert_eq!((totals.requests, totals.dropped, totals.bytes), (1, 0, 3));
-        assert_eq!(totals.elapsed, Duration::from_secs(1));
-        assert!((totals.latencies.max() - 1000.0).abs() < 1.0);
-    }
-}
+mod tests;

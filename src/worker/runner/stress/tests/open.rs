@@ -50,6 +50,11 @@ async fn what_is_due_while_too_many_are_under_way_is_dropped_and_counted() {
     let (_, message, results) = failed(outcome);
     assert!(message.contains("`dropped <= 40` does not hold"), "{message}");
     assert_eq!((server.seen().len(), &results["aborted"]), (3, &json!(true)));
+    assert_eq!(
+        (count(&results, "requests"), count(&results, "interrupted")),
+        (0, 3),
+        "each stands in one count"
+    );
     assert!(count(&results, "dropped") > 40 && count(&results, "dropped") <= 47, "{results:?}");
     let state = attempt.progress.state();
     assert_eq!(state.metrics["inFlight"], 3);
@@ -134,6 +139,7 @@ async fn results_of_several_workers_merge() {
     let (a, b) = (passed(a.1), passed(b.1));
     let merged = merge(&[a.clone(), b.clone()]).unwrap();
     assert_eq!((count(&merged, "requests"), &merged["statuses"]["2xx"]), (60, &json!(60)));
+    assert_eq!(count(&merged, "interrupted"), 0, "all were waited for");
     let highest = latency(&a, "max").max(latency(&b, "max"));
     assert!((latency(&merged, "max") - highest).abs() <= highest * 0.001 + 0.001);
 }
