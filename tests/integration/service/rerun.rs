@@ -1,5 +1,7 @@
 //! Running tests again: all of them, or only what failed, with a real runner.
 
+mod live;
+
 use serde_json::{Value, json};
 use tidings::client::ClientError;
 

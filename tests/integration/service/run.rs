@@ -3,7 +3,7 @@
 mod dear;
 mod fake;
 mod hard;
-mod runners;
+pub(super) mod runners;
 mod server_of_moods;
 
 use std::path::Path;

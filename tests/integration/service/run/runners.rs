@@ -47,6 +47,10 @@ impl Project {
         (out, self.server.get("/api/v1/tests/t").await)
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.server.url
+    }
+
     fn end(self) {
         drop(self.server);
         drop(self.site);
@@ -68,7 +72,7 @@ pub(super) fn failed_names(snapshot: &Value) -> Vec<&str> {
 }
 
 /// A program of the machine, or a loud word that it is missing.
-fn found(program: &str) -> Option<PathBuf> {
+pub(in super::super) fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
     if found.is_none() {
@@ -78,7 +82,7 @@ fn found(program: &str) -> Option<PathBuf> {
 }
 
 /// Where tests/setup puts what it installs.
-pub(super) fn tools(name: &str) -> PathBuf {
+pub(in super::super) fn tools(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_BIN_EXE_tidings")).ancestors().nth(2).expect("target");
     target.join("tools").join(name)
 }
