@@ -60,7 +60,7 @@ async fn what_is_under_way_at_the_end_was_interrupted() {
     let start = Instant::now();
     let metrics = Metrics::new(start + Duration::from_secs(1), start + Duration::from_secs(60));
     // One of the warm-up, and three that count, of which one is answered.
-    [0, 1, 2, 3].map(|s| metrics.begin(start + Duration::from_secs(s)));
+    (0..4).for_each(|s| metrics.begin(start + Duration::from_secs(s)));
     metrics.end(start + Duration::from_secs(1), start + Duration::from_secs(1), OK, None);
     let totals = metrics.totals(Instant::now());
     assert_eq!((totals.requests, totals.interrupted), (1, 2));
