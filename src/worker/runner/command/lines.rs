@@ -138,7 +138,7 @@ mod tests {
             lines.push(b"\"}\nnext", |line| found.push(line));
             assert_eq!((found[0].text.len(), found[0].cut), (start.len() + 1_000_002, 0), "{start}");
             assert!(lines.line.capacity() <= 2 * MAX_LINE);
-            lines.push(&[b'\n'], |_| {});
+            lines.push(b"\n", |_| {});
             lines.push(start.as_bytes(), |_| panic!("no line ended"));
             (0..2000).for_each(|_| lines.push(&[b'x'; 10_000], |_| panic!("no line ended")));
             assert!(lines.line.capacity() <= 2 * MAX_JSON_LINE);
