@@ -44,6 +44,14 @@ pub enum Reason {
     Idle,
     /// A head, a body or a handshake that took too long.
     Timeout,
+    /// No further request on a connection.
+    KeepAlive,
+    /// No answer to the server's pings.
+    Heartbeat,
+    /// A peer that takes nothing of what is written to it.
+    WriteDeadline,
+    /// A head, a body or a message that is too long.
+    TooLarge,
 }
 
 impl Reason {
@@ -64,6 +72,10 @@ impl Reason {
             Self::JobRate => "job_rate",
             Self::Idle => "idle",
             Self::Timeout => "timeout",
+            Self::KeepAlive => "keep_alive",
+            Self::Heartbeat => "heartbeat",
+            Self::WriteDeadline => "write_deadline",
+            Self::TooLarge => "too_large",
         }
     }
 
@@ -82,6 +94,7 @@ impl Reason {
             }
             Self::Idle => "idle",
             Self::Timeout => "request_timeout",
+            Self::KeepAlive | Self::Heartbeat | Self::WriteDeadline | Self::TooLarge => self.label(),
         }
     }
 
@@ -115,6 +128,10 @@ impl Reason {
                 "this connection was in no room and sent nothing for too long (limits.idle_timeout)"
             }
             Self::Timeout => "the request did not come in time",
+            Self::KeepAlive => "no further request came in time (limits.keep_alive)",
+            Self::Heartbeat => "the server's pings were not answered in time (heartbeat)",
+            Self::WriteDeadline => "the peer took nothing before the write deadline (limits.write_deadline)",
+            Self::TooLarge => "longer than it may be (limits.message_bytes)",
         }
     }
 

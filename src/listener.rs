@@ -26,7 +26,6 @@ use tokio::net::{TcpSocket, TcpStream};
 
 pub use connection::{Connection, KillSwitch, WeakKillSwitch};
 use door::Door;
-use inbound::Inbound;
 
 /// How many connections may wait to be accepted.
 pub const BACKLOG: u32 = 4096;
@@ -97,7 +96,7 @@ impl Listener {
                     if let Err(error) = prepare(&stream, write_deadline) {
                         tracing::debug!(%peer, %error, "the options of a connection could not be set");
                     }
-                    let inbound = self.door.frames(peer.ip()).map(Inbound::new);
+                    let inbound = self.door.inbound(peer.ip());
                     let connection = Connection::new(stream, write_deadline, inbound, Some(admission));
                     self.door.entered(&connection.kill_switch());
                     return (connection, peer);

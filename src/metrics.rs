@@ -37,7 +37,7 @@ const JOB_SECONDS: &[f64] =
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 /// The reasons why something is refused; the label of `tidings_rejected_total`.
-pub const REJECTED_REASONS: [&str; 24] = [
+pub const REJECTED_REASONS: [&str; 27] = [
     "unknown_channel",
     "forbidden",
     "unknown_event",
@@ -59,6 +59,9 @@ pub const REJECTED_REASONS: [&str; 24] = [
     "job_rate",
     "idle",
     "timeout",
+    "keep_alive",
+    "heartbeat",
+    "write_deadline",
     "unauthorized",
     "origin",
     "host",

@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::origin::Origins;
 use crate::auth::{Auth, AuthError, Identity, Rights, Watched};
 use crate::config::live::Live;
+use crate::config::settings::Limits;
 use crate::fanout::Fanout;
 use crate::limits::crowd::Crowd;
 use crate::limits::pace::Pace;
@@ -60,8 +61,6 @@ pub use slim::SlimService;
 /// The most packets that wait in one socket's own queue; what does not fit waits in its outbox, which can
 /// conflate it.
 const SOCKET_QUEUE: usize = 256;
-/// What a frame may have beside a message's data.
-const ENVELOPE_BYTES: usize = 8 * 1024;
 /// How often those are looked for that have nothing to do here.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -149,7 +148,7 @@ pub fn serve<S: Clone>(
     inner: S,
     tasks: &Tasks,
 ) -> (SlimService<socketioxide::service::SocketIoService<S>>, Clients) {
-    let frame_bytes = options.message_bytes + ENVELOPE_BYTES;
+    let frame_bytes = Limits::frame_bytes(options.message_bytes);
     let (service, io) = SocketIo::builder()
         .ping_interval(options.heartbeat_interval)
         .ping_timeout(options.heartbeat_timeout)
@@ -237,6 +236,10 @@ impl Edge {
         let edge = Arc::downgrade(&self);
         socket.on_disconnect(move |socket: SocketRef, reason: DisconnectReason| {
             if let Some(edge) = edge.upgrade() {
+                // The library tells so of sessions that were ended long before, too.
+                if reason == DisconnectReason::HeartbeatTimeout && edge.has(socket.id) {
+                    met(Reason::Heartbeat);
+                }
                 // Only who says goodbye has read what was written before.
                 let parted = [DisconnectReason::ClientNSDisconnect, DisconnectReason::TransportClose]
                     .contains(&reason);

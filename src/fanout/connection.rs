@@ -14,6 +14,7 @@ use super::tally::Tally;
 use super::ticker::Ticker;
 use super::transport::{Frame, SendError, Transport};
 use crate::config::channels::Batch;
+use crate::limits::{Reason, met};
 use crate::metrics;
 use crate::model::{ChannelName, Position, Published};
 
@@ -293,6 +294,7 @@ impl Connection {
         }
         if outbox.is_stuck(now) {
             drop(outbox);
+            met(Reason::WriteDeadline);
             self.give_up("its transport took nothing for longer than it may");
         }
     }

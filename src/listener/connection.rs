@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::door::Admission;
-use super::inbound::Inbound;
+use super::inbound::{Inbound, TOO_LARGE};
 use super::wire::Wire;
 use crate::limits::{Reason, met};
 
@@ -24,6 +24,7 @@ pub struct KillSwitch(Arc<Switch>);
 #[derive(Debug)]
 struct Switch {
     pressed: AtomicBool,
+    heard: AtomicBool,
     requests: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
@@ -41,6 +42,7 @@ impl KillSwitch {
     fn new(stream: Weak<TcpStream>) -> Self {
         Self(Arc::new(Switch {
             pressed: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -59,6 +61,19 @@ impl KillSwitch {
         self.0.pressed.store(true, Ordering::Release);
         self.0.reader.wake();
         self.0.writer.wake();
+    }
+
+    /// Ends the connection for `reason`, which is counted unless it has been ended before.
+    fn press_for(&self, reason: Reason) {
+        if !self.0.pressed.swap(true, Ordering::AcqRel) {
+            met(reason);
+        }
+        self.press();
+    }
+
+    /// Whether the peer said something after the last that was said to it.
+    pub(super) fn is_spoken_to(&self) -> bool {
+        self.0.heard.load(Ordering::Relaxed)
     }
 
     /// A request begins on the connection.
@@ -130,9 +145,8 @@ pub struct Connection {
     write_deadline: Duration,
     // Runs only while a write waits, so that an idle connection has no timer.
     stuck: Option<Stuck>,
-    // Only where there is a limit.
-    inbound: Option<Box<Inbound>>,
-    _admission: Option<Admission>,
+    inbound: Box<Inbound>,
+    admission: Option<Admission>,
 }
 
 /// A write that waits.
@@ -147,19 +161,12 @@ impl Connection {
     pub(super) fn new(
         stream: TcpStream,
         write_deadline: Duration,
-        inbound: Option<Inbound>,
+        inbound: Inbound,
         admission: Option<Admission>,
     ) -> Self {
         let stream = Arc::new(stream);
         let switch = KillSwitch::new(Arc::downgrade(&stream));
-        Self {
-            stream,
-            switch,
-            write_deadline,
-            stuck: None,
-            inbound: inbound.map(Box::new),
-            _admission: admission,
-        }
+        Self { stream, switch, write_deadline, stuck: None, inbound: Box::new(inbound), admission }
     }
 
     /// Its kill switch.
@@ -168,23 +175,48 @@ impl Connection {
         self.switch.clone()
     }
 
-    /// Counts what came over a WebSocket, and ends the connection if that is a flood.
+    /// Takes note of what came, and ends a WebSocket over which too much comes.
     fn count(&mut self, came: &[u8]) -> io::Result<()> {
-        let Some(inbound) = self.inbound.as_mut().filter(|_| self.switch.wire().is_upgraded()) else {
+        if !came.is_empty() {
+            self.switch.0.heard.store(true, Ordering::Relaxed);
+        }
+        if !self.switch.wire().is_websocket() {
             return Ok(());
-        };
-        if !inbound.take(came) {
-            met(Reason::Flood);
-            self.switch.press();
+        }
+        if let Err(reason) = self.inbound.take(came) {
+            if reason == Reason::TooLarge {
+                self.say_too_large();
+            }
+            self.switch.press_for(reason);
         }
         self.switch.check()
     }
 
+    /// The last words to whoever sends a message that is too long.
+    fn say_too_large(&self) {
+        // Whoever takes nothing now does not hear why.
+        if self.switch.wire().write(&mut vec![TOO_LARGE.into()]).is_ok_and(|is_taken| is_taken)
+            && rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write).is_ok()
+            && let Some(admission) = &self.admission
+        {
+            admission.listen_out(self.stream.clone());
+        }
+    }
+
+    /// The error of a read or a write. The kernel gives up a peer that takes nothing by itself.
+    fn failed(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.switch.press_for(Reason::WriteDeadline);
+        }
+        error
+    }
+
     /// Lets a write wait no longer than the deadline. Every byte that is taken starts it anew.
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        if let Poll::Ready(written) = written {
             self.stuck = None;
-            return written;
+            self.switch.0.heard.store(false, Ordering::Relaxed);
+            return Poll::Ready(written.map_err(|error| self.failed(error)));
         }
         // What is written past the library counts as well.
         let (deadline, taken) = (self.write_deadline, self.switch.wire().taken());
@@ -197,7 +229,7 @@ impl Connection {
             return Poll::Pending;
         }
         // The library takes a failed write for a lost packet and goes on; its reader, too, has to see the end.
-        self.switch.press();
+        self.switch.press_for(Reason::WriteDeadline);
         let text = "the peer took nothing before the write deadline";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
@@ -218,7 +250,7 @@ impl AsyncRead for Connection {
             match self.stream.try_read_buf(buf) {
                 Ok(_) => return Poll::Ready(self.count(&buf.filled()[before..])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err(self.failed(error))),
             }
         }
     }
@@ -275,7 +307,7 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
-        (Connection::new(stream, DEADLINE, None, None), peer)
+        (Connection::new(stream, DEADLINE, Inbound::new(None, u64::MAX), None), peer)
     }
 
     #[tokio::test]

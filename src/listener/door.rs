@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::connection::{KillSwitch, WeakKillSwitch};
+use super::inbound::Inbound;
 use super::turned_away::TurnedAway;
 use crate::config::live::Live;
 use crate::config::settings::Limits;
@@ -37,6 +38,7 @@ pub struct Door {
     addresses: Table<Address>,
     open: AtomicUsize,
     line: Mutex<Line>,
+    frame_bytes: usize,
     turned_away: TurnedAway,
     notice: Notice,
 }
@@ -55,6 +57,13 @@ pub(super) struct Admission {
     counted: Option<Address>,
 }
 
+impl Admission {
+    /// Goes on listening to a connection that ends, for a moment: see [`TurnedAway::listen`].
+    pub(super) fn listen_out(&self, stream: Arc<TcpStream>) {
+        self.door.turned_away.listen(stream);
+    }
+}
+
 impl Drop for Admission {
     fn drop(&mut self) {
         self.door.open.fetch_sub(1, Ordering::AcqRel);
@@ -68,12 +77,15 @@ impl Door {
     /// A door that lets in as many as `limits` says.
     #[must_use]
     pub fn new(limits: Live<Limits>, proxies: Live<Proxies>) -> Arc<Self> {
+        // What the sockets were built with: the length of a message is read at the start.
+        let frame_bytes = Limits::frame_bytes(limits.read().message_bytes);
         Arc::new(Self {
             limits,
             proxies,
             addresses: Table::default(),
             open: AtomicUsize::new(0),
             line: Mutex::default(),
+            frame_bytes,
             turned_away: TurnedAway::default(),
             notice: Notice::default(),
         })
@@ -132,8 +144,13 @@ impl Door {
         Ok(admission)
     }
 
+    /// What a WebSocket of `peer` may send.
+    pub(super) fn inbound(&self, peer: IpAddr) -> Inbound {
+        Inbound::new(self.frames(peer), self.frame_bytes as u64)
+    }
+
     /// How many frames of a WebSocket `peer` may send in a second: far more than events, because clients answer, too.
-    pub(super) fn frames(&self, peer: IpAddr) -> Option<Rate> {
+    fn frames(&self, peer: IpAddr) -> Option<Rate> {
         let configured = self.limits.read().events_per_second;
         // What a proxy passes on is not from this machine.
         let is_loopback = Address::from(peer).is_loopback() && !self.proxies.read().trusts(peer);

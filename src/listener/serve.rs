@@ -23,8 +23,9 @@ use super::deadline;
 use super::door::Door;
 use super::{Connection, KillSwitch, Listener};
 use crate::config::settings::Limits;
-use crate::limits::Notice;
 use crate::limits::address::Address;
+use crate::limits::{Notice, Reason, met};
+use crate::metrics;
 
 /// What hyper has room for without being told; more or fewer cost an allocation for each request.
 const USUAL_HEADERS: usize = 100;
@@ -90,7 +91,7 @@ async fn serve_one<S, B>(
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    let peer = service.peer;
+    let (peer, kill) = (service.peer, service.kill.clone());
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -100,7 +101,20 @@ async fn serve_one<S, B>(
         }
     };
     if let Err(error) = ended {
+        count(&error, &kill);
         tracing::trace!(%peer, %error, "a connection ended");
+    }
+}
+
+/// Counts what hyper refuses by itself, before there is a request. Whoever ended the connection has counted why.
+fn count(error: &hyper::Error, kill: &KillSwitch) {
+    if error.is_parse_too_large() {
+        met(Reason::TooLarge);
+    } else if error.is_parse() {
+        metrics::rejected("invalid");
+    } else if error.is_timeout() {
+        // A head that began and does not end, or none at all.
+        met(if kill.is_spoken_to() { Reason::Timeout } else { Reason::KeepAlive });
     }
 }
 

@@ -1,9 +1,9 @@
 //! Those who are turned away at the door: told why as cheaply as possible, and by nobody who serves others.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -15,6 +15,8 @@ const TOLD_AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How much of what they had to say is listened to.
 const LISTEN_BYTES: usize = 16 * 1024;
+/// The same of whoever was in the midst of a message.
+const LISTEN_LONG_BYTES: usize = 4 * 1024 * 1024;
 
 /// Tells why.
 #[derive(Debug)]
@@ -35,6 +37,15 @@ impl TurnedAway {
             let _ = tokio::time::timeout(PATIENCE, tell(stream, &answer(reason, retry))).await;
         });
     }
+
+    /// Listens to whoever was told its last words and has not read them yet, for a moment; nobody heeds what it says.
+    pub(super) fn listen(&self, stream: Arc<TcpStream>) {
+        let Ok(permit) = self.0.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = tokio::time::timeout(PATIENCE, listen(&stream, LISTEN_LONG_BYTES)).await;
+        });
+    }
 }
 
 async fn tell(mut stream: TcpStream, answer: &str) {
@@ -42,11 +53,16 @@ async fn tell(mut stream: TcpStream, answer: &str) {
     if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    // What is not read when a socket closes resets it, and takes the answer with it.
+    listen(&stream, LISTEN_BYTES).await;
+}
+
+/// What is not read when a socket closes resets it, and takes the last words with it.
+async fn listen(stream: &TcpStream, most: usize) {
     let (mut heard, mut some) = (0, [0; 1024]);
-    while heard < LISTEN_BYTES {
-        match stream.read(&mut some).await {
+    while heard < most && stream.readable().await.is_ok() {
+        match stream.try_read(&mut some) {
             Ok(n) if n > 0 => heard += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => return,
         }
     }

@@ -40,6 +40,7 @@ pub enum Written {
 pub struct Wire {
     // Most connections are never upgraded; those pay for one look.
     upgrading: AtomicBool,
+    framed: AtomicBool,
     passed: AtomicU64,
     state: Mutex<State>,
 }
@@ -67,7 +68,12 @@ enum Phase {
 impl Wire {
     pub(super) fn new(stream: Weak<TcpStream>) -> Self {
         let state = State { stream, phase: Phase::Http, rest: VecDeque::new(), taken: 0 };
-        Self { upgrading: AtomicBool::new(false), passed: AtomicU64::new(0), state: Mutex::new(state) }
+        Self {
+            upgrading: AtomicBool::new(false),
+            framed: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }
     }
 
     /// The connection's newest request asks to become a WebSocket.
@@ -76,9 +82,9 @@ impl Wire {
         self.upgrading.store(true, Ordering::Release);
     }
 
-    /// Whether it became a WebSocket, or is about to.
-    pub(super) fn is_upgraded(&self) -> bool {
-        self.upgrading.load(Ordering::Acquire)
+    /// Whether it became a WebSocket. Before its peer was told so, none speaks as one.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.framed.load(Ordering::Acquire)
     }
 
     /// The number of the last fence that came by.
@@ -162,7 +168,9 @@ impl Wire {
                 let n = ready!(poll_stream(stream, cx, &[IoSlice::new(first)]))?;
                 head.extend_from_slice(&first[..n]);
                 if let Some(next) = after_head(head) {
-                    self.upgrading.store(matches!(next, Phase::Frames(_)), Ordering::Release);
+                    let is_websocket = matches!(next, Phase::Frames(_));
+                    self.upgrading.store(is_websocket, Ordering::Release);
+                    self.framed.store(is_websocket, Ordering::Release);
                     state.phase = next;
                 }
                 Poll::Ready(Ok(n))

@@ -108,7 +108,8 @@ where
             parts.extensions.insert(Presented(Arc::new(Mutex::new(Some(token)))));
         }
         let slim = slim(parts, begun);
-        future::Either::Left(self.inner.call(Request::from_parts(slim, body)).map(unify))
+        let count: Unify<R, S::Error> = |answer| answer.map(counted);
+        future::Either::Left(self.inner.call(Request::from_parts(slim, body)).map(count))
     }
 }
 
@@ -130,6 +131,14 @@ fn refusal<B>(reason: Reason, wait: Duration) -> Answer<B> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s(wait)));
     response
+}
+
+/// An answer of the library, which refuses what is too long by itself.
+fn counted<B>(response: Response<B>) -> Answer<B> {
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        met(Reason::TooLarge);
+    }
+    response.map(Either::Left)
 }
 
 fn slim(mut parts: Parts, begun: Option<Arc<Begun>>) -> Parts {

@@ -76,6 +76,14 @@ impl Limits {
     pub const NOTIFICATIONS_PER_SECOND: u32 = 100;
     /// Jobs that a party of another machine submits in a second, unless set.
     pub const JOBS_PER_SECOND: u32 = 100;
+    /// What a frame may have beside a message's data.
+    const ENVELOPE_BYTES: usize = 8 * 1024;
+
+    /// The length of what comes or goes at once over Socket.IO, where a message may have so many bytes of data.
+    #[must_use]
+    pub fn frame_bytes(message_bytes: usize) -> usize {
+        message_bytes + Self::ENVELOPE_BYTES
+    }
 }
 
 impl Default for Limits {

@@ -1,6 +1,7 @@
 //! Limits: each has its server, whose limit is small, and somebody who goes beyond it.
 
 mod connections;
+mod ends;
 mod flood;
 mod requests;
 mod sessions;
@@ -19,6 +20,9 @@ use super::{DEADLINE, Server, Site};
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// What every server answers to.
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// What begins a polling session.
+const OPEN: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// A server without a worker whose limits are these lines.
 fn start(limits: &str) -> (Site, Server) {
@@ -95,11 +99,25 @@ async fn answer(stream: &mut TcpStream) -> Answer {
 
 /// Waits for the server to end the connection: how long that took, and what it said.
 async fn ended(stream: &mut TcpStream) -> (Duration, String) {
+    let (took, said) = ended_with(stream).await;
+    (took, String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The same, with the bytes that it said.
+async fn ended_with(stream: &mut TcpStream) -> (Duration, Vec<u8>) {
     let (began, mut said) = (Instant::now(), Vec::new());
     // A reset is an end, too.
     let reading = async { while stream.read_buf(&mut said).await.is_ok_and(|n| n > 0) {} };
     tokio::time::timeout(DEADLINE, reading).await.expect("the server ends it");
-    (began.elapsed(), String::from_utf8_lossy(&said).into_owned())
+    (began.elapsed(), said)
+}
+
+/// Opens a polling session: its id.
+async fn open(stream: &mut TcpStream) -> String {
+    let opened = ask(stream, OPEN).await;
+    assert_eq!(opened.status(), 200, "{opened:?}");
+    let packet: Value = serde_json::from_str(&opened.body[1..]).expect("an open packet");
+    packet["sid"].as_str().expect("a session id").to_owned()
 }
 
 /// How often something was refused for this reason.

@@ -87,6 +87,8 @@ async fn a_peer_that_never_reads_harms_nobody_and_is_ended() {
         p(&with),
         highest.saturating_sub(before),
     );
+    let counted = server.metric("tidings_rejected_total{reason=\"write_deadline\"}").await;
+    assert!(counted >= 1.0, "its end was not counted");
     assert!(highest.saturating_sub(before) < GROWTH_KIB, "{before} KiB grew to {highest} KiB");
 }
 

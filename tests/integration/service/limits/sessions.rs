@@ -6,12 +6,9 @@ use serde_json::{Value, json};
 use tidings::client::ClientError;
 use tidings::client::room::Since;
 use tidings::client::socket::{ConnectOptions, SocketClient};
-use tokio::net::TcpStream;
 
-use super::{OTHER, Server, Site, ask, connect, ended, frame, rejected, start, upgrade};
+use super::{OPEN, OTHER, Server, Site, ask, connect, ended, frame, open, rejected, start, upgrade};
 use crate::service::{DEADLINE, wait_until};
-
-const OPEN: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 async fn client(server: &Server) -> SocketClient {
     SocketClient::connect(&server.url, ConnectOptions::default()).await.expect("connected")
@@ -117,13 +114,6 @@ async fn a_session_that_never_enters_its_namespace_ends_and_one_that_left_it_too
 async fn poll(server: &Server, sid: &str) -> u16 {
     let request = OPEN.replace("polling ", &format!("polling&sid={sid} "));
     ask(&mut connect(server, OTHER).await, &request).await.status()
-}
-
-async fn open(stream: &mut TcpStream) -> String {
-    let opened = ask(stream, OPEN).await;
-    assert_eq!(opened.status(), 200, "{opened:?}");
-    let packet: Value = serde_json::from_str(&opened.body[1..]).expect("an open packet");
-    packet["sid"].as_str().expect("a session id").to_owned()
 }
 
 #[tokio::test]
