@@ -132,10 +132,11 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let value = parse(bytes)?;
+    let parsed = parse(bytes);
+    let is_no_json = parsed.as_ref().is_err_and(|problem| problem.code() == "invalid_json");
     // serde also takes an array of a struct's fields in their order, which no document describes.
-    if first(bytes) == Some(b'{') {
-        Ok(value)
+    if first(bytes) == Some(b'{') || is_no_json {
+        parsed
     } else {
         Err(Problem::bad_request("invalid", "the body has to be a JSON object"))
     }

@@ -89,6 +89,11 @@ impl Problem {
         Self { retry_after_s: u32::try_from(retry_after_s(wait)).unwrap_or(u32::MAX), ..problem }
     }
 
+    /// What happened, for programs.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// What happened here, for people.
     #[must_use]
     pub fn detail(&self) -> &str {

@@ -1,12 +1,18 @@
 //! Requests: malformed, oversized, ambiguous, and those that ask for what is not there.
 
 mod bodies;
+mod control;
 mod heads;
+mod outside;
+mod people;
+pub(super) mod swept;
+
+use serde_json::Value;
 
 use super::Answer::{Ends, Status};
 use super::Attack::Raw;
 use super::raw::request;
-use super::{Answer, Row};
+use super::{Answer, Attack, Row};
 
 fn get(path: &str) -> Vec<u8> {
     request(&format!("GET {path}"), "", "")
@@ -24,8 +30,49 @@ fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
 pub(super) fn rows() -> Vec<Row> {
     let row =
         |(name, bytes, answer): (&'static str, Vec<u8>, Answer)| Row { name, attack: Raw(bytes), answer };
-    let tables = [heads::rows(), slow(), paths(), queries(), bodies::rows(), injections()];
+    let tables = [
+        heads::rows(),
+        slow(),
+        paths(),
+        queries(),
+        bodies::rows(),
+        injections(),
+        control::rows(),
+        outside::rows(),
+        people::rows(),
+    ];
     tables.into_iter().flatten().map(row).collect()
+}
+
+/// The operations of `document` that none of `rows` is about.
+pub(super) fn without_rows(document: &Value, rows: &[Row]) -> Vec<String> {
+    let lines: Vec<(&str, &str)> = rows.iter().filter_map(|row| request_line(&row.attack)).collect();
+    let is_hit =
+        |method: &str, path: &str| lines.iter().any(|(asked, line)| *asked == method && is_of(line, path));
+    let all = swept::operations(document).into_iter();
+    all.filter(|(method, path, _)| !is_hit(method, path))
+        .map(|(method, path, _)| format!("{method} {path}"))
+        .collect()
+}
+
+/// The method and the path that an attack begins with.
+fn request_line(attack: &Attack) -> Option<(&str, &str)> {
+    let Raw(bytes) = attack else { return None };
+    let line = std::str::from_utf8(bytes.split(|byte| *byte == b'\r').next()?).ok()?;
+    let mut words = line.split(' ');
+    Some((words.next()?, words.next()?.split('?').next()?))
+}
+
+/// Whether a request for `asked` goes to the route `path`.
+fn is_of(asked: &str, path: &str) -> bool {
+    let (mut asked, mut path) = (asked.split('/'), path.split('/'));
+    loop {
+        match (asked.next(), path.next()) {
+            (None, None) => return true,
+            (Some(given), Some(segment)) if segment.starts_with('{') || given == segment => {}
+            _ => return false,
+        }
+    }
 }
 
 type Cells = Vec<(&'static str, Vec<u8>, Answer)>;
