@@ -22,6 +22,9 @@ use crate::model::{ChannelName, MessageId, Position, UserId};
 pub const NOTIFICATION: &str = "user:notification";
 /// The event that takes a notification back; `data.messageId` names it.
 pub const RECALLED: &str = "user:notification:recalled";
+/// The event that tells what was read, on whatever device: `data.messageIds`. It changes nothing, and comes from the
+/// server alone.
+pub const READ: &str = "user:notification:read";
 /// The placeholder of the patterns whose channels are inboxes.
 pub const PLACEHOLDER: &str = "userId";
 /// A user has at most so many entries; then the oldest go.

@@ -1,8 +1,9 @@
 //! Notifications: sends them, takes them back, and says where a returning device goes on.
 //!
 //! The inbox itself is kept by the broker's transactions ([`crate::inbox`]); what is decided here is decided for
-//! HTTP and sockets alike. [`receipts`] notes what was written to whose device.
+//! HTTP and sockets alike. [`receipts`] notes what was written to whose device; `read` tells what was read.
 
+mod read;
 pub mod receipts;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::auth::Identity;
 use crate::broker::{Appended, Broker, BrokerError, PageLimit};
 use crate::config::channels::Rules;
 use crate::fanout::Since;
-use crate::inbox::{self, Entry, Inbox, InboxError, NOTIFICATION, RECALLED};
+use crate::inbox::{self, Entry, Inbox, InboxError, Marked, NOTIFICATION, RECALLED};
 use crate::model::{ChannelName, EventName, Incoming, MessageId, Position, Priority, UserId};
 use crate::publish::{PublishError, Publisher};
 
@@ -111,6 +112,16 @@ impl Notifier {
         let event = event(NOTIFICATION)?;
         let message = Incoming { id, event, channel, priority, user_id: None, data, extra: Vec::new() };
         self.publisher.publish_one(by, message).await
+    }
+
+    /// Marks messages of `user` as read, as [`Inbox::mark_read`] does, and tells it to the user's devices where
+    /// that changed anything.
+    pub async fn mark_read(&self, user: &UserId, ids: Vec<MessageId>) -> Result<Marked, InboxError> {
+        let marked = self.inbox.mark_read(user, ids.clone()).await?;
+        if marked.changed > 0 {
+            read::tell(&self.broker, &self.rules, user, &ids).await;
+        }
+        Ok(marked)
     }
 
     /// Takes the notification `id` back for `by`, its sender, or for an administrator if `by` is none: in every

@@ -13,6 +13,7 @@ use crate::broker::append::{Append, AppendGroup, Draft, Fold};
 use crate::broker::{AppendError, Appended, Broker, BrokerError};
 use crate::config::channels::{Namespace, Role, Rules};
 use crate::fault::Cause;
+use crate::inbox::{self, READ};
 use crate::metrics;
 use crate::model::event::TestEvent;
 use crate::model::test::{Refused, TestData};
@@ -45,6 +46,9 @@ pub enum PublishError {
         /// What it carries.
         allowed: String,
     },
+    /// The server tells this by itself, and what it tells is true.
+    #[error("only the server itself tells `{0}`: mark messages as read over HTTP, and it does")]
+    ServerEvent(&'static str),
     /// The message is too large.
     #[error(
         "the message has {bytes} bytes of data, more than the {max} that are allowed (limits.message_bytes)"
@@ -72,7 +76,7 @@ impl PublishError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownChannel(_) => "unknown_channel",
-            Self::ServerOnly(_) | Self::Forbidden { .. } => "forbidden",
+            Self::ServerOnly(_) | Self::ServerEvent(_) | Self::Forbidden { .. } => "forbidden",
             Self::UnknownEvent { .. } => "unknown_event",
             Self::TooLarge { .. } => "too_large",
             Self::Invalid(_) => "invalid",
@@ -190,6 +194,9 @@ impl Publisher {
         }
         if !namespace.allows(message.event.as_str()) {
             return Err(unknown_event(&namespace, message));
+        }
+        if message.event.as_str() == READ && inbox::is_inbox(&namespace) {
+            return Err(PublishError::ServerEvent(READ));
         }
         let extra: usize = message.extra.iter().map(|(key, value)| key.len() + value.get().len()).sum();
         let bytes = message.data.get().len() + extra;

@@ -188,7 +188,8 @@ fn default_priority(event: &str) -> Priority {
         | "queue:paused"
         | "queue:resumed"
         | "user:notification"
-        | "user:notification:recalled" => Priority::High,
+        | "user:notification:recalled"
+        | "user:notification:read" => Priority::High,
         "test:log" | "user:online" | "user:offline" => Priority::Low,
         _ => Priority::Normal,
     }

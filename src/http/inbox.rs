@@ -185,6 +185,8 @@ pub(super) async fn offline(
 }
 
 /// Mark messages of the caller as read, on whatever device. Those that are read or recalled stay as they are.
+///
+/// Where that changes anything, `user:notification:read` tells the caller's devices.
 #[utoipa::path(
     post,
     path = "/api/v1/messages/mark-read",
@@ -208,7 +210,7 @@ pub(super) async fn mark_read(
     Body(ids): Body<MessageIds>,
 ) -> Result<Json<Changed>, Problem> {
     let ids = bounded(ids)?;
-    Ok(Json(state.notifier.inbox().mark_read(&user, ids).await?.into()))
+    Ok(Json(state.notifier.mark_read(&user, ids).await?.into()))
 }
 
 /// Confirm that a device of the caller has these messages; they leave the offline list.

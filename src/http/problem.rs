@@ -184,7 +184,9 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let status = match &error {
             PublishError::UnknownChannel(_) => StatusCode::NOT_FOUND,
-            PublishError::ServerOnly(_) | PublishError::Forbidden { .. } => StatusCode::FORBIDDEN,
+            PublishError::ServerOnly(_) | PublishError::ServerEvent(_) | PublishError::Forbidden { .. } => {
+                StatusCode::FORBIDDEN
+            }
             PublishError::UnknownEvent { .. } | PublishError::Invalid(_) => StatusCode::BAD_REQUEST,
             PublishError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             PublishError::Stale(_) => StatusCode::CONFLICT,

@@ -22,7 +22,7 @@ const HEAD: &str = "\
 ";
 
 /// What each event says, beside what it says of a test or a job in any case.
-const EVENTS: [(&str, &str); 23] = [
+const EVENTS: [(&str, &str); 24] = [
     ("test:started", "Test<'testType' | 'startedAt'>"),
     ("test:progress", "Test<'progress'>"),
     ("test:log", "Test<'firstLine' | 'lines'>"),
@@ -44,6 +44,7 @@ const EVENTS: [(&str, &str); 23] = [
     ("system:maintenance:end", "Alert"),
     ("user:notification", "MessageToUser"),
     ("user:notification:recalled", "{ messageId: MessageId }"),
+    ("user:notification:read", "{ messageIds: MessageId[]; readAt: number }"),
     ("user:online", "UserOnline"),
     ("user:offline", "UserOnline"),
 ];

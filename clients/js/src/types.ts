@@ -1019,6 +1019,7 @@ export interface EventData {
   'system:maintenance:end': Alert;
   'user:notification': MessageToUser;
   'user:notification:recalled': { messageId: MessageId };
+  'user:notification:read': { messageIds: MessageId[]; readAt: number };
   'user:online': UserOnline;
   'user:offline': UserOnline;
 }
@@ -1032,7 +1033,7 @@ export interface Channels {
   'test-history-updates': { name: 'test-history-updates'; snapshot: false; event: 'test:completed' | 'test:failed' | 'test:cancelled' };
   'stress-test': { name: `stress-test-${string}`; snapshot: false; event: 'test:progress' };
   'system-alerts': { name: 'system-alerts'; snapshot: false; event: 'system:alert' | 'system:maintenance:start' | 'system:maintenance:end' };
-  'user-notifications': { name: `user-notifications-${string}`; snapshot: false; event: 'user:notification' | 'user:notification:recalled' };
+  'user-notifications': { name: `user-notifications-${string}`; snapshot: false; event: 'user:notification' | 'user:notification:recalled' | 'user:notification:read' };
   'user-presence': { name: 'user-presence'; snapshot: false; event: 'user:online' | 'user:offline' };
   'team-updates': { name: `team-updates-${string}`; snapshot: false; event: 'team:update' };
   'shared-tests': { name: `shared-tests-${string}`; snapshot: false; event: 'shared:test' };

@@ -128,8 +128,37 @@ async fn the_unread_are_read_page_by_page_oldest_first_and_marked_once() {
     assert_eq!(changed, json!({"changed": 2, "total": 3}));
     let again = server.post_as(Some("ann"), MARK_READ, &read).await.json();
     assert_eq!(again, json!({"changed": 0, "total": 3}), "reading twice changes nothing");
+    let path = "/api/v1/channels/user-notifications-ann/messages?offset=5";
+    let told = server.get(path).await.json()["messages"].clone();
+    assert_eq!(told.as_array().unwrap().len(), 1, "what changed nothing is not told: {told}");
+    assert_eq!(
+        (&told[0]["event"], &told[0]["userId"], &told[0]["priority"]),
+        (&json!("user:notification:read"), &json!("ann"), &json!(3))
+    );
+    let read_at = told[0]["timestamp"].clone();
+    assert_eq!(told[0]["data"], json!({"messageIds": [ids[1], ids[3]], "readAt": read_at}));
     assert_eq!(titles(&unread(&server, "ann").await), ["1", "3", "5"]);
     assert_eq!(server.get("/api/v1/stats").await.json()["inbox"]["unread"], 3);
+}
+
+#[tokio::test]
+async fn many_that_were_read_at_once_are_all_told_and_nobody_else_tells_it() {
+    let server = Server::start().await;
+    let mut ids = Vec::new();
+    for n in 0..230 {
+        ids.push(notify(&server, None, "ann", &format!("{n}")).await["id"].clone());
+    }
+    server.post_as(Some("ann"), MARK_READ, json!({"messageIds": ids})).await;
+    let path = "/api/v1/channels/user-notifications-ann/messages?offset=230";
+    let told = server.get(path).await.json()["messages"].clone();
+    let told: Vec<_> = told.as_array().unwrap().iter().map(|m| m["data"]["messageIds"].clone()).collect();
+    assert_eq!(told.iter().map(|ids| ids.as_array().unwrap().len()).collect::<Vec<_>>(), [100, 100, 30]);
+    assert_eq!(told.iter().flat_map(|ids| ids.as_array().unwrap().clone()).collect::<Vec<_>>(), ids);
+    let lie = json!({"channel": "user-notifications-ann", "event": "user:notification:read",
+        "data": {"messageIds": [], "readAt": 1}});
+    server.post("/api/v1/events", lie).await.problem(403, "forbidden");
+    let rest = server.get("/api/v1/channels/user-notifications-ann/messages?offset=233").await.json();
+    assert_eq!(rest["messages"], json!([]));
 }
 
 #[tokio::test]

@@ -137,8 +137,11 @@ async fn who_returns_first_gets_what_waits_once_and_it_stays_until_it_is_confirm
     assert_eq!(confirmed, json!({ "changed": 2, "total": 1 }));
     let read = json!({ "messageIds": ids[..2] });
     let _: Value = caller(&server, "ann").post("/api/v1/messages/mark-read", &read).await.expect("read");
+    let told = next(&mut phone, "user:notification:read").await;
+    assert_eq!(told["data"]["messageIds"], read["messageIds"], "all devices are told what was read");
     let (mut desk, _) = device(&server, "ann", json!({ "clientId": "desk" })).await;
     assert_eq!(titles(&mut desk, 2).await, ["3", "live"], "another device starts at what waits");
+    next(&mut desk, "user:notification:read").await;
     let (mut silent, _) = device(&server, "ann", json!({ "inbox": false })).await;
     assert_quiet(&mut silent).await;
     assert_quiet(&mut desk).await;
@@ -283,6 +286,7 @@ async fn kill_minus_nine_keeps_the_inbox() {
         .await;
     let (mut phone, _) = device(&server, "ann", json!({})).await;
     assert_eq!(titles(&mut phone, 15).await, before.0);
+    next(&mut phone, "user:notification:read").await;
     assert_quiet(&mut phone).await;
 }
 
