@@ -30,7 +30,7 @@ timeout = "30s"
 `;
 
 /**
- * Resolves to a running server: `{ url, post(path, body), stderr(), kill(), restart(), stop() }`. `port` is where it
+ * Resolves to a running server: `{ url, dir, post(path, body), stderr(), kill(), restart(), stop() }`. `port` is where it
  * listens, `flags` are further ones of `tidings serve`, `settings` variables of its environment, `suites` more of
  * `tidings.toml`. `restart` kills it without a warning and starts it again on the same port and data.
  */
@@ -76,7 +76,7 @@ export async function startServer({ port = 0, flags = [], settings = {}, suites 
       await kill();
       await start(new URL(url).port);
     };
-    return { url, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, restart, stop };
+    return { url, dir, post: (path, body) => post(url, path, body), stderr: () => stderr, kill, restart, stop };
   } catch (error) {
     await stop();
     throw new Error(`${error.message}; its standard error was:\n${stderr || '(nothing)'}`);

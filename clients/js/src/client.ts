@@ -1,11 +1,14 @@
 /** The connection: it comes back by itself, joins its rooms again, and knows how it stands. */
 import { io, type ManagerOptions, type Socket, type SocketOptions } from 'socket.io-client';
-import { TidingsError } from './error.js';
+import { tell, TidingsError } from './error.js';
 import type { Outgoing } from './message.js';
 import { Room, type JoinOptions, type RoomHandler } from './room.js';
 import type { Greeting, JoinAck, Message, Placed, Position, Refusal, Reset } from './types.js';
 
-/** A token, or what gets one: asked before every connection, and again when the token is about to end. */
+/**
+ * A token, or what gets one: asked before every connection, and again when the token is about to end. Where it throws
+ * it is asked again later, as after a lost connection; nothing is an answer, and the server says what it thinks of it.
+ */
 export type Token = string | (() => string | undefined | Promise<string | undefined>);
 
 /** Who connects, and how. */
@@ -85,7 +88,14 @@ export class Tidings {
       reconnectionDelayMax: RETRY_MS[1],
       ...socket,
       // Positions are kept here; an inbox that is joined by itself would come twice.
-      auth: (use) => void this.#token().then((token) => use({ token, batch, acks, clientId, userId, inbox: false })),
+      auth: (use) =>
+        void this.#token().then(
+          (token) => use({ token, batch, acks, clientId, userId, inbox: false }),
+          ({ code, message }) => {
+            this.socket.disconnect();
+            this.#lost({ code, message });
+          },
+        ),
     });
     this.socket.onAny((event: string, data: unknown, answer?: unknown) => {
       this.#hear(event, data);
@@ -104,7 +114,7 @@ export class Tidings {
   /** Tells `watch` how it stands, now and whenever that changes, until the returned function is called. */
   onStatus(watch: (status: Status) => void): () => void {
     this.#watchers.add(watch);
-    watch(this.#status);
+    tell(() => watch(this.#status));
     return () => this.#watchers.delete(watch);
   }
 
@@ -138,7 +148,10 @@ export class Tidings {
     return room;
   }
 
-  /** Publishes a message; resolves once it is durable. Give it an `id` to be able to send it again. */
+  /**
+   * Publishes a message; resolves once it is durable. Give it an `id` to be able to send it again. It waits for the
+   * first connection, and is refused with `offline` where a later one is lost.
+   */
   async publish<Event extends string>(message: Outgoing<Event>): Promise<Placed> {
     const { ok: _, ...placed } = await this.#ask<Placed>('event:publish', message);
     return placed as Placed;
@@ -161,7 +174,9 @@ export class Tidings {
       throw signal?.aborted ? error : new TidingsError('offline', 'the server cannot be reached');
     });
     const isJson = /json/.test(answer.headers.get('content-type') ?? '');
-    const said = await (isJson ? answer.json() : answer.text());
+    const said = await (isJson ? answer.json() : answer.text()).catch((error: Error) => {
+      throw signal?.aborted ? error : new TidingsError('offline', `the answer did not come whole: ${error.message}`, answer.status);
+    });
     if (answer.ok) return said as T;
     throw new TidingsError(said.code ?? 'http', said.detail ?? said.title ?? `${path} was answered with ${answer.status}`, answer.status);
   }
@@ -193,8 +208,8 @@ export class Tidings {
     const { token } = this.options;
     try {
       return typeof token === 'function' ? await token() : token;
-    } catch {
-      return undefined; // the server says what it thinks of that
+    } catch (error) {
+      throw new TidingsError('offline', `there is no token at the moment: ${(error as Error)?.message ?? error}`);
     }
   }
 
@@ -209,7 +224,7 @@ export class Tidings {
     this.session = greeting;
     this.#skew = greeting.serverTime - Date.now();
     this.#tries = 0;
-    void this.#token().then((token) => token && this.#renewBeforeEnd(token));
+    void this.#token().then((token) => token && this.#renewBeforeEnd(token)).catch(() => undefined);
     for (const room of this.#rooms.values()) this.#join(room);
     this.#tell();
   }
@@ -252,7 +267,7 @@ export class Tidings {
     const room = this.#rooms.get(name);
     if (!room) return;
     room.lost();
-    room.handler.refused?.(new TidingsError(code, message));
+    tell(() => room.handler.refused?.(new TidingsError(code, message)));
     // A refused room must not keep the others from being live.
     this.#rooms.delete(name);
     this.#refused.add(room);
@@ -283,10 +298,15 @@ export class Tidings {
 
   #set(status: Status): void {
     this.#status = status;
-    for (const watch of this.#watchers) watch(status);
+    for (const watch of this.#watchers) tell(() => watch(status));
   }
 
   async #ask<T>(event: string, data: unknown): Promise<Answer<T>> {
+    // The first connection is worth waiting for; after it, who is offline is told so at once.
+    if (this.#status.state === 'connecting')
+      await new Promise<void>((go) => {
+        const stop = this.onStatus(({ state }) => state !== 'connecting' && (stop(), go()));
+      });
     if (!this.socket.connected) throw new TidingsError('offline', 'there is no connection');
     const answer: Answer<T> = await this.socket
       .timeout(ANSWER_MS)
@@ -318,11 +338,15 @@ export class Tidings {
     clearTimeout(this.#renew);
     const end = expiry(token);
     if (end === undefined || typeof this.options.token !== 'function') return;
-    const wait = Math.max(1000, (end - this.now()) - Math.min(REFRESH_AHEAD_MS, (end - this.now()) / 5));
+    const left = end - this.now();
+    // Where there was none in time, the connection ends with its token, and asks again.
+    if (left <= 0) return;
+    const wait = Math.max(1000, left - Math.min(REFRESH_AHEAD_MS, left / 5));
+    const again = () => this.socket.connected && this.#renewBeforeEnd(token);
     this.#renew = setTimeout(() => {
       void this.#token()
-        .then((next) => (next && next !== token ? this.refresh(next) : undefined))
-        .catch(() => undefined); // the connection ends with its token, and says so
+        .then((next) => (next && next !== token ? this.refresh(next) : again()))
+        .catch(again);
     }, Math.min(wait, MAX_TIMER_MS));
   }
 }

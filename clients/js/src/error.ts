@@ -12,3 +12,14 @@ export class TidingsError extends Error {
     super(message);
   }
 }
+
+/** Calls what is not ours. Its errors are for whoever wrote it, and must not leave us half way. */
+export function tell(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

@@ -1,5 +1,6 @@
 /** Who is online: a list that is looked up once, and kept by what is told. */
 import type { Tidings } from './client.js';
+import { tell } from './error.js';
 import type { UsersOnline } from './types.js';
 
 const RETRY_MS = 2_000;
@@ -32,7 +33,7 @@ export function watchPresence(
     // What happened during the look is newer than what it found.
     for (const [userId, connections] of news) note(all, userId, connections);
     online = all;
-    changed(all);
+    tell(() => changed(all));
   };
   const begin = () => {
     const mine = look + 1;
@@ -45,7 +46,7 @@ export function watchPresence(
     message: ({ data: { userId, connections } }) => {
       if (!online) return void news.push([userId, connections]);
       note(online, userId, connections);
-      changed(online);
+      tell(() => changed(online!));
     },
   });
   return () => {

@@ -1,9 +1,12 @@
 /** One joined room: what continues what, without any I/O. */
 import type { JoinAck, Position, Reset, Snapshot } from './types.js';
-import type { TidingsError } from './error.js';
+import { tell, type TidingsError } from './error.js';
 import type { MessageOf, Since } from './message.js';
 
-/** What a room tells. A plain function stands for `{ message }`. */
+/**
+ * What a room tells. A plain function stands for `{ message }`. What it throws is reported as an uncaught error, and
+ * stops nothing: the next message comes all the same.
+ */
 export interface RoomHandler<Channel extends string = string> {
   /** The next message, in order and each once. */
   message?(message: MessageOf<Channel>): void;
@@ -82,15 +85,18 @@ export class Room<Channel extends string = string> {
     this.position = replays ? place(ack.since ?? (asked as Position)) : top;
     this.#top = ack.offset;
     this.#joined = true;
-    this.handler.joined?.(ack);
-    if (ack.snapshot) this.handler.snapshot?.(ack.snapshot);
+    const { handler } = this;
+    tell(() => handler.joined?.(ack));
+    // It may have left in between.
+    if (ack.snapshot && this.#joined) tell(() => handler.snapshot?.(ack.snapshot!));
   }
 
   reset(reset: Reset): void {
     this.position = { epoch: reset.epoch, offset: reset.offset };
     this.#top = reset.offset;
-    this.handler.reset?.(reset);
-    if (reset.snapshot) this.handler.snapshot?.(reset.snapshot);
+    const { handler } = this;
+    tell(() => handler.reset?.(reset));
+    if (reset.snapshot) tell(() => handler.snapshot?.(reset.snapshot!));
   }
 
   /** Judges a message and hands it over if it is the next one. */
@@ -102,7 +108,7 @@ export class Room<Channel extends string = string> {
     const next = message.epoch === epoch && message.offset === offset + 1 + (message.conflated ?? 0);
     if (!next && !this.options.lossy) return 'gap';
     this.position = { epoch: message.epoch, offset: message.offset };
-    this.handler.message?.(message);
+    tell(() => this.handler.message?.(message));
     return 'next';
   }
 }
