@@ -1,12 +1,10 @@
 // What all views have in common: every width, light and dark, keyboards and screen readers; and how the page is served.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { get } from 'node:http';
 import { after, test } from 'node:test';
+import { nothingSerious } from './axe.mjs';
 import { openStage } from './stage.mjs';
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const stage = await openStage();
 const { server, submit } = stage;
 after(() => stage.stop());
@@ -31,29 +29,139 @@ const open = async (view, context) => {
 for (const view of Object.keys(VIEWS)) {
   test(`${view}: axe finds nothing serious, in light and in dark`, async () => {
     const page = await open(view, { bypassCSP: true });
-    if (view === 'queue') await page.getByRole('button', { name: 'Submit a test' }).click();
-    await page.evaluate(AXE);
-    for (const colorScheme of ['light', 'dark']) {
-      await page.emulateMedia({ colorScheme });
-      const { violations } = await page.evaluate(() => globalThis.axe.run());
-      const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-      const found = serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, any }) => `${html} ${any[0]?.message ?? ''}`).join('\n    ')}`);
-      assert.deepEqual(found, [], colorScheme);
+    await nothingSerious(page);
+    for (const form of view === 'queue' ? ['Submit a test', 'Pause …'] : []) {
+      await page.getByRole('button', { name: form }).click();
+      await nothingSerious(page);
     }
     await page.context().close();
   });
 
   test(`${view}: nothing sticks out, from a phone to a wall`, async () => {
     const page = await open(view, { viewport: { width: 375, height: 700 } });
-    for (const width of [375, 768, 1100, 1600, 2560]) {
-      await page.setViewportSize({ width, height: 700 });
-      const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-      assert.ok(wide <= room, `${wide} px in ${room} at ${width}`);
+    const fits = async (what) => {
+      for (const width of [375, 768, 1100, 1600, 2560]) {
+        await page.setViewportSize({ width, height: 700 });
+        const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+        assert.ok(wide <= room, `${what}: ${wide} px in ${room} at ${width}`);
+      }
+    };
+    await fits(view);
+    for (const form of view === 'queue' ? ['Submit a test', 'Pause …'] : []) {
+      await page.getByRole('button', { name: form }).click();
+      await fits(form);
     }
     assert.deepEqual(page.troubles, []);
     await page.context().close();
   });
 }
+
+for (const view of Object.keys(VIEWS)) {
+  test(`${view}: the keyboard alone gets everywhere, and it is seen where it is`, async () => {
+    const page = await open(view);
+    if (view === 'queue') await page.getByRole('button', { name: 'Pause …' }).click();
+    // What can be done there; of what comes and goes meanwhile only the names count.
+    const all = await page.evaluate(() => {
+      const name = (element) => `${element.tagName} ${element.getAttribute('aria-label') ?? (element.textContent || element.getAttribute('name') || element.id).trim()}`;
+      globalThis.nameOf = name;
+      document.body.tabIndex = -1;
+      document.body.focus();
+      const wanted = 'a[href], button:not(:disabled), input, select, textarea, summary, [tabindex="0"]';
+      return [...document.querySelectorAll(wanted)].filter((element) => element.checkVisibility()).map(name);
+    });
+    const reached = new Set();
+    for (let i = 0; i < all.length * 2 + 20; i++) {
+      await page.keyboard.press('Tab');
+      const at = await page.evaluate(() => {
+        const { activeElement } = document;
+        if (!activeElement || activeElement === document.body) return;
+        const { outlineStyle, outlineWidth } = getComputedStyle(activeElement);
+        return { name: globalThis.nameOf(activeElement), seen: outlineStyle !== 'none' && parseFloat(outlineWidth) >= 1 };
+      });
+      if (!at) continue;
+      assert.ok(at.seen, `nothing shows that ${at.name} has the focus`);
+      reached.add(at.name);
+    }
+    assert.deepEqual(all.filter((name) => !reached.has(name)), []);
+    await page.context().close();
+  });
+
+  test(`${view}: nothing moves for those who want that`, async () => {
+    const moving = (page) =>
+      page.evaluate(() => {
+        const moves = (style) => style.animationName !== 'none' || style.transitionDuration.split(',').some((time) => parseFloat(time) > 0);
+        const still = [...document.querySelectorAll('*')].filter((element) => moves(getComputedStyle(element)));
+        return still.map((element) => element.outerHTML.slice(0, 80)).concat(document.getAnimations().map(String));
+      });
+    const page = await open(view, { reducedMotion: 'reduce' });
+    assert.deepEqual(await moving(page), []);
+    await page.emulateMedia({ reducedMotion: 'no-preference' });
+    if (view === 'queue') assert.notDeepEqual(await moving(page), [], 'this test sees no movement');
+    await page.context().close();
+  });
+}
+
+test('every address leads where it says: at once, loaded again, and back', async () => {
+  const page = await open('now');
+  for (const view of ['queue', 'test', 'server', 'inbox']) {
+    await page.goto(`${server.url}/${VIEWS[view]}`);
+    await page.getByText(READY[view]).first().waitFor();
+    await page.reload();
+    await page.getByText(READY[view]).first().waitFor();
+    const current = page.getByRole('navigation', { name: 'Views' }).locator('[aria-current=page]');
+    if (view !== 'test') assert.match((await current.innerText()).toLowerCase(), new RegExp(`^${view}`));
+  }
+  for (const view of ['server', 'test', 'queue', 'now']) {
+    await page.goBack();
+    await page.getByText(READY[view]).first().waitFor();
+  }
+  await page.goto(`${server.url}/#/no/such/view`);
+  await page.getByRole('region', { name: 'Running' }).waitFor();
+  for (const [address, heading] of [['#/tests/a%3Ab.c-d_e', 'a:b.c-d_e'], ['#/tests/%E0%A4%A', '%E0%A4%A']]) {
+    await page.goto(`${server.url}/${address}`);
+    await page.getByRole('heading', { name: heading }).waitFor();
+  }
+  assert.deepEqual(page.troubles, []);
+  await page.context().close();
+});
+
+test('the keyboard alone submits a test, cancels it, and reads what came, without losing its place', async () => {
+  const page = await open('queue');
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim());
+  const type = (text) => page.keyboard.type(text);
+  await page.getByRole('button', { name: 'Submit a test' }).focus();
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.activeElement.name === 'suite');
+  await type('unit');
+  await page.keyboard.press('Tab');
+  await type('TESTS=400 PACE_MS=300');
+  await page.keyboard.press('Tab');
+  await type('by-keyboard');
+  await page.keyboard.press('Enter');
+  await page.getByRole('status').getByRole('link', { name: 'by-keyboard' }).waitFor();
+  const row = page.getByRole('region', { name: 'Jobs' }).getByRole('row', { name: 'by-keyboard' });
+  await row.getByText('running').waitFor();
+  await page.getByRole('button', { name: 'Cancel by-keyboard' }).focus();
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.activeElement.textContent === 'Yes, cancel it');
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.activeElement.textContent === 'Cancel');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.activeElement.textContent === 'Yes, cancel it');
+  await page.keyboard.press('Enter');
+  await row.getByText('cancelled').waitFor();
+  assert.notEqual(await page.evaluate(() => document.activeElement.tagName), 'BODY');
+
+  for (const title of ['One', 'Two']) await server.post('/api/v1/users/ann/messages', { title });
+  await page.goto(`${server.url}/#/inbox`);
+  await page.getByRole('button', { name: 'Mark as read: Two' }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('region', { name: 'Read just now' }).getByText('Two').waitFor();
+  await page.waitForFunction(() => document.activeElement.getAttribute('aria-label') === 'Mark as read: One');
+  assert.equal(await focused(), 'Mark as read: One');
+  await page.context().close();
+});
 
 test('the keyboard alone reaches a test and comes back', async () => {
   const page = await open('now');

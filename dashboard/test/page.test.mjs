@@ -1,31 +1,47 @@
 // The page in a real browser, on the real program, with real jobs.
 import assert from 'node:assert/strict';
-import { after, afterEach, test } from 'node:test';
+import { after, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { eventually } from '../../tests/interop/daemon.mjs';
-import { openStage } from './stage.mjs';
+import { live, name, openStage, row, visitor } from './stage.mjs';
 
 const stage = await openStage({ settings: { TIDINGS_WORKERS__CONCURRENCY: '3' } });
 const { server, submit, stress } = stage;
-const pages = [];
-let count = 0;
-const name = (what) => `${what}-${process.pid}-${++count}`;
+const open = visitor(stage);
 const ANN = { storage: { 'tidings.user': 'ann' } };
-
 after(() => stage.stop());
-afterEach(async () => {
-  for (const page of pages.splice(0)) {
-    assert.deepEqual(page.troubles, []);
-    await page.context().close();
-  }
-});
-async function open(path, options) {
-  const page = await stage.open(path, options);
-  pages.push(page);
-  page.setDefaultTimeout(20_000);
-  return page;
+
+/** Runs a test outside, as any program would: `{ report(...events), end(outcome, rest) }`. */
+async function external(testId, series) {
+  const path = `/api/v1/tests/${testId}`;
+  const { attempt, lease } = await server.post('/api/v1/tests', { testId, name: series, total: 4 });
+  const tell = (what, body) => server.post(`${path}/${what}`, { attempt, lease, ...body });
+  return {
+    report: (...events) => tell('reports', { events }),
+    progress: (progress, current) => tell('reports', { events: [{ event: 'progress', data: { progress, completed: progress / 25, total: 4, current: [current] } }] }),
+    end: (outcome, rest = {}) => tell('end', { outcome, ...rest }),
+  };
 }
-const live = (page) => page.locator('[data-state=live]').waitFor();
-const row = (page, section, testId) => page.getByRole('region', { name: section }).locator('li', { hasText: testId });
+/** Runs of a series that take `ms` and pass, all at once. */
+const runs = (series, n, ms) =>
+  Promise.all(
+    Array.from({ length: n }, async () => {
+      const run = await external(name('run'), series);
+      await pause(ms);
+      await run.end('passed');
+    }),
+  );
+/** One that is alive and makes no progress: it takes half a minute to be noticed, so it begins here and is looked at below. */
+const hanging = (async () => {
+  const testId = name('hanging');
+  await runs('imports', 3, 50);
+  const run = await external(testId, 'imports');
+  await run.progress(50, 'reads the file');
+  let trouble;
+  const alive = setInterval(() => run.report().catch((error) => (trouble = error)), 2_000);
+  return { testId, run, stop: () => clearInterval(alive), trouble: () => trouble };
+})();
+const snapshot = async (testId) => (await fetch(`${server.url}/api/v1/tests/${testId}`)).json();
 /** Notes that the page was not loaded again since. */
 const mark = (page) => page.evaluate(() => void (globalThis.marked = true));
 const isMarked = (page) => page.evaluate(() => globalThis.marked === true);
@@ -113,41 +129,6 @@ test('a running test is cancelled, after being asked', async () => {
   await page.getByRole('region', { name: 'Summary' }).getByText('cancelled').waitFor();
 });
 
-test('the queue is paused and goes on, and what waits changes places', async () => {
-  const [testId, other] = [name('held'), name('held')];
-  const [page, second] = [await open('#/queue'), await open('#/queue', ANN)];
-  await page.getByRole('button', { name: 'Pause', exact: true }).click();
-  const paused = (page) => page.getByRole('region', { name: 'Paused' });
-  await Promise.all([page, second].map((page) => paused(page).getByText('The queue is paused').waitFor()));
-  assert.equal(await page.getByRole('button', { name: 'Pause', exact: true }).count(), 0);
-  await submit(testId, 'unit', { TESTS: '1', PACE_MS: '20' });
-  await submit(other, 'unit', { TESTS: '1', PACE_MS: '20' });
-  const jobs = page.getByRole('region', { name: 'Jobs' });
-  await jobs.getByRole('row', { name: other }).getByText('paused since').waitFor();
-  await page.getByLabel(`Priority of ${other}`).selectOption('critical');
-  await eventually('its priority stayed', async () => {
-    const { jobs } = await (await fetch(`${server.url}/api/v1/jobs?state=queued`)).json();
-    return jobs.find((job) => job.testId === other)?.priority === 4;
-  });
-  // The other page is told, and lets them go.
-  await eventually('the other page shows another priority', async () => (await second.getByLabel(`Priority of ${other}`).inputValue()) === '4');
-  await paused(second).getByRole('button', { name: 'Resume' }).click();
-  for (const id of [testId, other]) await jobs.getByRole('row', { name: id }).getByText('passed').waitFor();
-  await Promise.all([page, second].map((page) => paused(page).waitFor({ state: 'detached' })));
-});
-
-test('what failed runs again by itself, as a test of its own', async () => {
-  const testId = name('partly');
-  await submit(testId, 'unit', { TESTS: '6', PACE_MS: '20', FAIL: '2,5' });
-  const page = await open(`#/tests/${testId}`);
-  await page.getByText('2 of 6 tests failed').waitFor();
-  await page.getByRole('button', { name: `Run what failed: ${testId}` }).click();
-  await page.waitForFunction((first) => location.hash.startsWith('#/tests/') && !location.hash.endsWith(first), testId);
-  const summary = page.getByRole('region', { name: 'Summary' });
-  await summary.getByText('failed', { exact: true }).first().waitFor();
-  assert.match(await summary.innerText(), /passed\s+0\s+failed\s+2\s+skipped\s+4/);
-});
-
 test('a load test shows its rates and latencies as they are', async () => {
   const testId = name('stress');
   await stress(testId);
@@ -185,44 +166,101 @@ test('the server shows its rates, its connections and alerts as they come', asyn
   await again.getByRole('region', { name: 'Alerts' }).getByText(message).waitFor();
 });
 
-test('two devices of a user agree on what is unread', async () => {
-  const user = name('user');
-  const who = { storage: { 'tidings.user': user } };
-  const [one, other] = [await open('#/inbox', who), await open('#/', who)];
-  await Promise.all([one, other].map(live));
-  const unread = (page) => page.getByRole('navigation', { name: 'Views' }).getByRole('link', { name: /^Inbox/ });
-  for (const title of ['First', 'Second', 'Third']) await server.post(`/api/v1/users/${user}/messages`, { title, body: `${title} of three` });
-  await Promise.all([one, other].map((page) => unread(page).getByText(/^3/).waitFor()));
-  await one.getByRole('button', { name: 'Mark as read: Second' }).click();
-  await Promise.all([one, other].map((page) => unread(page).getByText(/^2/).waitFor()));
-  await unread(other).click();
-  await other.getByText('Third of three').waitFor();
-  assert.equal(await other.getByRole('region', { name: 'Unread' }).getByText('Second of three').count(), 0);
-  await other.getByRole('button', { name: 'Mark all as read' }).click();
-  await Promise.all([one, other].map((page) => page.getByText('Nothing is unread.').waitFor()));
+test('a test with a past shows when it will end, and that it is slower than usual once it is', async () => {
+  const testId = name('slow');
+  const series = name('series');
+  const before = await external(name('first'), series);
+  const page = await open('#/');
+  await live(page);
+  await before.progress(25, 'one');
+  await before.end('passed');
+  await runs(series, 5, 3_000);
+  const run = await external(testId, series);
+  await run.progress(25, 'one of four');
+  const here = row(page, 'Running', testId);
+  await here.getByText(/(\d+\s–\s)?\d+\ss left/).waitFor();
+  const { etaMs, slower } = await snapshot(testId);
+  assert.ok(etaMs.low > 0 && etaMs.low < 3_000 && etaMs.high > 2_000 && etaMs.high < 8_000, JSON.stringify(etaMs));
+  assert.equal(slower, undefined);
+  assert.equal(await here.getByText('slower than usual').count(), 0);
+  await eventually('it is not slower', async () => {
+    await run.progress(50, 'two of four');
+    return (await snapshot(testId)).slower;
+  });
+  await here.getByText('slower than usual').waitFor();
+  await page.goto(`${server.url}/#/tests/${testId}`);
+  const summary = page.getByRole('region', { name: 'Summary' });
+  await summary.getByText('slower than usual').waitFor();
+  // Half way after all of what it usually takes: the range follows what it does now.
+  await summary.getByText(/s left/).waitFor();
+  await run.end('passed');
+  await summary.locator('.state', { hasText: 'passed' }).waitFor();
+  await eventually(async () => `it is: ${await summary.innerText()}`, async () => (await summary.getByText(/slower|left/).count()) === 0);
 });
 
-test('who has no name is asked for it, where a name is needed', async () => {
-  const page = await open('#/inbox');
-  await page.getByLabel('Name').fill(name('new'));
-  await page.getByRole('button', { name: 'Show my inbox' }).click();
-  await page.getByText('Nothing is unread.').waitFor();
+test('a failure that comes and goes is marked, with how often; one that is new is not', async () => {
+  const series = name('series');
+  const failures = [{ name: 'sorts', message: 'expected 1, found 2' }];
+  for (const outcome of ['passed', 'failed', 'passed', 'failed', 'passed']) {
+    const run = await external(name('run'), series);
+    await run.end(outcome, outcome === 'failed' ? { failures } : {});
+  }
+  const testId = name('flaky');
+  const page = await open(`#/tests/${testId}`);
+  await live(page);
+  const run = await external(testId, series);
+  await run.progress(25, 'sorts');
+  await run.end('failed', { failures: [...failures, { name: 'adds up', message: 'expected 3, found 4' }], results: { counts: { passed: 2, failed: 2, skipped: 0 } } });
+  const item = (text) => page.getByRole('region', { name: 'Failures' }).getByRole('listitem').filter({ hasText: text });
+  const mark = item('sorts').getByText('flaky');
+  await mark.waitFor();
+  assert.equal(await mark.getAttribute('title'), 'It failed in 2 of the last 5 runs');
+  await item('adds up').waitFor();
+  assert.equal(await item('adds up').getByText('flaky').count(), 0);
+  await page.getByRole('region', { name: 'Summary' }).getByText('2 of the last 5 runs failed').waitFor();
+});
+
+test('a test that is alive and makes no progress is shown to hang, until it goes on', async () => {
+  const { testId, run, stop, trouble } = await hanging;
+  const [now, one] = [await open('#/'), await open(`#/tests/${testId}`)];
+  const places = [row(now, 'Running', testId), one.getByRole('region', { name: 'Summary' })];
+  await Promise.all(places.map((place) => place.getByText(/no progress for \d+\ss|no progress for \d+\smin/).waitFor({ timeout: 45_000 })));
+  await run.progress(75, 'goes on');
+  await Promise.all(places.map((place) => place.getByText('no progress for').waitFor({ state: 'detached' })));
+  stop();
+  assert.equal(trouble(), undefined);
+  await run.end('passed');
+  await row(now, 'Ended', testId).waitFor();
 });
 
 test('the server is killed and comes back under the open pages: their state is right again, and nobody loaded them', async () => {
   const [ends, waits] = [name('ends'), name('waits')];
-  const [now, one] = [await open('#/'), await open(`#/tests/${ends}`)];
-  await Promise.all([now, one].map(live));
+  const user = name('user');
+  const [now, one, queue, health, inbox] = [
+    await open('#/'),
+    await open(`#/tests/${ends}`),
+    await open('#/queue'),
+    await open('#/server'),
+    await open('#/inbox', { storage: { 'tidings.user': user } }),
+  ];
+  const all = [now, one, queue, health, inbox];
+  await Promise.all(all.map(live));
   await submit(ends, 'unit', { TESTS: '40', PACE_MS: '150' }, { maxAttempts: 3 });
   await row(now, 'Running', ends).getByText(/[2-9] of 40 tests/).waitFor();
-  await Promise.all([now, one].map(mark));
+  await Promise.all(all.map(mark));
   await server.kill();
-  await Promise.all([now, one].map((page) => page.locator('[data-state=offline]').getByText('since').waitFor()));
+  await Promise.all(all.map((page) => page.locator('[data-state=offline]').getByText('since').waitFor()));
   await server.restart();
   // Some of it happens before the pages are back.
   await server.post('/api/v1/jobs', { testType: 'unheard-of', testId: waits, config: {} });
-  await Promise.all([now, one].map(live));
+  await server.post('/api/v1/broadcast', { level: 'warning', message: `${ends} alert` });
+  await server.post(`/api/v1/users/${user}/messages`, { title: 'It is back' });
+  await Promise.all(all.map(live));
   await row(now, 'Waiting', waits).waitFor();
+  await queue.getByRole('row', { name: waits }).getByText('no worker handles').waitFor();
+  await health.getByRole('region', { name: 'Alerts' }).getByText(`${ends} alert`).waitFor();
+  await health.getByText('this page').waitFor();
+  await inbox.getByRole('region', { name: 'Unread' }).getByText('It is back').waitFor();
   await eventually('the test was not taken up again', async () => {
     const response = await fetch(`${server.url}/api/v1/tests/${ends}`);
     return (await response.json()).attempt === 2;
@@ -230,8 +268,9 @@ test('the server is killed and comes back under the open pages: their state is r
   await one.getByRole('region', { name: 'Summary' }).getByText('attempt 2').waitFor();
   await row(now, 'Running', ends).getByText('attempt 2').waitFor();
   await one.getByRole('region', { name: 'Attempts' }).getByText('running').waitFor();
-  assert.deepEqual(await Promise.all([now, one].map(isMarked)), [true, true]);
-  const { jobId } = await (await fetch(`${server.url}/api/v1/tests/${ends}`)).json();
+  assert.deepEqual(await Promise.all(all.map(isMarked)), all.map(() => true));
+  await queue.getByRole('row', { name: ends }).getByText('2 of 3').waitFor();
+  const { jobId } = await snapshot(ends);
   await server.post(`/api/v1/jobs/${jobId}/cancel`, {});
   await row(now, 'Ended', ends).getByText('cancelled').first().waitFor();
 });

@@ -1,5 +1,7 @@
 // The real program with its page, and Debian's Chromium that looks at it.
+import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
+import { afterEach } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { startServer } from '../../tests/interop/server.mjs';
@@ -61,7 +63,32 @@ export async function openStage({ settings = {}, ...rest } = {}) {
     });
   const stop = async () => {
     await browser.close();
+    // What runs there would get its grace first. It ends with its server in any case.
+    await server.kill();
     await server.stop();
   };
   return { server, url, browser, open, submit, stress, stop };
 }
+
+/** Opens pages as `stage.open` does; they are closed after each test, which fails where one of them was in trouble. */
+export function visitor(stage) {
+  const pages = [];
+  afterEach(async () => {
+    for (const page of pages.splice(0)) {
+      assert.deepEqual(page.troubles, []);
+      await page.context().close();
+    }
+  });
+  return async (path, options) => {
+    const page = await stage.open(path, options);
+    pages.push(page);
+    page.setDefaultTimeout(20_000);
+    return page;
+  };
+}
+export const live = (page) => page.locator('[data-state=live]').waitFor();
+export const row = (page, section, testId) => page.getByRole('region', { name: section }).locator('li', { hasText: testId });
+
+let count = 0;
+/** A name that no other test has. */
+export const name = (what) => `${what}-${process.pid}-${++count}`;

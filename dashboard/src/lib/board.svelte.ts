@@ -1,16 +1,19 @@
 /** All tests and jobs, live: fetched once, then kept by what `test-updates` and `queue-updates` tell. */
-import type { Job, Jobs, MessageOf, Room, Snapshot, Stats, Tests, Tidings } from 'tidings-client';
+import type { Job, Jobs, MessageOf, Pause, QueueState, Room, Snapshot, Stats, Tests, Tidings } from 'tidings-client';
 import { fold, hasEnded, type TestMessage } from 'tidings-client/fold';
 import { soon } from './frame.svelte';
 import { session } from './session.svelte';
 
 const MAX_ENDED = 100;
 const MAX_LISTED = 2_000;
+const MAX_WAITING = 500;
 /** More than this, told while the state is fetched, is fetched again instead. */
 const MAX_HELD = 20_000;
 const RETRY_MS = 2_000;
 /** Jobs are listed anew at most this often, however many are told of. */
 const LIST_EVERY_MS = 1_000;
+/** Where a room may not be joined, everything is fetched so often instead. */
+const LOOK_EVERY_MS = 3_000;
 /** Rows that nobody sees are drawn at most this often. */
 const UNSEEN_EVERY_MS = 2_000;
 
@@ -18,6 +21,8 @@ type QueueMessage = MessageOf<'queue-updates'>;
 type PauseMessage = Extract<QueueMessage, { event: 'queue:paused' | 'queue:resumed' }>;
 type JobMessage = Exclude<QueueMessage, PauseMessage>;
 export type KnownJob = Partial<Job> & Pick<Job, 'jobId' | 'testId' | 'testType' | 'state' | 'attempt'>;
+
+type Listed = { jobs: Job[]; depth: number; paused: Pause[] };
 
 /** One test as it is drawn: its state changes only when it is drawn anew. */
 export class Row {
@@ -46,6 +51,10 @@ export class Board {
   waiting = $state.raw<KnownJob[]>([]);
   /** How many wait, those beyond the list included. */
   depth = $state.raw(0);
+  /** What of the queue is held back. */
+  paused = $state.raw<Pause[]>([]);
+  /** Whether all of it is told live; who may not follow all tests sees their own ones every few seconds. */
+  told = $state.raw(true);
   /** Whether there is something to show at all. */
   loaded = $state.raw(false);
   trouble = $state.raw<string>();
@@ -61,38 +70,54 @@ export class Board {
   #held: (() => void)[] = [];
   #fresh = false;
   #fetching = 0;
-  #rooms: Room<any>[];
+  #rooms: Room<any>[] = [];
+  #refused = new Set<string>();
+  #look?: ReturnType<typeof setTimeout>;
   #listed = 0;
   #listing?: ReturnType<typeof setTimeout>;
   #closed = false;
 
   constructor(readonly tidings: Tidings) {
-    const joined = ({ recovered }: { recovered: boolean }) => {
+    this.#join('test-updates', (message: TestMessage) => this.#test(message));
+    this.#join('queue-updates', (message: QueueMessage) => this.#queue(message));
+  }
+
+  #join<M>(name: string, apply: (message: M) => void): void {
+    const settled = (recovered: boolean) => {
+      this.told = !this.#refused.size;
       // Fetched before all rooms are joined, the state could miss what happens in between.
-      if ((!recovered || !this.#fresh) && this.#rooms.every((room) => room.position)) this.load();
+      const all = this.#rooms.length === 2 && this.#rooms.every((room) => room.position || this.#refused.has(room.name));
+      if (all && (!recovered || !this.#fresh)) this.load();
     };
-    const on = <M>(apply: (message: M) => void) => ({
-      joined: (ack: { recovered: boolean }) => queueMicrotask(() => joined(ack)),
+    const handler = {
+      joined: ({ recovered }: { recovered: boolean }) => {
+        this.#refused.delete(name);
+        queueMicrotask(() => settled(recovered));
+      },
+      refused: () => {
+        this.#refused.add(name);
+        queueMicrotask(() => settled(false));
+      },
       reset: () => this.load(),
-      message: (message: M) => {
+      message: (message: any) => {
         if (this.#fresh) apply(message);
         else if (this.#held.push(() => apply(message)) > MAX_HELD) this.load();
       },
-    });
-    this.#rooms = [];
-    this.#rooms.push(tidings.join('test-updates', on((m: TestMessage) => this.#test(m)), { since: 'now' }));
-    this.#rooms.push(tidings.join('queue-updates', on((m: QueueMessage) => this.#queue(m)), { since: 'now' }));
+    };
+    this.#rooms.push(this.tidings.join(name, handler, { since: 'now' }));
   }
 
   close(): void {
     this.#closed = true;
     clearTimeout(this.#listing);
+    clearTimeout(this.#look);
     for (const room of this.#rooms) room.leave();
   }
 
   /** Fetches everything; what is told meanwhile waits, and is told again on top of it. */
   load(): void {
     const mine = ++this.#fetching;
+    clearTimeout(this.#look);
     this.#fresh = false;
     this.#held = [];
     this.#fetch(mine).catch((error) => {
@@ -127,6 +152,7 @@ export class Board {
     this.#resort = true;
     this.changes++;
     soon(this.#draw);
+    if (this.#refused.size) this.#look = setTimeout(() => this.load(), LOOK_EVERY_MS);
   }
 
   async #tests(state: string, limit: number): Promise<Snapshot[]> {
@@ -146,17 +172,20 @@ export class Board {
     return found;
   }
 
-  async #listJobs(): Promise<{ jobs: Job[]; depth: number }> {
-    const [stats, ...lists] = await Promise.all([
+  async #listJobs(): Promise<Listed> {
+    const [{ paused }, stats, ...lists] = await Promise.all([
+      session.ask<QueueState>('GET', '/api/v1/queue'),
       session.ask<Stats>('GET', '/api/v1/stats').catch(() => undefined),
-      ...['queued', 'scheduled'].map((state) => this.#page<Job>('jobs', state, 500)),
+      ...['queued', 'scheduled'].map((state) => this.#page<Job>('jobs', state, MAX_WAITING)),
     ]);
     const jobs = lists.flat();
-    const counted = (stats?.jobs.queued ?? 0) + (stats?.jobs.scheduled ?? 0);
-    return { jobs, depth: Math.max(jobs.length, counted) };
+    // Where the list has all of them, it has those that the user may see, and no more.
+    const counted = lists.some((list) => list.length >= MAX_WAITING) ? (stats?.jobs.queued ?? 0) + (stats?.jobs.scheduled ?? 0) : 0;
+    return { jobs, depth: Math.max(jobs.length, counted), paused };
   }
 
-  #setJobs({ jobs, depth }: { jobs: Job[]; depth: number }): void {
+  #setJobs({ jobs, depth, paused }: Listed): void {
+    this.paused = paused;
     this.#jobs = new Map(jobs.map((job) => [job.jobId, job]));
     this.depth = depth;
     this.#resort = true;

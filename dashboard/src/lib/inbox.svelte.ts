@@ -3,8 +3,10 @@ import type { Changed, InboxMessage, InboxMessages, MessageOf, Room, Tidings } f
 import { session } from './session.svelte';
 
 const PAGE = 100;
-/** Reading on another device is no news in the channel, so the list is looked at now and then. */
-const LOOK_EVERY_MS = 5_000;
+/** What is read elsewhere is told, but once only; so the list is looked at now and then. */
+const LOOK_EVERY_MS = 60_000;
+/** A list that news has overtaken is asked for again, so often in a row at most. */
+const MAX_OVERTAKEN = 3;
 const MAX_READ = 200;
 
 type Channel = `user-notifications-${string}`;
@@ -24,15 +26,13 @@ export class Inbox {
   #timer?: ReturnType<typeof setTimeout>;
   #more?: string;
   #closed = false;
-  /** Other tabs of this browser need not wait for their next look. */
-  #tabs: BroadcastChannel;
+  /** Rises with all that the room tells. */
+  #news = 0;
 
   constructor(
     tidings: Tidings,
     readonly userId: string,
   ) {
-    this.#tabs = new BroadcastChannel(`tidings.inbox.${userId}`);
-    this.#tabs.onmessage = () => void this.load();
     this.#room = tidings.join<Channel>(
       `user-notifications-${userId}`,
       {
@@ -50,7 +50,6 @@ export class Inbox {
     this.#closed = true;
     this.#turn++;
     clearTimeout(this.#timer);
-    this.#tabs.close();
     this.#room.leave();
     document.removeEventListener('visibilitychange', this.#seen);
   }
@@ -61,13 +60,15 @@ export class Inbox {
 
   #seen = (): void => void (document.hidden || this.load());
 
-  async load(): Promise<void> {
+  async load(overtaken = 0): Promise<void> {
     const mine = ++this.#turn;
+    const news = this.#news;
     clearTimeout(this.#timer);
     try {
       const limit = Math.min(1000, Math.max(PAGE, this.unread.length));
       const page = await session.ask<InboxMessages>('POST', '/api/v1/messages/unread', { limit });
       if (mine !== this.#turn) return;
+      if (news !== this.#news && overtaken < MAX_OVERTAKEN) return void this.load(overtaken + 1);
       const ids = new Set(page.messages.map(({ id }) => id));
       const gone = this.unread.filter(({ id }) => !ids.has(id));
       if (!page.next) this.#remember(gone.map((message) => ({ ...message, status: 'read' as const })));
@@ -95,22 +96,34 @@ export class Inbox {
       for (let at = 0; at < messages.length; at += 1000) {
         const messageIds = messages.slice(at, at + 1000).map(({ id }) => id);
         const { total } = await session.ask<Changed>('POST', '/api/v1/messages/mark-read', { messageIds });
-        const marked = new Set(messageIds);
         this.#turn++; // a list that was asked for before says the old state
-        this.#remember(this.unread.filter(({ id }) => marked.has(id)).map((message) => ({ ...message, status: 'read' as const, readAt: Date.now() })));
-        this.unread = this.unread.filter(({ id }) => !marked.has(id));
+        this.#isRead(messageIds);
         this.total = total;
       }
       this.trouble = undefined;
     } catch (error) {
       this.trouble = (error as Error).message;
     }
-    this.#tabs.postMessage('read');
     void this.load();
   }
 
+  /** Takes `ids` out of the unread; how many of them were there. */
+  #isRead(ids: string[]): number {
+    const marked = new Set(ids);
+    const read = this.unread.filter(({ id }) => marked.has(id));
+    this.#remember(read.map((message) => ({ ...message, status: 'read' as const })));
+    this.unread = this.unread.filter(({ id }) => !marked.has(id));
+    return read.length;
+  }
+
   #take({ event, data, ...rest }: MessageOf<Channel>): void {
-    if (event === 'user:notification:recalled') {
+    this.#news++;
+    if (event === 'user:notification:read') {
+      const read = this.#isRead((data as { messageIds: string[] }).messageIds);
+      this.total = Math.max(this.unread.length, this.total - read);
+      // Some of them may be beyond what is loaded.
+      void this.load();
+    } else if (event === 'user:notification:recalled') {
       const { messageId } = data as { messageId: string };
       const recalled = this.unread.find(({ id }) => id === messageId);
       if (!recalled) return;
