@@ -1,5 +1,6 @@
 //! Integration tests: one binary, a module per subject.
 
+mod backlog;
 mod conformance;
 mod fanout;
 mod layers;
