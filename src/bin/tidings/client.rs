@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tidings::client::http::HttpClient;
 use tidings::client::room::Since;
 use tidings::client::{Authority, ClientError};
+use tidings::model::job::SUITE_TYPE;
 
 use crate::Failure;
 use crate::follow::Follower;
@@ -76,11 +77,18 @@ pub(crate) fn print_line(line: impl Display) -> Result<(), Failure> {
 
 /// Arguments of `submit`.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "tidings submit [OPTIONS] <TEST_TYPE>\n       tidings submit [OPTIONS] --suite <NAME>"
+)]
 pub(crate) struct SubmitArgs {
     /// The test type: `command`, `stress`, or one that a worker of yours handles.
-    test_type: String,
+    #[arg(required_unless_present = "suite", conflicts_with = "suite")]
+    test_type: Option<String>,
+    /// Run this suite of the server's tidings.toml: short for `command --config '{"suite":"NAME"}'`.
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
     /// What the test is told, as a JSON object, e.g. '{"suite":"unit"}'.
-    #[arg(long, default_value = "{}", value_name = "JSON", value_parser = json::<Map<String, Value>>)]
+    #[arg(long, default_value = "{}", value_name = "JSON", value_parser = object)]
     config: Map<String, Value>,
     /// The name of the test; one is made if this is left out.
     #[arg(long, value_name = "ID")]
@@ -108,9 +116,13 @@ pub(crate) struct SubmitArgs {
 }
 
 pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
+    let mut config = args.config;
+    if let Some(suite) = args.suite {
+        config.insert("suite".to_owned(), suite.into());
+    }
     let fields = [
-        ("testType", Some(json!(args.test_type))),
-        ("config", Some(Value::Object(args.config))),
+        ("testType", Some(json!(args.test_type.as_deref().unwrap_or(SUITE_TYPE)))),
+        ("config", Some(Value::Object(config))),
         ("testId", args.test_id.map(Value::from)),
         ("priority", args.priority.map(Value::from)),
         ("delayMs", args.delay.map(|d| json!(d.as_millis()))),
@@ -135,6 +147,9 @@ pub(crate) async fn submitted(server: &Server, answer: &Value, waits: bool) -> R
             text(answer, "state")
         )
     })?;
+    if let Some(reason) = why_it_waits(server, text(answer, "jobId")).await {
+        eprintln!("tidings: it waits: {reason}");
+    }
     if !waits {
         return Ok(ExitCode::SUCCESS);
     }
@@ -143,6 +158,12 @@ pub(crate) async fn submitted(server: &Server, answer: &Value, waits: bool) -> R
         server.print(test, || wait::told(test))?;
     }
     Ok(ended.code())
+}
+
+/// Why the job does not start though it could, such as that nobody handles its type. Who may not ask is told nothing.
+async fn why_it_waits(server: &Server, job: &str) -> Option<String> {
+    let found: Value = server.http().ok()?.get(&format!("/api/v1/jobs/{job}")).await.ok()?;
+    Some(found["waiting"].as_str()?.to_owned())
 }
 
 /// Arguments of `publish`.
@@ -183,6 +204,11 @@ pub(crate) async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
 /// Reads an argument.
 fn json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text)
+}
+
+/// Reads a config.
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    json(text).map_err(|e| format!("a JSON object is wanted, such as '{{\"suite\":\"unit\"}}': {e}"))
 }
 
 pub(crate) fn text<'a>(answer: &'a Value, key: &str) -> &'a str {

@@ -47,6 +47,9 @@ pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ende
                 bar.finish_and_clear();
                 return Ok(Ended::Test(http.get(&format!("/api/v1/tests/{test}")).await?));
             }
+            if let Some(reason) = found["waiting"].as_str() {
+                bar.set_message(reason.to_owned());
+            }
         }
     }
 }
@@ -119,7 +122,8 @@ pub(crate) fn told(test: &Value) -> String {
     for failure in test["failures"].as_array().into_iter().flatten() {
         let (name, why) =
             (failure["name"].as_str().unwrap_or("?"), failure["message"].as_str().unwrap_or(""));
-        text = format!("{text}\n  ✗ {name}: {}", why.lines().next().unwrap_or_default());
+        let why = why.lines().next().map(|why| format!(": {why}")).unwrap_or_default();
+        text = format!("{text}\n  ✗ {name}{why}");
     }
     text
 }

@@ -78,16 +78,18 @@ impl CommandRunner {
 
     /// The suite that `config` names and the parameters for it, or what is wrong.
     fn resolve(&self, config: &Map<String, Value>) -> Result<(Suite, Config), String> {
+        let suites = self.suites.get();
+        let known = || match suites.is_empty() {
+            true => "none is configured, add a [suites.NAME] section to tidings.toml".to_owned(),
+            false => format!("there is: {}", list(suites.keys())),
+        };
+        if !config.contains_key("suite") {
+            return Err(format!("config.suite is missing; {}", known()));
+        }
         let config: Config =
             serde_json::from_value(Value::Object(config.clone())).map_err(|e| format!("config: {e}"))?;
         let name = &config.suite;
-        let suites = self.suites.get();
-        let suite = suites.get(name).ok_or_else(|| match suites.is_empty() {
-            true => format!(
-                "there is no suite `{name}`: none is configured, add a [suites.NAME] section to tidings.toml"
-            ),
-            false => format!("there is no suite `{name}`; there is: {}", list(suites.keys())),
-        })?;
+        let suite = suites.get(name).ok_or_else(|| format!("there is no suite `{name}`; {}", known()))?;
         for (param, value) in &config.params {
             let Some(allowed) = suite.params.get(param).or_else(|| suite.args.get(param)) else {
                 let taken: BTreeSet<&String> = suite.params.keys().chain(suite.args.keys()).collect();

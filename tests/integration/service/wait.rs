@@ -77,6 +77,38 @@ async fn a_cancelled_test_is_no_success_and_an_interrupted_wait_leaves_it_alone(
 }
 
 #[tokio::test]
+async fn who_submits_what_nobody_runs_is_told_so() {
+    let site = Site::new(SUITES);
+    let server = site.start();
+    let said = async |args: &[&str]| {
+        let out =
+            tokio::process::Command::from(tidings(&[&["submit", "--server", &server.url], args].concat()));
+        let out = { out }.output().await.expect("it runs");
+        (out.status.code(), text(&out))
+    };
+    let (code, told) = said(&["bad"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains("it waits: no worker handles the test type `bad`; handled are: command, stress"),
+        "{told}"
+    );
+    let (code, told) = said(&["--suite", "bad", "--wait"]).await;
+    assert!(code == Some(1) && told.contains("✗ b: why") && !told.contains("it waits"), "{told}");
+    let (code, told) = said(&["command"]).await;
+    assert!(
+        code == Some(1) && told.contains("config.suite is missing; there is: bad, endless, good"),
+        "{told}"
+    );
+    for usage in [&["command", "--suite", "bad"][..], &["command", "--config", "suite=bad"], &[]] {
+        let (code, told) = said(usage).await;
+        assert!(
+            code == Some(2) && (told.contains("--suite") || told.contains("a JSON object is wanted")),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_prompt_does_what_it_is_told() {
     let site = Site::new("");
     let server = site.start();
@@ -95,6 +127,7 @@ async fn the_prompt_does_what_it_is_told() {
         "there is no `nonsense`; there are: join,",
         "something is missing: join ROOM",
         ":1 custom:note {\"a\":1}",
+        "msg_",
         "not in y; in: ",
     ] {
         assert!(said.contains(expected), "`{expected}` is missing in:\n{said}");

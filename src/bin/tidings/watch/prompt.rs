@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::line;
 use crate::Failure;
-use crate::client::{Address, print_line};
+use crate::client::{Address, print_line, text};
 use crate::follow::{Follower, News};
 
 const HELP: &str = "\
@@ -143,7 +143,7 @@ impl Talk {
         let data: Value = serde_json::from_str(data)?;
         let message = json!({ "channel": channel, "event": event, "data": data });
         let answer: Value = self.http.post("/api/v1/events", &message).await?;
-        Ok(format!("{} is {}:{}", answer["id"], answer["epoch"], answer["offset"]))
+        Ok(format!("{} is {}:{}", text(&answer, "id"), text(&answer, "epoch"), answer["offset"]))
     }
 
     async fn history(&self, channel: &str, count: &str) -> anyhow::Result<String> {
