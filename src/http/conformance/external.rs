@@ -184,7 +184,7 @@ async fn a_wrong_registration_is_refused_with_the_field_that_is_wrong() {
         (json!({"id": "x".repeat(65)}), "id: "),
         (json!({"teamId": "a b"}), "teamId"),
         (json!({"resume": {"jobId": "j", "attempt": -1, "lease": ""}}), "resume.attempt"),
-        (json!([]), "line 1 column"),
+        (json!([]), "has to be a JSON object"),
     ] {
         server.post(TESTS, body).await.problem_saying(400, "invalid", part);
     }

@@ -121,7 +121,7 @@ async fn a_wrong_submission_is_refused_with_the_field_that_is_wrong() {
             "config.only cannot be submitted",
         ),
         (job_with("teamId", "a team"), "teamId: a team id is made of"),
-        (json!([]), "line 1 column"),
+        (json!([]), "has to be a JSON object"),
         (json!(["command", {}, null, null, null, null, null, null, null, null]), "has to be a JSON object"),
     ] {
         server.post(JOBS, body).await.problem_saying(400, "invalid", part);
