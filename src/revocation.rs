@@ -24,6 +24,34 @@ pub struct Revoked {
     pub tokens: HashMap<String, i64>,
 }
 
+impl Revoked {
+    /// The changes after which `list` shuts out everybody whom this one does.
+    #[must_use]
+    pub fn missing_in(&self, list: &Self) -> Vec<Change> {
+        let users = self.users.difference(&list.users).cloned().map(Change::Block);
+        let lacks = |token: &str, until: i64| list.tokens.get(token).is_none_or(|known| *known < until);
+        let tokens = self.tokens.iter().filter(|(token, until)| lacks(token, **until));
+        users.chain(tokens.map(|(token, until)| Change::Revoke(token.clone(), *until))).collect()
+    }
+}
+
+/// How far a list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version {
+    /// Another one where a list began anew.
+    pub history: u64,
+    /// Rises with each change.
+    pub number: u64,
+}
+
+impl Version {
+    /// Whether a list that is so far has all changes of one that was as far as `earlier`.
+    #[must_use]
+    pub fn follows(self, earlier: Self) -> bool {
+        self.history == earlier.history && self.number >= earlier.number
+    }
+}
+
 /// A change of who is shut out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -52,6 +80,7 @@ pub enum RevocationError {
 ///   after a restart.
 /// - A token that was shut out is forgotten after its time, and not before.
 /// - Making a change again changes nothing.
+/// - A store that lost changes is at a version that does not follow the one before: whoever saw that one makes them again.
 #[async_trait]
 pub trait Revocations: Send + Sync + 'static {
     /// Makes a change; whether it was one. After an error of the store it may have been made.
@@ -60,6 +89,6 @@ pub trait Revocations: Send + Sync + 'static {
     /// The whole list, without tokens whose time is over.
     async fn load(&self) -> Result<Revoked, Fault>;
 
-    /// A number that is another one after each change.
-    async fn version(&self) -> Result<u64, Fault>;
+    /// How far the list is: another version after each change.
+    async fn version(&self) -> Result<Version, Fault>;
 }

@@ -1,21 +1,25 @@
 //! Standing: whether an identity that was let in may stay. Knows who is shut out, and ends live connections.
 //!
 //! Every node has the whole list in memory, so that a look costs nothing and works while the store is away. A task asks
-//! twice a second whether it changed, and looks at the live connections when it did, or when a token expires.
+//! twice a second whether it changed, and looks at the live connections when it did, or when a token expires. Where the
+//! store lost the list, or a part of it, whoever was shut out is shut out again.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{AuthError, Identity};
 use crate::fault::Fault;
 use crate::model::now_ms;
-use crate::revocation::{Change, RevocationError, Revocations, Revoked};
+use crate::revocation::{Change, RevocationError, Revocations, Revoked, Version};
 
 /// The pause between two looks at the list.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many changes are made again at once.
+const AGAIN_AT_ONCE: usize = 64;
 
 /// What an edge lets the task do with its live connections.
 pub trait Watched: Send + Sync {
@@ -41,7 +45,7 @@ pub(super) struct Standing {
 
 #[derive(Default)]
 struct Held {
-    version: u64,
+    version: Version,
     revoked: Revoked,
 }
 
@@ -95,13 +99,42 @@ impl Standing {
     /// Reads the list if it changed; whether it did.
     async fn look(&self) -> Result<bool, Fault> {
         let _one = self.looking.lock().await;
-        let version = self.list.version().await?;
-        if version == self.held().version {
+        let (mut version, held) = (self.list.version().await?, self.held());
+        if version == held.version {
             return Ok(false);
+        }
+        if !version.follows(held.version) {
+            self.make_again(&held.revoked).await?;
+            version = self.list.version().await?;
         }
         let revoked = self.list.load().await?;
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Held { version, revoked });
         Ok(true)
+    }
+
+    /// Shuts out again whom the store does not know any more. Who was let in by what it lost is shut out, too: that can
+    /// be seen, and somebody who is let in by mistake cannot.
+    async fn make_again(&self, held: &Revoked) -> Result<(), Fault> {
+        let lost = held.missing_in(&self.list.load().await?);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let changes = lost.len();
+        let again = stream::iter(lost).map(|change| self.list.apply(change)).buffer_unordered(AGAIN_AT_ONCE);
+        match again.try_for_each(|_| std::future::ready(Ok(()))).await {
+            Ok(()) => {
+                tracing::warn!(
+                    changes,
+                    "the store lost users or tokens that were shut out; they are shut out again"
+                );
+                Ok(())
+            }
+            Err(RevocationError::Fault(fault)) => Err(fault),
+            Err(error @ RevocationError::TooMany) => {
+                tracing::error!(changes, %error, "the store lost users or tokens that were shut out; not all are shut out again");
+                Ok(())
+            }
+        }
     }
 
     /// Looks at all live connections.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::{Change, MOST, RevocationError, Revocations, Revoked};
+use super::{Change, MOST, RevocationError, Revocations, Revoked, Version};
 use crate::fault::Fault;
 use crate::model::{UserId, now_ms};
 use crate::store::Store;
@@ -43,9 +43,9 @@ impl Revocations for EmbeddedRevocations {
         Ok(self.store.read(load).await?)
     }
 
-    async fn version(&self) -> Result<u64, Fault> {
+    async fn version(&self) -> Result<Version, Fault> {
         // Nobody else has the file.
-        Ok(self.version.load(Ordering::Acquire))
+        Ok(Version { history: 0, number: self.version.load(Ordering::Acquire) })
     }
 }
 

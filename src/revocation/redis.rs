@@ -1,14 +1,15 @@
 //! Revocations of many machines: a set of users and a sorted set of tokens in Redis.
 //!
 //! Each change raises a number, which every node looks at twice a second. That a publication would be faster does not
-//! count here, and it could be lost.
+//! count here, and it could be lost. Where there is no number yet it begins with a random history in its upper bits, so
+//! that a Redis which lost its data is not taken for one that has had few changes.
 
 use std::sync::LazyLock;
 
 use ::redis::cmd;
 use async_trait::async_trait;
 
-use super::{Change, MOST, RevocationError, Revocations, Revoked};
+use super::{Change, MOST, RevocationError, Revocations, Revoked, Version};
 use crate::fault::Fault;
 use crate::model::{UserId, now_ms};
 use crate::redis::{Redis, Script};
@@ -17,6 +18,10 @@ static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redi
 
 /// What the script says where there is no room.
 const TOO_MANY: i64 = -1;
+/// So many bits of the number count changes.
+const NUMBER_BITS: u32 = 22;
+/// So many are its history: with the others no more than Lua holds exactly.
+const HISTORY_BITS: u32 = 30;
 
 /// Revocations in Redis.
 #[derive(Debug, Clone)]
@@ -46,6 +51,7 @@ impl Revocations for RedisRevocations {
         };
         let mut call = APPLY.call(&[&self.users, &self.tokens, &self.version]);
         call.arg(what).arg(name).arg(until).arg(now_ms()).arg(MOST);
+        call.arg(fastrand::u64(1..1 << HISTORY_BITS) << NUMBER_BITS);
         let answer: i64 = self.redis.call(&call).await.map_err(Fault::from)?;
         if answer == TOO_MANY { Err(RevocationError::TooMany) } else { Ok(answer > 0) }
     }
@@ -61,8 +67,9 @@ impl Revocations for RedisRevocations {
         Ok(Revoked { users: users.iter().filter_map(|user| UserId::parse(user).ok()).collect(), tokens })
     }
 
-    async fn version(&self) -> Result<u64, Fault> {
+    async fn version(&self) -> Result<Version, Fault> {
         let version: Option<u64> = self.redis.query(cmd("GET").arg(&self.version)).await?;
-        Ok(version.unwrap_or(0))
+        let version = version.unwrap_or(0);
+        Ok(Version { history: version >> NUMBER_BITS, number: version & ((1 << NUMBER_BITS) - 1) })
     }
 }

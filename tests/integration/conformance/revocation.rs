@@ -63,6 +63,7 @@ async fn a_token_is_forgotten_after_its_time_and_not_before(backend: &dyn Backen
 async fn the_number_changes_with_each_change_and_the_list_outlives_its_node(backend: &dyn Backend) {
     let node = backend.start().await;
     let list = backend.revocations(&node);
+    apply(&*list, Change::Block(user("first"))).await;
     let mut seen = HashSet::from([list.version().await.expect("a number")]);
     for change in [
         Change::Block(user("ann")),
@@ -70,8 +71,11 @@ async fn the_number_changes_with_each_change_and_the_list_outlives_its_node(back
         Change::Block(user("bob")),
         Change::Unblock(user("bob")),
     ] {
+        let earlier = list.version().await.expect("a number");
         apply(&*list, change).await;
-        assert!(seen.insert(list.version().await.expect("a number")), "the number is a new one");
+        let version = list.version().await.expect("a number");
+        assert!(version.follows(earlier) && !earlier.follows(version), "{earlier:?} {version:?}");
+        assert!(seen.insert(version), "the number is a new one");
     }
     let before = list.load().await.expect("loaded");
     drop(list);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{Server, Site, claims, code, connect, http, signer, token, token_of, wait_until, with_secret};
 use crate::service::DEADLINE;
-use crate::support::redis::shared_url;
+use crate::support::redis::{RedisServer, shared_url};
 
 /// A token of `user` that expires in `seconds`; and when that is.
 fn short(user: &str, seconds: i64) -> (String, i64) {
@@ -222,4 +222,50 @@ async fn a_block_ends_connections_of_other_nodes_within_two_seconds() {
     }
     http(there, &admin).post::<_, Value>("/api/v1/users/ann/unblock", &json!({})).await.expect("let in");
     wait_until("the other node lets her in", async || connect(here, Some(&ann)).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn who_is_shut_out_stays_so_where_redis_lost_its_data() {
+    let mut redis = RedisServer::start();
+    let start = |redis: &RedisServer| {
+        let site = Site::new(&with_secret(""));
+        let server = site.start_with("127.0.0.1:0", &["--redis", &redis.url()]);
+        (site, server)
+    };
+    let (nodes, admin) = ([start(&redis), start(&redis)], token_of("root", &["admin"]));
+    let [(_, here), (_, there)] = &nodes;
+    let (ann, eve) = (token_of("ann", &[]), token_of("eve", &[]));
+    let bob = token(json!({ "sub": "bob", "jti": "bobs" }));
+    let block = async |node: &Server, user: &str| {
+        let path = format!("/api/v1/users/{user}/block");
+        http(node, &admin).post::<_, Value>(&path, &json!({})).await.is_ok()
+    };
+    assert!(block(here, "ann").await);
+    http(here, &admin).post::<_, Value>("/api/v1/tokens/bobs/revoke", &json!({})).await.expect("revoked");
+    let outcome = async |node: &Server, token: &str| match connect(node, Some(token)).await {
+        Ok(_) => "let in".to_owned(),
+        Err(error) => code::<()>(Err(error)),
+    };
+    let is_shut_out = async |node: &Server| {
+        (outcome(node, &ann).await, outcome(node, &bob).await)
+            == ("user_blocked".to_owned(), "token_revoked".to_owned())
+    };
+    wait_until("both nodes know", async || is_shut_out(here).await && is_shut_out(there).await).await;
+
+    redis.kill();
+    redis.restart_empty();
+    // As many changes as before: it is not their number that tells.
+    wait_until("a node shuts out others", async || block(there, "eve").await).await;
+    let count = |command: &str, key: &str| {
+        redis.cli(&[command, &format!("tidings{{revoked}}{key}")]).trim().to_owned()
+    };
+    wait_until("everybody is on the list again", async || {
+        assert!(is_shut_out(here).await && is_shut_out(there).await, "one of them came in");
+        (count("SCARD", "u"), count("ZCARD", "t")) == ("2".to_owned(), "1".to_owned())
+    })
+    .await;
+    let (_site, third) = start(&redis);
+    assert!(is_shut_out(&third).await);
+    assert_eq!(outcome(&third, &eve).await, "user_blocked");
+    assert!(is_shut_out(here).await && is_shut_out(there).await);
 }
