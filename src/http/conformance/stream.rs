@@ -58,7 +58,7 @@ async fn more_streams_than_the_limit_are_refused_until_one_has_ended() {
     for _ in 0..STREAMS {
         streams.push(open(&server, PATH).await);
     }
-    server.get(PATH).await.problem(503, "too_many_connections");
+    server.get(PATH).await.problem(429, "too_many_connections");
     streams.pop();
     let again = async {
         while open(&server, PATH).await.status() != 200 {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,8 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::super::problem::Problem;
 use super::frames::dismissal;
 use crate::auth::{AuthError, Denied, Identity, Rights, Watched};
+use crate::limits::{Reason, met};
 use crate::metrics;
 use crate::model::ChannelName;
+
+/// Whoever is refused may come back after so long.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// The open streams of this process.
 #[derive(Debug)]
@@ -91,9 +95,8 @@ impl Streams {
         end: End,
     ) -> Result<Slot, Problem> {
         let permit = self.free.clone().try_acquire_owned().map_err(|_| {
-            metrics::rejected("limit");
-            let detail = "as many streams are open as this server takes; come back later";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+            met(Reason::Connections);
+            Problem::limited(Reason::Connections, COME_BACK)
         })?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, Open { identity, channel, end });

@@ -24,8 +24,8 @@ async fn there_are_so_many_sessions_and_streams_in_all_and_who_goes_makes_room()
         Err(ClientError::Refused { code, .. }) => assert_eq!(code, "too_many_connections"),
         other => panic!("{other:?}"),
     }
-    ask(&mut connect(&server, OTHER).await, stream).await.assert_problem(503, "too_many_connections");
-    assert_eq!(rejected(&server, "connections").await, 1.0);
+    ask(&mut connect(&server, OTHER).await, stream).await.assert_limited("too_many_connections");
+    assert_eq!(rejected(&server, "connections").await, 2.0);
     assert_eq!(server.get("/api/v1/stats").await["connections"], 3);
     // Those who are in notice nothing, and who goes makes room.
     for socket in &mut sockets {
