@@ -14,6 +14,7 @@ use tidings::model::job::SUITE_TYPE;
 
 use crate::Failure;
 use crate::follow::Follower;
+use crate::plain::plain;
 use crate::wait::{self, Ended};
 
 /// Where the server is.
@@ -66,7 +67,7 @@ impl Server {
     }
 
     pub(crate) fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        print_line(if self.json { answer.to_string() } else { text() })
+        print_line(plain(&if self.json { answer.to_string() } else { text() }))
     }
 }
 

@@ -9,6 +9,7 @@ mod control;
 mod demo;
 mod doctor;
 mod follow;
+mod plain;
 mod run;
 mod serve;
 mod signals;

@@ -10,6 +10,7 @@ use tidings::model::Message;
 use crate::Failure;
 use crate::client::Address;
 use crate::follow::News;
+use crate::plain::plain;
 use crate::signals::StopSignals;
 
 /// The exit code of whoever was interrupted by Ctrl-C.
@@ -104,7 +105,7 @@ pub(crate) fn summary(data: &Value) -> String {
         text = format!("{text}, {} skipped", of("skipped"));
     }
     match data["current"][0].as_str() {
-        Some(current) => format!("{text}  {current}"),
+        Some(current) => format!("{text}  {}", plain(current)),
         None => text,
     }
 }

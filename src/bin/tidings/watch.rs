@@ -13,6 +13,7 @@ use tidings::model::{Message, TestId};
 use crate::Failure;
 use crate::client::{Server, print_line};
 use crate::follow::News;
+use crate::plain::plain;
 use crate::signals::StopSignals;
 
 /// What is followed where nobody names a room.
@@ -66,11 +67,13 @@ async fn lines(server: &Server, rooms: Vec<String>, since: Since) -> Result<Exit
             () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         match news {
-            News::Message(message) if server.json => print_line(serde_json::to_string(&message)?)?,
+            News::Message(message) if server.json => print_line(plain(&serde_json::to_string(&message)?))?,
             News::Message(message) => print_line(line(&message))?,
             News::Joined(joined) => eprintln!("joined {} at {}:{}", joined.room, joined.epoch, joined.offset),
-            News::Reset(reset) => eprintln!("what follows does not continue what came before: {reset}"),
-            News::Lost(error) => eprintln!("{error}; trying again"),
+            News::Reset(reset) => {
+                eprintln!("what follows does not continue what came before: {}", plain(&reset.to_string()));
+            }
+            News::Lost(error) => eprintln!("{}; trying again", plain(&error.to_string())),
         }
     }
 }
@@ -78,5 +81,5 @@ async fn lines(server: &Server, rooms: Vec<String>, since: Since) -> Result<Exit
 /// A message for people.
 fn line(message: &Message) -> String {
     let Message { channel, epoch, offset, event, data, .. } = message;
-    format!("{channel} {epoch}:{offset} {event} {data}")
+    plain(&format!("{channel} {epoch}:{offset} {event} {data}")).into_owned()
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::Value;
 use tidings::model::Message;
 
+use crate::plain::is_obeyed;
+
 /// How many tests that ended are shown.
 const MAX_ENDED: usize = 6;
 /// How many failures of running tests and of those that ended are shown on top.
@@ -141,7 +143,12 @@ impl Board {
             Some(trouble) => format!("{trouble}; trying again"),
             None => "↑ ↓ choose a test · q ends".to_owned(),
         });
-        lines.iter().map(|line| line.chars().filter(|c| !c.is_control()).take(width).collect()).collect()
+        lines
+            .iter()
+            .map(|line| {
+                line.chars().filter(|c| !is_obeyed(*c) && *c != '\n' && *c != '\t').take(width).collect()
+            })
+            .collect()
     }
 
     fn failures(&self) -> Vec<String> {

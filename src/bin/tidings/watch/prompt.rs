@@ -15,6 +15,7 @@ use super::line;
 use crate::Failure;
 use crate::client::{Address, print_line, text};
 use crate::follow::{Follower, News};
+use crate::plain::plain;
 
 const HELP: &str = "\
 join ROOM [start]             follow a room, from now on or from the beginning of its history
@@ -49,8 +50,8 @@ pub(super) async fn prompt(server: &Address, rooms: Vec<String>, since: Since) -
     editor.set_helper(Some(Words));
     // Where standard input is no terminal, there is no line to print above.
     let mut print: Print = match editor.create_external_printer() {
-        Ok(mut printer) => Box::new(move |text| drop(printer.print(format!("{text}\n")))),
-        Err(_) => Box::new(|text| drop(print_line(text))),
+        Ok(mut printer) => Box::new(move |text| drop(printer.print(format!("{}\n", plain(&text))))),
+        Err(_) => Box::new(|text| drop(print_line(plain(&text)))),
     };
     let (tell, mut typed) = mpsc::channel::<Typed>(1);
     std::thread::Builder::new().name("prompt".to_owned()).spawn(move || read(editor, &tell))?;

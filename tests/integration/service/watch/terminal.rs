@@ -112,6 +112,29 @@ async fn a_terminal_is_as_it_was_however_the_view_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_wrote_commands_no_terminal() {
+    let site = Site::new("");
+    let server = site.start();
+    // A sequence as ESC begins it, one as its 8-bit twin does, and text that turns around.
+    let wrote = "\u{1b}]0;title\u{7}\u{9b}2J\u{202e}end";
+    let shown = "\\u001b]0;title\\u0007\\u009b2J\\u202eend";
+    for args in [&["team-updates-1"][..], &["team-updates-1", "--json"], &["-i", "team-updates-1"]] {
+        let view = OnTerminal::start_with(&server.url, args);
+        wait_until("it listens", async || server.metric("tidings_subscriptions").await == 1.0).await;
+        let message = json!({ "channel": "team-updates-1", "event": "team:update", "data": { "x": wrote } });
+        server.post("/api/v1/events", &message).await;
+        view.shows(shown).await;
+        let screen = view.screen.lock().expect("seen").clone();
+        assert!(
+            !screen.contains(['\u{9b}', '\u{202e}', '\u{7}']) && !screen.contains("\u{1b}]0"),
+            "{screen:?}"
+        );
+        drop(view);
+        wait_until("it is gone", async || server.metric("tidings_subscriptions").await == 0.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_whose_server_comes_late_shows_what_runs() {
     let site = Site::new("");
     let first = site.start();
