@@ -1,6 +1,6 @@
 //! Request lines, headers and framing.
 
-use super::super::Answer::{Ends, Status, Statuses};
+use super::super::Answer::{Ends, LastStatus, Status, Statuses};
 use super::{Cells, plain, request};
 
 pub(super) fn rows() -> Cells {
@@ -115,7 +115,7 @@ pub(super) fn rows() -> Cells {
             plain(
                 "POST /api/v1/events HTTP/1.1\nhost: t\ncontent-type: application/json\ncontent-length: 4\ntransfer-encoding: chunked\n\n0\n\nDELETE /api/v1/connections/x HTTP/1.1\nhost: t\n\n",
             ),
-            Status(400, ""),
+            LastStatus(400, "invalid_json"),
         ),
         (
             "an encoding that is none",
