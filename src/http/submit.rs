@@ -13,6 +13,7 @@ use super::HttpState;
 use super::extract::{Body, Caller};
 use super::problem::{BodyErrors, LimitErrors, Problem, WriteErrors};
 use super::traced;
+use crate::auth::Denied;
 use crate::limits::pace::Act;
 use crate::listener::serve::Origin;
 use crate::model::id::{MAX_ID_LEN, check};
@@ -122,9 +123,10 @@ pub(super) async fn submit(
     }
     let submitted = state.queue.submit(job).await?;
     if submitted.existing {
-        // Somebody else may have come upon the same key.
-        let job = &submitted.job;
-        state.rights.see_job(&caller.0, &job.job_id, Some(job))?;
+        // Somebody else may have come upon the same key. Which job it is, is not for everybody.
+        let (job, why) = (&submitted.job, "`dedupeKey` is that of somebody else's job: choose another one");
+        let seen = state.rights.see_job(&caller.0, &job.job_id, Some(job));
+        seen.map_err(|_| Denied::Forbidden(why.to_owned()))?;
     }
     Ok(accepted(submitted))
 }
