@@ -175,7 +175,7 @@ impl ServerUrl {
     /// # Errors
     /// [`ClientError::Url`]
     pub fn parse(url: &str) -> Result<Self, ClientError> {
-        let wrong = |reason: &str| ClientError::Url { url: url.to_owned(), reason: reason.to_owned() };
+        let wrong = |reason: &str| ClientError::Url { url: without_user(url), reason: reason.to_owned() };
         let uri: ::http::Uri =
             url.trim().parse().map_err(|e: ::http::uri::InvalidUri| wrong(&e.to_string()))?;
         let is_tls = match uri.scheme_str() {
@@ -184,6 +184,9 @@ impl ServerUrl {
             Some(_) => return Err(wrong("it begins with http:// or https://")),
         };
         let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("it has no user and no password; a token stands in TIDINGS_TOKEN"));
+        }
         if uri.query().is_some() {
             return Err(wrong("it has no query"));
         }
@@ -223,6 +226,13 @@ impl fmt::Display for ServerUrl {
     }
 }
 
+/// An address as it may be shown: what stands before its host may be a password.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) =
+        url.split_once("://").map_or(("", url), |(scheme, rest)| (&url[..scheme.len() + 3], rest));
+    format!("{scheme}{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+}
+
 /// What went wrong with the network, without the operating system's numbers.
 fn io_reason(error: &io::Error) -> String {
     // `Other` and what std does not name yet say nothing by their kind; a failed name look-up is one of these.
@@ -245,6 +255,15 @@ mod tests {
             let url = ServerUrl::parse(url).expect(url);
             assert_eq!(url.to_string(), "https://host");
             assert_eq!(url.socket(), "wss://host/socket.io/?EIO=4&transport=websocket");
+        }
+        for url in [
+            "http://ann:secret@host:80",
+            "ann:secret@host",
+            "https://secret@host/x",
+            "http://a:secret@host:x",
+        ] {
+            let error = ServerUrl::parse(url).expect_err(url).to_string();
+            assert!(!error.contains("secret") && error.contains("host"), "{error}");
         }
         let under = ServerUrl::parse("http://host/tidings/").expect("a path");
         assert_eq!(under.http("/healthz"), "http://host/tidings/healthz");
