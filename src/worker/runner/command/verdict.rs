@@ -85,10 +85,12 @@ fn name(signal: i32) -> &'static str {
         6 => " (SIGABRT)",
         7 => " (SIGBUS)",
         8 => " (SIGFPE)",
-        9 => " (SIGKILL), perhaps because memory ran out",
+        9 => " (SIGKILL), perhaps because memory or CPU time ran out",
         11 => " (SIGSEGV)",
         13 => " (SIGPIPE)",
         15 => " (SIGTERM)",
+        24 => " (SIGXCPU)",
+        25 => " (SIGXFSZ)",
         _ => "",
     }
 }
