@@ -16,6 +16,8 @@ const PATTERN: &str = "{pattern}";
 /// The Go test functions of all names as one regular expression, anywhere in an argument.
 const GO: &str = "{go}";
 const PLACES: [&str; 4] = [CASES, TESTS, PATTERN, GO];
+/// What our parsers put between the name of a test and those that it is below.
+const BELOW: &str = " > ";
 /// What the placeholders are called: no parameter may have such a name.
 pub(super) const NAMES: [&str; 4] = ["cases", "tests", "pattern", "go"];
 
@@ -90,7 +92,7 @@ pub(super) fn fill(template: &[String], cases: &[String]) -> Result<Vec<String>,
 fn with_pattern(template: &str, cases: &[String]) -> Result<String, InvalidCases> {
     let mut argument = template.to_owned();
     if argument.contains(PATTERN) {
-        let names = cases.iter().map(|case| usable(case).map(escape)).collect::<Result<Vec<_>, _>>()?;
+        let names = cases.iter().map(|case| usable(case).map(nested)).collect::<Result<Vec<_>, _>>()?;
         let names = names.join("|");
         // Some runners take an argument that begins so for a file of arguments, a pattern or not.
         let begins = argument.starts_with(PATTERN) && is_special(&names);
@@ -110,6 +112,19 @@ fn with_pattern(template: &str, cases: &[String]) -> Result<String, InvalidCases
         return Err(refused(&argument, SPECIAL));
     }
     Ok(argument)
+}
+
+/// A name as an expression. Of one below others, `outer > inner > test`, runners match the last part alone, or all of it
+/// with spaces between.
+fn nested(name: &str) -> String {
+    let name = name.replace(" › ", BELOW);
+    match name.rsplit_once(BELOW) {
+        Some((outer, test)) => {
+            let outer = outer.split(BELOW).map(escape).collect::<Vec<_>>().join("(?: [>›])? ");
+            format!("(?:{outer}(?: [>›])? )?{}", escape(test))
+        }
+        None => escape(&name),
+    }
 }
 
 /// Names as arguments.
@@ -169,6 +184,17 @@ mod tests {
         assert_eq!(command.unwrap(), ["cargo", "nextest", "run", "--", "tests::wrong", "a::b"]);
         let command = filled(&["node", "--test-name-pattern=^({pattern})$"], &["--foo", "a|b", "(x)"]);
         assert_eq!(command.unwrap(), ["node", r"--test-name-pattern=^(\-\-foo|a\|b|\(x\))$"]);
+        let command =
+            filled(&["node", "^({pattern})$"], &["sum (x) > inner > adds", "sum › is wrong"]).unwrap();
+        assert_eq!(
+            command[1],
+            r"^((?:sum \(x\)(?: [>›])? inner(?: [>›])? )?adds|(?:sum(?: [>›])? )?is wrong)$"
+        );
+        let regex = regex::Regex::new(&command[1]).unwrap();
+        for named in ["adds", "sum (x) inner adds", "sum (x) > inner > adds", "sum is wrong", "is wrong"] {
+            assert!(regex.is_match(named), "{named}");
+        }
+        assert!(!regex.is_match("inner adds") && !regex.is_match("adds more"));
         let cases =
             ["example.com/m/pkg.TestSum/of_two", "example.com/m/pkg.TestSum", "example.com/m.TestÜ/.Test x"];
         let command = filled(&["go", "test", "-run", "^({go})$", "./..."], &cases);

@@ -99,6 +99,30 @@ async fn of_cargo_test() {
 }
 
 #[tokio::test]
+async fn of_node_where_tests_are_below_others() {
+    const FILE: &str = "const { test, describe } = require('node:test');\nconst fs = require('node:fs');\n\
+        const ran = (name) => fs.appendFileSync('ran', name + '\\n');\n\
+        const broken = () => { if (!fs.existsSync('fixed')) throw new Error('not fixed'); };\n\
+        test('good', () => ran('good'));\n\
+        describe('outer (1)', () => { test('good too', () => ran('good_too'));\n\
+        describe('inner', () => { test('bad', () => { ran('bad'); broken(); }); test('bad too', () => { ran('bad_too'); broken(); }); }); });\n";
+    let Some(_) = found("node") else { return };
+    for (reporter, failing) in
+        [("tap", ["outer (1) > inner > bad", "outer (1) > inner > bad too"]), ("spec", ["bad", "bad too"])]
+    {
+        let reporter = format!("--test-reporter={reporter}");
+        let suite = Suite {
+            command: &["node", "--test", &reporter, "t.test.js"],
+            rerun: &["node", "--test", &reporter, "--test-name-pattern=^({pattern})$", "t.test.js"],
+            env: &[],
+            files: &[("t.test.js", FILE)],
+            failing,
+        };
+        suite.proves_that_what_failed_runs_alone().await;
+    }
+}
+
+#[tokio::test]
 #[ignore = "make runners"]
 async fn of_nextest() {
     let nextest = tools("nextest/bin/cargo-nextest");
