@@ -48,7 +48,8 @@ impl LineParser for CargoTest {
         }
         self.recent.line(line);
         if self.running {
-            if let Some(result) = line.strip_prefix("test result: ") {
+            // A test may print something of the kind.
+            if let Some(result) = line.strip_prefix("test result: ").filter(|r| r.contains(" filtered out")) {
                 self.end_of_binary(result, state);
             } else if self.blocks.line(line, state) {
                 self.close(None, state);
@@ -96,6 +97,7 @@ impl CargoTest {
 
     fn test_line(&mut self, line: &str, state: &mut ProgressState) {
         if let Some((test, rest)) = split_test(line) {
+            let test = EXPECTATIONS.iter().find_map(|told| test.strip_suffix(told)).unwrap_or(test);
             self.close(None, state);
             if let Some(slow) = rest.is_empty().then(|| test.strip_suffix(SLOW)).flatten() {
                 if state.current.len() < MAX_CURRENT {
@@ -171,6 +173,8 @@ impl CargoTest {
     }
 }
 
+/// What stands behind the name of a test of which something else than to pass is expected, and is no part of it.
+const EXPECTATIONS: [&str; 3] = [" - should panic", " - compile fail", " - compile"];
 const SLOW: &str = " has been running for over 60 seconds";
 
 /// Splits `test a::b ... ok` at the dots. What another test printed may stand before it on the line.

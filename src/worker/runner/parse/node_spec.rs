@@ -8,6 +8,9 @@ use crate::worker::progress::ProgressState;
 /// Suites may be nested this deep; what is deeper is counted as tests until the totals come.
 const MAX_DEPTH: usize = 32;
 
+/// What stands above the failures of the `dot` reporter, which tells nothing else.
+const DOTS_FAILED: &str = "Failed tests:";
+
 /// Reads the spec reporter.
 #[derive(Debug, Default)]
 pub(super) struct NodeSpec {
@@ -24,6 +27,9 @@ impl LineParser for NodeSpec {
         let indent = line.len() - text.len();
         if let Some((what, count)) = total(text) {
             self.total(what, count, state);
+        } else if line == DOTS_FAILED {
+            // The dots before it say nothing that could be counted.
+            self.totals = true;
         } else if let Some(title) = text.strip_prefix("▶ ") {
             self.open_suite(indent, title, state);
         } else if let Some((mark, rest)) = marked(text) {
@@ -37,6 +43,7 @@ impl LineParser for NodeSpec {
 
     fn finish(&mut self, _exit: Exit, state: &mut ProgressState) {
         self.close(state);
+        state.counts.failed = state.counts.failed.max(u64::try_from(state.failures.len()).unwrap_or(0));
         settle(state);
     }
 }
@@ -99,6 +106,10 @@ impl NodeSpec {
     fn close(&mut self, state: &mut ProgressState) {
         let Some((test, output)) = self.block.take() else { return };
         let output = output.text();
+        // Suites among the failures of the `dot` reporter; those of spec are counted.
+        if state.counts.done() == 0 && output.as_deref().is_some_and(is_of_subtests) {
+            return;
+        }
         let first = output.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
         let why = first.map(message).unwrap_or_default();
         state.note_failure(Failure { name: test, message: why, output, history: None });
@@ -109,6 +120,11 @@ impl NodeSpec {
         let path: Vec<&str> = names.chain((!title.is_empty()).then_some(title)).collect();
         (!path.is_empty()).then(|| name(&path.join(" > ")))
     }
+}
+
+/// `'1 subtest failed'`
+fn is_of_subtests(output: &str) -> bool {
+    output.trim().trim_matches('\'').ends_with(" failed") && output.contains(" subtest")
 }
 
 /// Takes `ℹ pass 4`.

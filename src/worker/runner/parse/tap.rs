@@ -1,7 +1,12 @@
 //! The Test Anything Protocol: what `node --test --test-reporter=tap`, `prove -v` and many others print.
 //!
 //! Test cases are the leaves: a point that closes a subtest only counts if it failed and no point inside of
-//! it did. A point marked TODO counts as skipped, whatever it says.
+//! it did. A point marked TODO counts as skipped, whatever it says. Node's own totals, which count otherwise, hold
+//! where they come.
+
+mod totals;
+
+use totals::Totals;
 
 use super::tap_line::{Directive, Line, read};
 use super::text::{Tail, add, fail, message, name, settle, show};
@@ -26,6 +31,8 @@ struct Yaml {
     indent: usize,
     // The next line is the first one of the message.
     wants_message: bool,
+    // It says that its point is a suite, which node does not count.
+    is_suite: bool,
 }
 
 /// Reads TAP.
@@ -46,6 +53,9 @@ pub(super) struct Tap {
     // Where in `state.failures` the newest point stands, and what was said about it.
     failure: Option<usize>,
     output: Tail,
+    // The newest point, if it failed by its subtests alone.
+    parent: Option<String>,
+    totals: Totals,
 }
 
 impl LineParser for Tap {
@@ -75,9 +85,16 @@ impl LineParser for Tap {
                 fail(state, failure("Bail out!", reason));
             }
             Line::Subtest(title) => self.subtest(indent, title, state),
-            Line::Comment(comment) => self.diagnostic(comment, state),
+            Line::Comment(comment) => {
+                if indent == 0 {
+                    self.totals.comment(comment, state);
+                }
+                self.diagnostic(comment, state);
+            }
             // It stands below its point; at the margin, `---` is somebody's ruler.
-            Line::YamlStart if indent > 0 => self.yaml = Some(Yaml { indent, wants_message: false }),
+            Line::YamlStart if indent > 0 => {
+                self.yaml = Some(Yaml { indent, wants_message: false, is_suite: false })
+            }
             Line::YamlStart | Line::YamlEnd => {}
             Line::Other => {
                 if let Some(file) = file_of_prove(line) {
@@ -110,7 +127,7 @@ impl Tap {
         directive: Option<Directive>,
         state: &mut ProgressState,
     ) {
-        self.failure = None;
+        (self.failure, self.parent) = (None, None);
         let (mut children, mut child_failed) = (0, false);
         while let Some(level) = self.levels.pop_if(|l| l.indent > indent) {
             children = add(children, level.points);
@@ -129,6 +146,8 @@ impl Tap {
             self.failure = Some(state.failures.len());
             self.output = Tail::default();
             fail(state, failure(&path, ""));
+        } else if failed {
+            self.parent = Some(path);
         } else if !is_parent && directive.is_some() {
             state.counts.skipped = add(state.counts.skipped, 1);
         } else if !is_parent && ok {
@@ -179,6 +198,13 @@ impl Tap {
             return ends;
         }
         let text = line.get(yaml.indent..).unwrap_or("");
+        yaml.is_suite |= text == "type: 'suite'";
+        if text == "failureType: 'subtestsFailed'"
+            && !yaml.is_suite
+            && let Some(parent) = self.parent.take()
+        {
+            self.totals.parent(failure(&parent, "its subtests failed"));
+        }
         if yaml.wants_message && !text.trim().is_empty() {
             yaml.wants_message = false;
             self.set_message(text, state);
@@ -233,7 +259,8 @@ impl Tap {
     }
 
     fn show(&self, state: &mut ProgressState) {
-        if self.has_plan {
+        // Whose totals were told last is done, unless more comes.
+        if self.has_plan && !self.totals.were_told {
             let leaves = add(self.planned, self.nested_leaves).saturating_sub(self.top_parents);
             state.counts.total = Some(leaves);
         }

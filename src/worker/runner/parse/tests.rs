@@ -155,14 +155,63 @@ printed {"a":1} {"Time":"2026-01-01T00:00:00Z","Action":"pass","Package":"p","Te
 }
 
 #[test]
-fn tap_of_node_counts_the_leaves() {
+fn tap_of_node_is_counted_as_node_counts() {
     let state = read(Format::Tap, sample!("node-tap"), 1);
-    assert_eq!(state.counts, counts(5, 2, 4));
+    assert_eq!(state.counts, counts(6, 2, 4));
     assert_eq!(names(&state), ["subtracts", "a suite > breaks"]);
     assert_eq!(failure(&state, "subtracts").message, "Expected values to be strictly equal:");
     let breaks = failure(&state, "a suite > breaks");
     assert_eq!(breaks.message, "broken");
     assert!(breaks.output.as_ref().unwrap().contains("in two lines"));
+}
+
+/// A test that fails by its subtest alone is a failed test of node's, a suite is none.
+const NESTED: &str = "TAP version 13\n# Subtest: par\n    # Subtest: s1\n    not ok 1 - s1\n      ---\n      error: 'e'\n      ...\n\
+    \x20   ok 2 - s2\n    1..2\nnot ok 1 - par\n  ---\n  duration_ms: 8\n  failureType: 'subtestsFailed'\n  error: '1 subtest failed'\n  ...\n\
+    # Subtest: suite\n    not ok 1 - s3\n    1..1\nnot ok 2 - suite\n  ---\n  type: 'suite'\n  failureType: 'subtestsFailed'\n  ...\n1..2\n";
+const TOTALS: &str =
+    "# tests 4\n# suites 1\n# pass 1\n# fail 3\n# cancelled 0\n# skipped 0\n# todo 0\n# duration_ms 1.5\n";
+
+#[test]
+fn each_run_of_node_has_its_totals() {
+    let state = read(Format::Tap, &format!("{NESTED}{TOTALS}"), 1);
+    assert_eq!((state.counts, names(&state)), (counts(1, 3, 0), vec!["par > s1", "suite > s3", "par"]));
+    let state = read(Format::Tap, &format!("{NESTED}{TOTALS}TAP version 13\n{NESTED}{TOTALS}"), 1);
+    assert_eq!(state.counts, counts(2, 6, 0));
+    // Without them, or with some of them, the leaves count.
+    for totals in ["", "# tests 4\n# pass 9\n", "# tests 4\n# suites 1\n# pass 9\nx\n# fail 3\n"] {
+        let state = read(Format::Tap, &format!("{NESTED}{totals}"), 1);
+        assert_eq!((state.counts, names(&state).len()), (counts(1, 2, 0), 2), "{totals}");
+    }
+}
+
+#[test]
+fn a_case_that_should_panic_has_one_name() {
+    let text = "running 2 tests\ntest tests::a - should panic ... FAILED\ntest tests::b - should panic ... ok\n\nfailures:\n\n\
+        ---- tests::a stdout ----\nnote: test did not panic as expected at src/lib.rs:3:5\n\nfailures:\n    tests::a\n\n\
+        test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+    let state = read(Format::CargoTest, text, 101);
+    assert_eq!((state.counts, names(&state)), (counts(1, 1, 0), vec!["tests::a"]));
+    assert!(failure(&state, "tests::a").message.contains("did not panic"), "{state:?}");
+    // What a test prints is no result of its binary.
+    let fake = text.replace("running 2 tests\n", "running 2 tests\ntest result: ok. 5 passed; 0 failed\n");
+    assert_eq!(read(Format::CargoTest, &fake, 101).counts, counts(1, 1, 0));
+}
+
+#[test]
+fn pytest_is_known_by_its_errors_where_nothing_ran() {
+    let text = "\n==================================== ERRORS ====================================\n\
+        _________________________ ERROR collecting test_b.py __________________________\nE   ModuleNotFoundError: No module named 'x'\n\
+        =========================== short test summary info ============================\nERROR test_b.py\n1 error in 0.37s\n";
+    let state = read(Format::Auto, text, 2);
+    assert_eq!((state.counts, names(&state)), (counts(0, 1, 0), vec!["test_b.py"]));
+}
+
+#[test]
+fn the_dots_of_node_name_what_failed() {
+    let text = ".X.X\n\nFailed tests:\n\n✖ b (0.37ms)\n  Error: x\n✖ d (0.1ms) # TODO\n  Error: t\n✖ outer (20.5ms)\n  '1 subtest failed'\n";
+    let state = read(Format::Auto, text, 1);
+    assert_eq!((state.counts.failed, names(&state)), (1, vec!["b"]));
 }
 
 #[test]

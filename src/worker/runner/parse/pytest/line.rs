@@ -184,7 +184,7 @@ pub(super) fn status_alone(line: &str) -> Option<Status> {
 
 /// Whether only pytest prints this.
 pub(crate) fn gives_away(line: &str) -> bool {
-    section(line) == Some(Section::Progress)
+    matches!(section(line), Some(Section::Progress | Section::Failures | Section::Summary))
         || (line.starts_with("collecting ... ") || line.starts_with("collected "))
             && collected(line).is_some()
         || verbose_line(line).is_some_and(|(id, _)| id.contains(".py::"))
