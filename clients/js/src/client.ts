@@ -13,6 +13,7 @@ export type Token = string | (() => string | undefined | Promise<string | undefi
 
 /** Who connects, and how. */
 export interface Options {
+  /** Who asks, where the server wants to know. */
   token?: Token;
   /** Names this device, so that a join without `since` goes on where it was. */
   clientId?: string;
@@ -36,9 +37,11 @@ export interface Options {
  * - `closed`: by `close()`.
  */
 export interface Status {
+  /** One of the words above. */
   state: 'connecting' | 'live' | 'catching-up' | 'offline' | 'refused' | 'closed';
   /** Since when, in ms since the Unix epoch by this machine's clock; a loss counts from its beginning. */
   since: number;
+  /** Why it is `offline` or `refused`; the code is one of the server's, or `offline`. */
   error?: { code: string; message: string };
 }
 
@@ -78,6 +81,7 @@ export class Tidings {
 
   constructor(
     url: string,
+    /** What `connect` was given. */
     readonly options: Options = {},
   ) {
     this.#base = url.replace(/\/+$/, '');
@@ -107,6 +111,7 @@ export class Tidings {
     this.socket.on('connect_error', (error) => this.#lost(readRefusal(error)));
   }
 
+  /** How it stands now. */
   get status(): Status {
     return this.#status;
   }

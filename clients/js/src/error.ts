@@ -1,5 +1,6 @@
 /** What the server refused, or why it could not be asked. */
 export class TidingsError extends Error {
+  /** Tells it from other errors, across copies of this package too. */
   override name = 'TidingsError';
 
   constructor(

@@ -47,8 +47,11 @@ export class Room<Channel extends string = string> {
   #joined = false;
 
   constructor(
+    /** The channel. */
     readonly name: Channel,
+    /** Who is told. */
     readonly handler: RoomHandler<Channel>,
+    /** How it is joined. */
     readonly options: JoinOptions,
     /** Leaves the room. */
     readonly leave: () => void,
@@ -78,6 +81,7 @@ export class Room<Channel extends string = string> {
     this.#joined = false;
   }
 
+  /** The server took the newest join. */
   joined(ack: JoinAck): void {
     const top = { epoch: ack.epoch, offset: ack.offset };
     const asked = this.#asked === 'start' ? { epoch: ack.epoch, offset: 0 } : this.#asked;
@@ -91,6 +95,7 @@ export class Room<Channel extends string = string> {
     if (ack.snapshot && this.#joined) tell(() => handler.snapshot?.(ack.snapshot!));
   }
 
+  /** The server could not go on from `position`. */
   reset(reset: Reset): void {
     this.position = { epoch: reset.epoch, offset: reset.offset };
     this.#top = reset.offset;

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import ts from 'typescript';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const MAX_BYTES = 5_000;
@@ -39,4 +40,30 @@ test('the examples of the documentation are correct TypeScript', () => {
   } finally {
     rmSync(dir, { recursive: true });
   }
+});
+
+test('everything that can be imported says what it is, and so does every member', () => {
+  const entries = ['index', 'fold'].map((name) => `${root}/src/${name}.ts`);
+  const program = ts.createProgram(entries, { module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022, strict: true });
+  const checker = program.getTypeChecker();
+  const isSaid = (symbol) => symbol.getDocumentationComment(checker).length > 0;
+  const isPrivate = (symbol) => symbol.name.startsWith('__#') || symbol.declarations?.some((node) => ts.isPrivateIdentifier(node.name ?? node) || ts.getCombinedModifierFlags(node) & ts.ModifierFlags.Private);
+  const silent = [];
+  let seen = 0;
+  for (const entry of entries) {
+    for (const named of checker.getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(entry)))) {
+      const symbol = named.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(named) : named;
+      const [declaration] = symbol.declarations;
+      // Written from the server's definitions, with what those say.
+      if (declaration.getSourceFile().fileName.endsWith('/types.ts')) continue;
+      const members = ts.isClassDeclaration(declaration) || ts.isInterfaceDeclaration(declaration) ? [...(symbol.members?.values() ?? [])] : [];
+      const own = members.filter((member) => !isPrivate(member) && !(member.flags & (ts.SymbolFlags.Constructor | ts.SymbolFlags.TypeParameter)));
+      for (const part of [symbol, ...own]) {
+        seen++;
+        if (!isSaid(part)) silent.push(part === symbol ? symbol.name : `${symbol.name}.${part.name}`);
+      }
+    }
+  }
+  assert.ok(seen > 40, `${seen} parts`);
+  assert.deepEqual(silent, []);
 });
