@@ -67,7 +67,7 @@ test('a suite and a test type are paused and resumed by themselves, and everybod
   await submit(free, 'unit', { TESTS: '1', PACE_MS: '20' });
   // What belongs to no paused part runs past them.
   await job(page, free).getByText('passed').waitFor();
-  await job(page, held).getByText('the suite `checkout` has been paused since').waitFor();
+  await job(page, held).getByText('the suite “checkout” has been paused since').waitFor();
   await job(page, load).getByText('has been paused since').waitFor();
   const waiting = now.getByRole('region', { name: 'Waiting' });
   await waiting.getByText('by ann: its database is moved').waitFor();

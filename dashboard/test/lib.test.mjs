@@ -6,7 +6,7 @@ import { createServer } from 'vite';
 
 const vite = await createServer({ root: fileURLToPath(new URL('..', import.meta.url)), server: { middlewareMode: true, ws: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
 after(() => vite.close());
-const { span, took, left, count, measure, facts } = await vite.ssrLoadModule('/src/lib/format.ts');
+const { span, took, left, count, measure, facts, quoted } = await vite.ssrLoadModule('/src/lib/format.ts');
 const { Look, rate, quantile, mean } = await vite.ssrLoadModule('/src/lib/prometheus.ts');
 const { Series } = await vite.ssrLoadModule('/src/lib/series.ts');
 
@@ -26,6 +26,7 @@ test('numbers have the digits that matter', () => {
   assert.deepEqual([0, 0.123, 5.678, 42.4, 12_345, 1_234_567].map(measure), ['0', '0.12', '5.7', '42', '12,345', '1.2M']);
   assert.equal(count(99_999), '99,999');
   assert.equal(facts('a', false, undefined, '', 0, 'b'), 'a · b');
+  assert.equal(quoted('no `a` and no `b`, but ` alone'), 'no “a” and no “b”, but ` alone');
 });
 
 const at = (seconds, text) => new Look(text, seconds * 1000);

@@ -70,3 +70,8 @@ export function plural(n: number, one: string, many = `${one}s`): string {
 export function facts(...parts: (string | false | 0 | undefined | null)[]): string {
   return parts.filter(Boolean).join(' · ');
 }
+
+/** A text of the server, which marks names as Markdown does. */
+export function quoted(text: string): string {
+  return text.replace(/`([^`]*)`/g, '“$1”');
+}

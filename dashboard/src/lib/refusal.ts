@@ -1,5 +1,6 @@
 /** Refusals in the words of whoever is refused: what happened, and that nothing was changed. */
 import { TidingsError } from 'tidings-client';
+import { quoted } from './format';
 
 const WORDS: Record<string, string> = {
   offline: 'The server cannot be reached, so nothing was changed. Try again when the page is live.',
@@ -15,7 +16,7 @@ const WORDS: Record<string, string> = {
 /** What `error` says, about `what` if that is not clear from where it is shown. */
 export function told(error: unknown, what = ''): string {
   const words = error instanceof TidingsError ? WORDS[error.code] : undefined;
-  const text = words ?? (error as Error).message;
+  const text = words ?? quoted((error as Error).message);
   const sentence = text.charAt(0).toUpperCase() + text.slice(1);
   return what ? `${what}: ${sentence}` : sentence;
 }
