@@ -112,6 +112,8 @@ pub struct PageOf {
     pub after: Option<i64>,
     /// How many at most; at least one.
     pub limit: usize,
+    /// How many bytes of messages at most, but at least one message.
+    pub bytes: usize,
 }
 
 /// What a change did.

@@ -143,7 +143,10 @@ fn describe() {
     describe_gauge!("tidings_connections", "Open connections: Socket.IO and streams");
     describe_gauge!("tidings_subscriptions", "Rooms joined, over all connections");
     describe_gauge!("tidings_channels", "Channels with at least one subscriber on this node");
-    describe_counter!("tidings_rejected_total", "Requests and messages refused, by reason");
+    describe_counter!(
+        "tidings_rejected_total",
+        "Requests and messages refused, and connections ended by a limit, by reason"
+    );
     describe_gauge!("tidings_jobs", "Jobs, by state");
     describe_histogram!("tidings_job_wait_seconds", Unit::Seconds, "From a job's due time to its start");
     describe_histogram!("tidings_job_duration_seconds", Unit::Seconds, "How long attempts ran, by outcome");

@@ -15,6 +15,8 @@ use super::query::{Cursor, given, number};
 use crate::inbox::{InboxError, InboxPage, Marked, PageOf, Status};
 use crate::model::{Message, MessageId, now_ms};
 
+/// A page has no more bytes of messages, or a reader that takes its time would hold very much.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// The most messages of one page, or of one change.
 const MOST: usize = 1000;
 /// How many messages a page has unless told.
@@ -147,7 +149,7 @@ pub(super) async fn unread(
         }
     };
     let after = given(after.as_deref()).map(|text| Cursor::Inbox.read(text)).transpose()?;
-    Ok(Json(state.notifier.inbox().unread(&user, PageOf { after, limit }).await?.into()))
+    Ok(Json(state.notifier.inbox().unread(&user, PageOf { after, limit, bytes: PAGE_BYTES }).await?.into()))
 }
 
 /// List the messages that no device of the caller took as they came, oldest first.
@@ -181,7 +183,14 @@ pub(super) async fn offline(
     // What came since the user's first device did may be on its way to it right now.
     let online = state.presence.user(&user).await?;
     let on_the_way = online.map(|online| online.since_ms.max(now_ms() - ON_THE_WAY_MS));
-    Ok(Json(state.notifier.inbox().offline(&user, on_the_way, PageOf { after, limit }).await?.into()))
+    Ok(Json(
+        state
+            .notifier
+            .inbox()
+            .offline(&user, on_the_way, PageOf { after, limit, bytes: PAGE_BYTES })
+            .await?
+            .into(),
+    ))
 }
 
 /// Mark messages of the caller as read, on whatever device. Those that are read or recalled stay as they are.

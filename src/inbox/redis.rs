@@ -29,8 +29,6 @@ use crate::redis::{Call, Redis, RedisFault, Script};
 const STEP: usize = 500;
 /// How many inboxes one call of retention looks at.
 const INBOXES: usize = 64;
-/// A page has no more than so many bytes of messages, but at least one message.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Scripts count with floating point numbers, which are exact up to here.
 const MAX_OFFSET: u64 = 1 << 53;
 
@@ -114,7 +112,7 @@ impl RedisInbox {
         let after = page.after.unwrap_or(0).to_string();
         let listed: Vec<Listed> = self
             .ask(user, &LIST, |call| {
-                call.arg(which).arg(&after).arg(&until).arg(limit).arg(PAGE_BYTES);
+                call.arg(which).arg(&after).arg(&until).arg(limit).arg(page.bytes.min(1 << 30));
             })
             .await?;
         Ok(rows::merge(listed, limit)?)

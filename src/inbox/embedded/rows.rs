@@ -49,12 +49,17 @@ fn list(
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let after = page.after.unwrap_or(0);
-    let rows = statement.query_map(params![user.as_str(), after, until_ms, limit + 1], entry)?;
-    let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|(seq, _)| *seq);
-    Ok(InboxPage { entries: rows.into_iter().map(|(_, entry)| entry).collect(), total, next })
+    let (mut entries, mut bytes, mut last) = (Vec::new(), 0, None);
+    for row in statement.query_map(params![user.as_str(), after, until_ms, limit + 1], entry)? {
+        let (seq, entry) = row?;
+        bytes += entry.json.get().len();
+        if entries.len() == limit || (bytes > page.bytes && last.is_some()) {
+            return Ok(InboxPage { entries, total, next: last });
+        }
+        last = Some(seq);
+        entries.push(entry);
+    }
+    Ok(InboxPage { entries, total, next: None })
 }
 
 pub(super) fn find(conn: &Connection, id: &MessageId, limit: usize) -> rusqlite::Result<Vec<Entry>> {

@@ -7,12 +7,12 @@ local after, till, most, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(
 local total, more, rows = 0, 0, {}
 
 local function add(id, state)
-  if #rows > 0 and (#rows >= most or bytes <= 0) then
+  local row = box.row(id, state)
+  bytes = bytes - #row[11]
+  if #rows > 0 and (#rows >= most or bytes < 0) then
     more = 1
     return false
   end
-  local row = box.row(id, state)
-  bytes = bytes - #row[11]
   rows[#rows + 1] = row
   return true
 end

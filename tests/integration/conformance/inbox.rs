@@ -18,6 +18,7 @@ for_each_backend!(a cluster too:
     an_id_that_the_inbox_knows_is_no_second_entry,
     a_recall_is_one_with_its_append_and_stays,
     the_unread_are_listed_oldest_first_page_by_page,
+    a_page_has_so_many_bytes_and_at_least_one_entry,
     marking_as_read_is_idempotent_and_all_or_nothing,
     unread_counts_are_exact_while_devices_mark_at_once,
     offline_is_what_no_device_took_as_it_came_until_it_is_confirmed,
@@ -30,7 +31,7 @@ for_each_backend!(a cluster too:
 );
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-const ALL: PageOf = PageOf { after: None, limit: 100_000 };
+const ALL: PageOf = PageOf { after: None, limit: 100_000, bytes: usize::MAX };
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
@@ -152,7 +153,8 @@ async fn the_unread_are_listed_oldest_first_page_by_page(backend: &dyn Backend) 
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = inbox.unread(&user("ann"), PageOf { after, limit: 3 }).await.expect("a page");
+        let page =
+            inbox.unread(&user("ann"), PageOf { after, limit: 3, bytes: usize::MAX }).await.expect("a page");
         assert_eq!(page.total, 10 - seen.len() as u64);
         let own: Vec<_> = page.entries.iter().map(|entry| entry.id.clone()).collect();
         seen.extend(own.iter().map(ToString::to_string));
@@ -165,6 +167,40 @@ async fn the_unread_are_listed_oldest_first_page_by_page(backend: &dyn Backend) 
     }
     assert_eq!(seen, names(1..=10));
     assert_eq!(unread(&*inbox, "bob").await.total, 10);
+}
+
+async fn a_page_has_so_many_bytes_and_at_least_one_entry(backend: &dyn Backend) {
+    let (node, inbox) = start(backend).await;
+    for message in names(1..=10) {
+        notify(&node, "ann", &message).await;
+    }
+    let of_one = unread(&*inbox, "ann").await.entries[0].json.get().len();
+    // About two and a half, and less than one.
+    for (bytes, fit) in [(of_one * 5 / 2, 2..=4), (10, 1..=1)] {
+        for which in ["unread", "offline"] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = PageOf { after, limit: 100, bytes };
+                let page = match which {
+                    "unread" => inbox.unread(&user("ann"), page).await,
+                    _ => inbox.offline(&user("ann"), None, page).await,
+                };
+                let page = page.expect("a page");
+                let (len, is_last) = (page.entries.len(), page.next.is_none());
+                assert!(
+                    len <= *fit.end() && (is_last || len >= *fit.start()),
+                    "{which} within {bytes}: {len}"
+                );
+                assert_eq!(page.total, 10);
+                seen.extend(ids(&page).into_iter().map(str::to_owned));
+                after = page.next;
+                if is_last {
+                    break;
+                }
+            }
+            assert_eq!(seen, names(1..=10), "{which} within {bytes}");
+        }
+    }
 }
 
 async fn marking_as_read_is_idempotent_and_all_or_nothing(backend: &dyn Backend) {

@@ -94,7 +94,7 @@ async fn inbox(backend: &OnRedis, node: &crate::conformance::Node) {
             node.publisher.publish_one(Identity::server(), sent).await.expect("a notification").position,
         );
     }
-    let page = PageOf { after: None, limit: 10 };
+    let page = PageOf { after: None, limit: 10, bytes: usize::MAX };
     assert_eq!(inbox.unread(&ann, page).await.expect("a page").total, 3);
     assert_eq!(inbox.offline(&ann, None, page).await.expect("a page").total, 3);
     inbox.find(&id(0), 10).await.expect("a look");

@@ -46,11 +46,15 @@ impl Bench {
     }
 
     async fn unread(&self, after: Option<i64>, limit: usize) -> InboxPage {
-        self.inbox.unread(&ann(), PageOf { after, limit }).await.expect("a page")
+        self.inbox.unread(&ann(), PageOf { after, limit, bytes: usize::MAX }).await.expect("a page")
     }
 
     async fn offline(&self) -> Vec<String> {
-        ids(&self.inbox.offline(&ann(), None, PageOf { after: None, limit: 100 }).await.expect("a page"))
+        ids(&self
+            .inbox
+            .offline(&ann(), None, PageOf { after: None, limit: 100, bytes: usize::MAX })
+            .await
+            .expect("a page"))
     }
 
     async fn keys(&self) -> Vec<String> {
@@ -167,7 +171,7 @@ async fn while_redis_is_away_the_inbox_says_so_and_afterwards_it_is_whole() {
     let bench = Bench::new(&server.url(), rules()).await;
     bench.notify("user-notifications-ann", "m1").await;
     server.kill();
-    let page = PageOf { after: None, limit: 10 };
+    let page = PageOf { after: None, limit: 10, bytes: usize::MAX };
     assert!(matches!(bench.inbox.unread(&ann(), page).await, Err(InboxError::Unavailable(_))));
     let marked = bench.inbox.mark_read(&ann(), vec![message("m1")]).await;
     assert!(matches!(marked, Err(InboxError::Unavailable(_))));

@@ -67,7 +67,10 @@ async fn goes_on(sample: &str) {
         assert_eq!(queue.past("command:unit").await.expect("a past").runs().len(), runs);
         let user = UserId::parse("u1").expect("a user");
         let inbox = RedisInbox::new(redis.clone(), rules, LONG);
-        let unread = inbox.unread(&user, PageOf { after: None, limit: 10 }).await.expect("an inbox");
+        let unread = inbox
+            .unread(&user, PageOf { after: None, limit: 10, bytes: usize::MAX })
+            .await
+            .expect("an inbox");
         assert_eq!((unread.entries.len(), unread.total), (1, 1), "one of the two was read");
         let device = Device { user_id: Some(user), client_id: "tab".to_owned() };
         let place = RedisSync::new(redis.clone(), LONG).load(&device, &channel("test-progress-ext")).await;

@@ -254,7 +254,6 @@ async fn who_is_shut_out_stays_so_where_redis_lost_its_data() {
 
     redis.kill();
     redis.restart_empty();
-    // As many changes as before: it is not their number that tells.
     wait_until("a node shuts out others", async || block(there, "eve").await).await;
     let count = |command: &str, key: &str| {
         redis.cli(&[command, &format!("tidings{{revoked}}{key}")]).trim().to_owned()
