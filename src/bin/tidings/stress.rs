@@ -85,8 +85,11 @@ fn results(value: Value) -> Option<Map<String, Value>> {
 
 fn told(n: usize, results: &Map<String, Value>) -> String {
     let latency = |name: &str| results["latencyMs"][name].as_f64().unwrap_or_default();
+    // Of tests that a threshold ended.
+    let interrupted = results["interrupted"].as_u64().filter(|n| *n > 0);
+    let interrupted = interrupted.map(|n| format!(", {n} interrupted")).unwrap_or_default();
     format!(
-        "{n} tests: {} requests, {} failed, {} dropped, {} per second\n\
+        "{n} tests: {} requests, {} failed, {} dropped{interrupted}, {} per second\n\
          latency in ms: p50 {:.3}, p90 {:.3}, p95 {:.3}, p99 {:.3}, max {:.3}",
         results["requests"],
         results["failed"],

@@ -43,6 +43,13 @@ async fn results_of_tests_and_of_files_are_merged() {
     let file = site.path("both.json").display().to_string();
     let (code, said) = merge(&server, &["--file", &file]);
     assert!(code == Some(0) && said.starts_with("2 tests: 60 requests, 0 failed, 0 dropped"), "{said}");
+    assert!(!said.contains("interrupted"), "{said}");
+    let mut cut_short = a.clone();
+    cut_short["results"]["interrupted"] = json!(3);
+    site.write("cut.json", &format!("{cut_short}\n{b}\n"));
+    let file = site.path("cut.json").display().to_string();
+    let (code, said) = merge(&server, &["--file", &file]);
+    assert!(code == Some(0) && said.contains("0 failed, 0 dropped, 3 interrupted, "), "{said}");
     site.write("none.json", "{}");
     let file = site.path("none.json").display().to_string();
     let (code, said) = merge(&server, &["a", "--file", &file]);
