@@ -44,7 +44,7 @@ test: ## everything that CI checks; stops at the first failure
 	@echo '== interoperation with the official JavaScript client'
 	@TIDINGS_BIN='$(TARGET)/debug/tidings' node --test --test-reporter=spec tests/interop/*.test.mjs
 
-runners: ## real test runners that are dear to install (Jest, Vitest, Playwright), and 100 MB of output, below `tidings run`
+runners: ## real test runners that are dear to install (Jest, Vitest, Playwright, k6), 100 MB of output, reruns of nextest and go
 	@tests/runners
 
 chaos: ## the proofs of delivery at full size: kills, storms, a peer that never reads (a few minutes)
