@@ -281,7 +281,8 @@ impl From<Fault> for QueueError {
 ///
 /// - A change of a job's state and the messages that tell of it are one: never is there one without the other, each
 ///   message comes once, those of one job in the order of its changes. A call is answered after its messages were
-///   appended; where the broker is away meanwhile, or its node dies, they follow as soon as it is back.
+///   appended, but for [`Queue::claim`], which may be answered earlier: nobody but its worker sees that it is, and what the
+///   worker tells comes after them. Where the broker is away meanwhile, or its node dies, they follow as soon as it is back.
 /// - Of all jobs that may run, one of the highest priority is claimed first; among those, the oldest, by its submission.
 /// - What may not run ([`Queue::pause`], [`Queue::limit_suites`]) stands in nobody's way: the others are claimed as if it were
 ///   not there, and a claim does no more work for a hundred thousand that are held back than for one.

@@ -23,6 +23,7 @@ mod teller;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use ::redis::Value;
 use async_trait::async_trait;
@@ -115,18 +116,18 @@ impl Queue for RedisQueue {
         let inner = &self.inner;
         let test_id = job.test_id.clone().unwrap_or_else(|| TestId::generate(&job.test_type));
         let max_attempts = job.max_attempts.unwrap_or(inner.options.max_attempts).max(1);
-        let id = JobId::generate();
+        let (id, asked_at) = (JobId::generate(), Instant::now());
         let answered = inner.calls.submit.call(Entry::new_job(&id, &test_id, &job, max_attempts)).await?;
         let (word, mut rest) = answer(answered)?;
         let first = rest.next().unwrap_or_default();
         match word.as_str() {
             "added" => {
                 let added = added(first, rest)?;
-                let job = inner.made(added.stored(id, test_id, job, max_attempts)).await;
+                let job = inner.made(added.stored(id, test_id, job, max_attempts), asked_at).await;
                 Ok(Submitted { job: inner.explained(job), existing: false })
             }
             "again" => {
-                let job = inner.made(Stored::read(first)?).await;
+                let job = inner.made(Stored::read(first)?, asked_at).await;
                 Ok(Submitted { job: inner.explained(job), existing: false })
             }
             // What another node has not told yet of it is that node's to tell.
@@ -152,7 +153,7 @@ impl Queue for RedisQueue {
         max: usize,
     ) -> Result<Vec<Claim>, QueueError> {
         let inner = &self.inner;
-        let name = inner.claim_name(worker);
+        let (name, asked_at) = (inner.claim_name(worker), Instant::now());
         let claimed = inner.link.claim(worker, test_types, max.min(STEP), &name, &inner.options).await;
         let claimed = row::jobs(claimed.inspect_err(|_| inner.unsure_of(worker, name))?)?;
         if claimed.is_empty() {
@@ -161,7 +162,9 @@ impl Queue for RedisQueue {
         // There may be more, and somebody else who waits.
         inner.signals.ready.notify_one();
         let fences: Vec<i64> = claimed.iter().map(|stored| stored.fence).collect();
-        let jobs = inner.all_made(claimed).await;
+        let (jobs, untold) = inner.parted(claimed);
+        // They run meanwhile; whatever else they tell comes behind it.
+        inner.teller.hand_over_beginnings(untold, asked_at).await;
         let claims = jobs.into_iter().zip(fences).map(|(job, fence)| {
             let began = job.started_at.unwrap_or(job.created_at);
             metrics::job_wait(began - job.run_at.unwrap_or(job.created_at));
@@ -197,13 +200,13 @@ impl Queue for RedisQueue {
     }
 
     async fn report(&self, lease: &Lease, reports: Vec<Report>) -> Result<Option<CancelWish>, QueueError> {
-        let inner = &self.inner;
+        let (inner, asked_at) = (&self.inner, Instant::now());
         let answered = inner.calls.report.call(Entry::report(lease, &reports)).await?;
         let (word, mut rest) = answer(answered)?;
         match word.as_str() {
             "ok" => {
                 let stored = Stored::read(rest.next().unwrap_or_default())?;
-                inner.teller.tell(stored.untold).await;
+                inner.teller.tell(stored.untold, asked_at).await;
                 Ok(stored.job.cancel_requested.then_some(stored.wish))
             }
             "lost" => Err(lost(lease)),
@@ -214,12 +217,12 @@ impl Queue for RedisQueue {
     }
 
     async fn finish(&self, lease: &Lease, last: Vec<Report>, ending: Ending) -> Result<Job, QueueError> {
-        let inner = &self.inner;
+        let (inner, asked_at) = (&self.inner, Instant::now());
         let answered = inner.calls.finish.call(Entry::end(lease, &last, &ending)).await?;
         let (word, mut rest) = answer(answered)?;
         match word.as_str() {
             "ok" => {
-                let job = inner.made(Stored::read(rest.next().unwrap_or_default())?).await;
+                let job = inner.made(Stored::read(rest.next().unwrap_or_default())?, asked_at).await;
                 count_attempt(&job);
                 Ok(job)
             }
@@ -231,17 +234,18 @@ impl Queue for RedisQueue {
     }
 
     async fn hold(&self, hold: NewHold) -> Result<Held, QueueError> {
-        let inner = &self.inner;
+        let (inner, asked_at) = (&self.inner, Instant::now());
         let new = &hold.job;
         let test = new.test_id.clone().unwrap_or_else(|| TestId::generate(&new.test_type));
         let answered = inner.link.hold(&JobId::generate(), test.as_str(), &hold, new_secret()?).await?;
-        self.held(answered, &test, None).await
+        self.held(answered, &test, None, asked_at).await
     }
 
     async fn resume(&self, lease: &Lease) -> Result<Held, QueueError> {
         let Some(holder) = &lease.holder else { return Err(lost(lease)) };
+        let asked_at = Instant::now();
         let answered = self.inner.link.resume(lease, next_secret(lease, holder)).await?;
-        self.held(answered, &holder.test_id, Some(lease)).await
+        self.held(answered, &holder.test_id, Some(lease), asked_at).await
     }
 
     async fn leave(&self, worker: &WorkerId) -> Result<usize, QueueError> {
@@ -253,13 +257,14 @@ impl Queue for RedisQueue {
         let error = serde_json::to_string(&error).unwrap_or_default();
         let mut given = 0;
         loop {
+            let asked_at = Instant::now();
             let left = list(self.inner.link.leave(worker, error.clone(), STEP).await?)?;
             if left.is_empty() {
                 return Ok(given);
             }
             let jobs = row::jobs(Value::Array(left))?;
             given += jobs.len();
-            self.inner.all_made(jobs).await.iter().for_each(count_attempt);
+            self.inner.all_made(jobs, asked_at).await.iter().for_each(count_attempt);
         }
     }
 
@@ -269,10 +274,11 @@ impl Queue for RedisQueue {
         reason: Option<String>,
         by: Option<UserId>,
     ) -> Result<Job, QueueError> {
+        let asked_at = Instant::now();
         let (word, mut rest) = answer(self.inner.link.cancel(job, reason, by.as_ref()).await?)?;
         let first = rest.next().unwrap_or_default();
         match word.as_str() {
-            "ok" => Ok(self.inner.made(Stored::read(first)?).await),
+            "ok" => Ok(self.inner.made(Stored::read(first)?, asked_at).await),
             "missing" => Err(QueueError::NotFound(job.clone())),
             "ended" => Err(QueueError::Ended { job: job.clone(), state: state_of(&first)? }),
             word => Err(unexpected(word)),
@@ -284,11 +290,12 @@ impl Queue for RedisQueue {
     }
 
     async fn retry(&self, job: &JobId) -> Result<Job, QueueError> {
+        let asked_at = Instant::now();
         let (word, mut rest) = answer(self.inner.link.retry(job).await?)?;
         let (first, second) = (rest.next().unwrap_or_default(), rest.next());
         match word.as_str() {
             "ok" => {
-                let job = self.inner.made(Stored::read(first)?).await;
+                let job = self.inner.made(Stored::read(first)?, asked_at).await;
                 let handled = handled(second)?;
                 Ok(explain(job, || handled, &Waits::default()))
             }
@@ -383,7 +390,7 @@ impl Queue for RedisQueue {
     }
 
     async fn sweep(&self) -> Result<Sweep, QueueError> {
-        let inner = &self.inner;
+        let (inner, asked_at) = (&self.inner, Instant::now());
         let born = Epoch::generate().to_string();
         let swept =
             list(inner.link.sweep(STEP, UNTOLD_FOR_MS, born, inner.limits_known(), &inner.options).await?)?;
@@ -400,7 +407,7 @@ impl Queue for RedisQueue {
         let ahead = if ahead.abs() > CLOCKS_AGREE_MS { ahead } else { 0 };
         let next_due = Some(due).filter(|due| text(due).is_ok_and(|t| !t.is_empty()));
         let next_due = next_due.map(|due| number(&due)).transpose()?.map(|due| due + ahead);
-        let jobs = inner.all_made(row::jobs(changed)?).await;
+        let jobs = inner.all_made(row::jobs(changed)?, asked_at).await;
         for job in jobs.iter().take(reaped) {
             tracing::warn!(job = %job.job_id, test = %job.test_id, attempt = job.attempt, "an attempt lost its worker");
             count_attempt(job);

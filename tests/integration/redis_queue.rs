@@ -109,7 +109,10 @@ impl Node {
 
     async fn claim(&self, by: &str) -> Option<Claim> {
         let types = ["command".to_owned()];
-        self.queue.claim(&worker(by), &types, 1).await.expect("a look for jobs").pop()
+        let claim = self.queue.claim(&worker(by), &types, 1).await.expect("a look for jobs").pop()?;
+        // What it told was appended before anything else that its attempt tells is.
+        self.queue.report(&claim.lease, Vec::new()).await.expect("a sign of life");
+        Some(claim)
     }
 }
 

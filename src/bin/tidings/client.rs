@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -15,7 +17,11 @@ use tidings::model::job::SUITE_TYPE;
 use crate::Failure;
 use crate::follow::Follower;
 use crate::plain::plain;
+use crate::signals::StopSignals;
 use crate::wait::{self, Ended};
+
+/// How long an answer is waited for after Ctrl-C.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Where the server is.
 #[derive(Debug, clap::Args)]
@@ -99,13 +105,13 @@ pub(crate) struct SubmitArgs {
     priority: Option<u8>,
     /// Wait so long before the job may start, e.g. 30s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    delay: Option<std::time::Duration>,
+    delay: Option<Duration>,
     /// Attempts in all.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
     /// How long an attempt may take, e.g. 10m.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
     /// A second submission with the same key returns the first job.
     #[arg(long, value_name = "KEY")]
     dedupe_key: Option<String>,
@@ -133,12 +139,45 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode, Failure> {
     ];
     let body: Map<String, Value> =
         fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    let answer: Value = args.server.http()?.post("/api/v1/jobs", &body).await?;
-    submitted(&args.server, &answer, args.wait).await
+    submit_and_wait(&args.server, "/api/v1/jobs", &body, args.wait).await
 }
 
-/// Says what was submitted, and waits for its end if that is wanted.
-pub(crate) async fn submitted(server: &Server, answer: &Value, waits: bool) -> Result<ExitCode, Failure> {
+/// Submits by `body`, says what was submitted, and waits for its end if that is wanted.
+pub(crate) async fn submit_and_wait(
+    server: &Server,
+    path: &str,
+    body: &Map<String, Value>,
+    waits: bool,
+) -> Result<ExitCode, Failure> {
+    let http = server.http()?;
+    if !waits {
+        said(server, &http.post(path, body).await?).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Heeded from the first moment at which there may be something that goes on.
+    let mut signals = StopSignals::listen()?;
+    let mut submitting = pin!(http.post(path, body));
+    let answer: Value = tokio::select! {
+        biased;
+        answer = &mut submitting => answer?,
+        () = signals.next() => {
+            match tokio::time::timeout(LAST_WORD, submitting).await {
+                Ok(answer) => wait::goes_on(text(&answer?, "jobId")),
+                Err(_) => eprintln!("tidings: the server has not answered; the job may have been submitted all the same"),
+            }
+            return Ok(Ended::Interrupted.code());
+        }
+    };
+    said(server, &answer).await?;
+    let ended = wait::wait(&server.address, text(&answer, "jobId"), text(&answer, "testId"), signals).await?;
+    if let Ended::Test(test) = &ended {
+        server.print(test, || wait::told(test))?;
+    }
+    Ok(ended.code())
+}
+
+/// Says what was submitted.
+async fn said(server: &Server, answer: &Value) -> Result<(), Failure> {
     server.print(answer, || {
         let existing = if answer["existing"] == true { " (it was there already)" } else { "" };
         format!(
@@ -151,14 +190,7 @@ pub(crate) async fn submitted(server: &Server, answer: &Value, waits: bool) -> R
     if let Some(reason) = why_it_waits(server, text(answer, "jobId")).await {
         eprintln!("tidings: it waits: {reason}");
     }
-    if !waits {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let ended = wait::wait(&server.address, text(answer, "jobId"), text(answer, "testId")).await?;
-    if let Ended::Test(test) = &ended {
-        server.print(test, || wait::told(test))?;
-    }
-    Ok(ended.code())
+    Ok(())
 }
 
 /// Why the job does not start though it could, such as that nobody handles its type. Who may not ask is told nothing.

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::client::{Server, submitted, text};
+use crate::client::{Server, submit_and_wait, text};
 
 /// Arguments of `cancel`.
 #[derive(Debug, clap::Args)]
@@ -145,13 +145,10 @@ pub(crate) struct RerunArgs {
 }
 
 pub(crate) async fn rerun(args: RerunArgs) -> Result<ExitCode, Failure> {
-    let mut body = json!({ "failedOnly": args.failed });
-    if let Some(test) = args.test_id {
-        body["testId"] = test.into();
-    }
+    let mut body = Map::from_iter([("failedOnly".to_owned(), args.failed.into())]);
+    body.extend(args.test_id.map(|test| ("testId".to_owned(), test.into())));
     let path = format!("/api/v1/jobs/{}/rerun", args.job_id);
-    let answer: Value = args.server.http()?.post(&path, &body).await?;
-    submitted(&args.server, &answer, args.wait).await
+    submit_and_wait(&args.server, &path, &body, args.wait).await
 }
 
 /// Arguments of `schedules`.

@@ -16,10 +16,14 @@ use crate::signals::StopSignals;
 /// The exit code of whoever was interrupted by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Follows the job that runs `test` to its end; the snapshot of the test then.
-pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ended, Failure> {
+/// Follows the job that runs `test` to its end, or until one of the `signals` comes.
+pub(crate) async fn wait(
+    server: &Address,
+    job: &str,
+    test: &str,
+    mut signals: StopSignals,
+) -> Result<Ended, Failure> {
     let http = server.http()?;
-    let mut signals = StopSignals::listen()?;
     let (status, progress) = (format!("job-status-{job}"), format!("test-progress-{test}"));
     let mut follower = server.follower(vec![status.clone(), progress], Since::Now);
     let bar = bar(test);
@@ -28,7 +32,7 @@ pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ende
             news = follower.next() => news?,
             () = signals.next() => {
                 bar.finish_and_clear();
-                eprintln!("tidings: {job} goes on; `tidings cancel {job}` ends it");
+                goes_on(job);
                 return Ok(Ended::Interrupted);
             }
         };
@@ -53,6 +57,11 @@ pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ende
             }
         }
     }
+}
+
+/// Says that nobody waits for `job` any more.
+pub(crate) fn goes_on(job: &str) {
+    eprintln!("tidings: {job} goes on; `tidings cancel {job}` ends it");
 }
 
 /// How the waiting ended.

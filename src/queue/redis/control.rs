@@ -4,6 +4,7 @@
 //! what was left.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use ::redis::Value;
 
@@ -89,10 +90,11 @@ impl RedisQueue {
     }
 
     pub(super) async fn reorder(&self, job: &JobId, priority: Priority) -> Result<Job, QueueError> {
+        let asked_at = Instant::now();
         let (word, mut rest) = answer(self.inner.link.prioritise(job, priority, UNTOLD_MAX).await?)?;
         let first = rest.next().unwrap_or_default();
         match word.as_str() {
-            "ok" => Ok(self.inner.made(Stored::read(first)?).await),
+            "ok" => Ok(self.inner.made(Stored::read(first)?, asked_at).await),
             "same" => Ok(Stored::read(first)?.job),
             "full" => Err(untold_of(job)),
             "missing" => Err(QueueError::NotFound(job.clone())),

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast};
 
 use super::grouped::Grouped;
 use super::link::{ClaimName, Link};
-use super::row::{Stored, list, number};
+use super::row::{News, Stored, list, number};
 use super::teller::Teller;
 use super::{UNTOLD_MAX, answer};
 use crate::broker::Broker;
@@ -143,24 +143,30 @@ impl Inner {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner).remove(worker);
     }
 
-    /// Tells of a change that was made, and wakes who has to act on it. Whether it was told now or will be later,
-    /// the change stands.
-    pub(super) async fn made(&self, stored: Stored) -> Job {
+    /// Tells of a change that was asked for at `asked_at` and was made, and wakes who has to act on it. Whether it was told
+    /// now or will be later, the change stands.
+    pub(super) async fn made(&self, stored: Stored, asked_at: Instant) -> Job {
         self.signals.wake(stored.job.state);
-        self.teller.tell(stored.untold).await;
+        self.teller.tell(stored.untold, asked_at).await;
         stored.job
     }
 
     /// The same for several changes.
-    pub(super) async fn all_made(&self, changed: Vec<Stored>) -> Vec<Job> {
+    pub(super) async fn all_made(&self, changed: Vec<Stored>, asked_at: Instant) -> Vec<Job> {
+        let (jobs, untold) = self.parted(changed);
+        self.teller.tell(untold, asked_at).await;
+        jobs
+    }
+
+    /// Jobs and what is to be told of them; who has to act on them is woken.
+    pub(super) fn parted(&self, changed: Vec<Stored>) -> (Vec<Job>, Vec<News>) {
         let (mut jobs, mut untold) = (Vec::with_capacity(changed.len()), Vec::new());
         for stored in changed {
             self.signals.wake(stored.job.state);
             untold.extend(stored.untold);
             jobs.push(stored.job);
         }
-        self.teller.tell(untold).await;
-        jobs
+        (jobs, untold)
     }
 
     /// A job that was submitted just now, which says why it waits.

@@ -53,6 +53,13 @@ pub(super) struct News {
     pub(super) extra: String,
 }
 
+impl News {
+    /// What it is known by: its job, and its number there.
+    pub(super) fn id(&self) -> (JobId, i64) {
+        (self.job.job_id.clone(), self.seq)
+    }
+}
+
 /// The text of an answer's element.
 pub(super) fn text(value: &Value) -> Result<String, Unreadable> {
     match value {

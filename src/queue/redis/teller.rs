@@ -4,10 +4,16 @@
 //! waits for Redis, others prepare theirs. A change that could not be told stays in its job; whoever changes the job
 //! next is handed it again, and so is whoever sweeps. Telling twice does no harm, because the ids of the messages are
 //! those of the change.
+//!
+//! Where much is to be told, that an attempt began waits a moment: if the attempt tells something else meanwhile, both go
+//! together, in one append to each channel of the job.
+
+mod memory;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -19,31 +25,53 @@ use crate::broker::{AppendGroup, Broker, BrokerError};
 use crate::config::channels::Rules;
 use crate::model::{JobId, Snapshot, TestId};
 use crate::tasks::Tasks;
+use memory::Memory;
 
 /// How many tasks tell.
-const TELLERS: usize = 4;
+const TELLERS: usize = 2;
 /// How many requests may wait for each of them; beyond it their senders do.
 const WAITING: usize = 256;
 /// How many requests are taken at once.
 const TOGETHER: usize = 256;
 /// How many groups go to the broker in one step at most, unless one change has more.
 const GROUPS: usize = 128;
-/// News that were read so long ago may have been told by others, and have been forgotten by the channel: they are
+/// News that were asked for so long ago may have been told by others, and have been forgotten by the channel: they are
 /// left to the sweep, which reads them anew.
 const FRESH: Duration = Duration::from_secs(10);
+/// So many requests under way are much.
+const MUCH: usize = 8;
+/// How long a beginning waits for more of its attempt then.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Where news are handed in.
 #[derive(Debug, Clone)]
 pub(super) struct Teller {
     requests: Arc<[mpsc::Sender<Request>]>,
+    /// Where beginnings wait.
+    patient: mpsc::Sender<Patient>,
+    /// How many requests are not answered yet.
+    under_way: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
 struct Request {
     news: Vec<News>,
-    read_at: Instant,
+    asked_at: Instant,
     done: oneshot::Sender<bool>,
+    _under_way: UnderWay,
 }
+
+/// News that are handed over at `due`; what somebody has told until then is not told again.
+#[derive(Debug)]
+struct Patient {
+    news: Vec<News>,
+    asked_at: Instant,
+    due: Instant,
+}
+
+/// Counts a request until it is answered.
+#[derive(Debug)]
+struct UnderWay(Arc<AtomicUsize>);
 
 #[derive(Clone)]
 struct Work {
@@ -71,12 +99,43 @@ impl Teller {
             tasks.spawn(format!("queue-teller-{n}"), work.clone().run(waiting));
             requests
         };
-        Self { requests: (0..TELLERS).map(start).collect() }
+        let (patient, mut waiting) = mpsc::channel::<Patient>(WAITING);
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let teller = Self { requests: (0..TELLERS).map(start).collect(), patient, under_way };
+        let own = teller.clone();
+        tasks.spawn("queue-teller-patient", async move {
+            // All wait equally long, so that the first is due first.
+            while let Some(Patient { news, asked_at, due }) = waiting.recv().await {
+                tokio::time::sleep_until(due.into()).await;
+                own.hand_over(news, asked_at).await;
+            }
+        });
+        teller
     }
 
-    /// Tells `news` and waits until they were told; whether they were. If not, the sweep will.
-    pub(super) async fn tell(&self, news: Vec<News>) -> bool {
-        let read_at = Instant::now();
+    /// Tells `news`, which Redis was asked for at `asked_at` or later, and waits until they were told; whether they were.
+    /// If not, the sweep will.
+    pub(super) async fn tell(&self, news: Vec<News>, asked_at: Instant) -> bool {
+        let mut all = true;
+        for told in self.hand_over(news, asked_at).await {
+            all &= told.await.unwrap_or(false);
+        }
+        all
+    }
+
+    /// Hands over `news` of attempts that begin, at once if little is to be told.
+    pub(super) async fn hand_over_beginnings(&self, news: Vec<News>, asked_at: Instant) {
+        if self.under_way.load(Ordering::Relaxed) < MUCH {
+            self.hand_over(news, asked_at).await;
+        } else {
+            // Its task ends with the process.
+            let _ = self.patient.send(Patient { news, asked_at, due: Instant::now() + PATIENCE }).await;
+        }
+    }
+
+    /// Hands over `news`, which are told as soon as it is their turn, those of a test in their order. Each of the answers
+    /// is there when some of them were told.
+    pub(super) async fn hand_over(&self, news: Vec<News>, asked_at: Instant) -> Vec<oneshot::Receiver<bool>> {
         let mut parts = [const { Vec::new() }; TELLERS];
         for news in news {
             parts[turn(&news.job.test_id)].push(news);
@@ -84,17 +143,25 @@ impl Teller {
         let mut telling = Vec::new();
         for (news, requests) in parts.into_iter().zip(&*self.requests).filter(|(news, _)| !news.is_empty()) {
             let (done, told) = oneshot::channel();
-            // They end with the process.
-            if requests.send(Request { news, read_at, done }).await.is_err() {
-                return false;
-            }
+            // They end with the process; then the answer is that nothing was told.
+            let _under_way = UnderWay::new(&self.under_way);
+            let _ = requests.send(Request { news, asked_at, done, _under_way }).await;
             telling.push(told);
         }
-        let mut all = true;
-        for told in telling {
-            all &= told.await.unwrap_or(false);
-        }
-        all
+        telling
+    }
+}
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -123,12 +190,12 @@ fn in_columns(groups: Vec<(TestId, AppendGroup)>) -> Vec<AppendGroup> {
 
 impl Work {
     async fn run(self, mut waiting: mpsc::Receiver<Request>) {
-        let mut requests = Vec::new();
+        let (mut requests, mut memory) = (Vec::new(), Memory::default());
         while waiting.recv_many(&mut requests, TOGETHER).await > 0 {
-            let stale = |request: &Request| request.read_at.elapsed() > FRESH;
+            let stale = |request: &Request| request.asked_at.elapsed() > FRESH;
             let fresh: Vec<_> = std::mem::take(&mut requests).into_iter().filter(|r| !stale(r)).collect();
             let mut told = HashSet::new();
-            for step in self.steps(&fresh) {
+            for step in self.steps(&fresh, &memory) {
                 let (begun, groups) = (step.begun, step.groups);
                 if let Err(error) = self.take(begun, in_columns(groups)).await {
                     tracing::warn!(%error, "changes of jobs could not be told; they will be when the broker is back");
@@ -139,9 +206,11 @@ impl Work {
             // On its way before anybody hears of the end, so that whoever changes a job next is not handed this again.
             let forgetting = self.forget(&told).await;
             for request in fresh {
-                let all = request.news.iter().all(|n| told.contains(&(n.job.job_id.clone(), n.seq)));
+                let is_told = |news: &News| told.contains(&news.id()) || memory.has(news, request.asked_at);
+                let all = request.news.iter().all(is_told);
                 let _ = request.done.send(all);
             }
+            memory.add(told);
             if let Some(forgetting) = forgetting {
                 self.tasks.spawn("queue-forgetting", forgetting);
             }
@@ -149,10 +218,15 @@ impl Work {
     }
 
     /// Puts the news into as few steps as keep the order of each job, and are not too large.
-    fn steps(&self, requests: &[Request]) -> Vec<Step> {
+    fn steps(&self, requests: &[Request], memory: &Memory) -> Vec<Step> {
         let (mut steps, mut step, mut known) = (Vec::new(), Step::default(), HashSet::new());
-        for news in requests.iter().flat_map(|request| &request.news) {
-            let id = (news.job.job_id.clone(), news.seq);
+        let all =
+            requests.iter().flat_map(|request| request.news.iter().map(|news| (news, request.asked_at)));
+        for (news, asked_at) in all {
+            if memory.has(news, asked_at) {
+                continue;
+            }
+            let id = news.id();
             if !known.insert(id.clone()) {
                 continue;
             }

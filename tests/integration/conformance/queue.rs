@@ -62,7 +62,7 @@ pub(crate) async fn submit(node: &Node, job: NewJob) -> Job {
 pub(crate) async fn claim(node: &Node, by: &str) -> Claim {
     let mut claims = node.queue.claim(&worker(by), &types(), 1).await.expect("a claim");
     assert_eq!(claims.len(), 1, "there is a job to claim");
-    claims.remove(0)
+    told_of(node, claims.remove(0)).await
 }
 
 /// Sweeps until a job can be claimed.
@@ -74,7 +74,13 @@ async fn claim_when_due(node: &Node, by: &str) -> Claim {
         !claims.is_empty()
     })
     .await;
-    claims.remove(0)
+    told_of(node, claims.remove(0)).await
+}
+
+/// The claim, once its messages were appended: those of a report come after them.
+async fn told_of(node: &Node, claim: Claim) -> Claim {
+    node.queue.report(&claim.lease, Vec::new()).await.expect("a sign of life");
+    claim
 }
 
 async fn sweep(queue: &dyn Queue) {

@@ -5,7 +5,7 @@ use tidings::model::JobState;
 use tidings::queue::{Queue, QueueError, Report};
 use tokio::sync::Semaphore;
 
-use super::{Channels, Node, job, passed};
+use super::{Channels, Node, job, passed, worker};
 use crate::support::redis::{connect, shared_url};
 use crate::support::{raw, wait_until};
 
@@ -119,4 +119,41 @@ async fn what_cannot_be_told_does_not_grow_without_bound() {
     })
     .await;
     assert_eq!(channels.told(&made).await.len(), accepted + 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_much_is_to_be_told_beginnings_are_told_all_the_same_in_their_order() {
+    const JOBS: usize = 20;
+    let (url, channels) = (shared_url(), Channels::new());
+    let node = std::sync::Arc::new(Node::start(&url, &channels).await);
+    node.gate.pass.forget_permits(Semaphore::MAX_PERMITS);
+    let mut submitting = tokio::task::JoinSet::new();
+    for _ in 0..JOBS {
+        let node = node.clone();
+        submitting.spawn(async move { node.submit(job()).await });
+    }
+    let (mut claims, types) = (Vec::new(), ["command".to_owned()]);
+    wait_until("all of them wait to be told of, and run", async || {
+        claims.extend(node.queue.claim(&worker("w"), &types, JOBS).await.expect("a look for jobs"));
+        claims.len() == JOBS
+    })
+    .await;
+    // One half ends before anything was told of it, the other half goes on.
+    let (ended, running) = claims.split_at(JOBS / 2);
+    let mut ending = tokio::task::JoinSet::new();
+    for lease in ended.iter().map(|claim| claim.lease.clone()) {
+        let node = node.clone();
+        ending.spawn(async move { node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end") });
+    }
+    node.gate.pass.add_permits(1000);
+    ending.join_all().await;
+    submitting.join_all().await;
+    for claim in ended {
+        let told = channels.told(&claim.job).await;
+        assert_eq!(told, ["queue:job:added", "queue:job:started", "queue:job:completed"]);
+    }
+    for claim in running {
+        wait_until("its beginning is told", async || channels.told(&claim.job).await.len() == 2).await;
+        assert_eq!(channels.told(&claim.job).await, ["queue:job:added", "queue:job:started"]);
+    }
 }

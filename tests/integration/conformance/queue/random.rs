@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidings::model::{Job, JobId, JobState, now_ms};
 use tidings::queue::{Ending, Lease, NewJob, QueueError, QueueOptions};
 
-use super::{channels_of, failed, get, job, log, passed, progress, sweep, types, view, worker};
+use super::{channels_of, failed, get, job, log, passed, progress, sweep, told_of, types, view, worker};
 use crate::conformance::{Backend, Node, for_each_backend, options};
 use crate::support::{history, read, rules, seed, wait_until};
 
@@ -60,7 +60,9 @@ impl Play {
             4..=8 => {
                 let by = worker(&format!("w{}", self.random.u8(0..3)));
                 let claims = queue.claim(&by, &types(), self.random.usize(1..3)).await.expect("a claim");
-                self.leases.extend(claims.into_iter().map(|c| c.lease));
+                for claim in claims {
+                    self.leases.push(told_of(&self.node, claim).await.lease);
+                }
             }
             9..=12 => self.speak().await,
             13 | 14 => sweep(&*queue).await,
