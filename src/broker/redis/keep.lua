@@ -2,7 +2,8 @@
 --
 -- A channel is a table: `meta` and `history`, its keys; `size` and `ttl` in ms, its rules; `epoch`, `top`, `oldest`,
 -- `touched` (when its life was prolonged) and `short` (whether its history is a text) as they are now, `before` the top
--- before the call, `begun` if it had no epoch; `version` and `text` of its snapshot, and `listed`, where the call
+-- before the call, `begun` if it had no epoch; `joined`, what is appended, as it stands in a short history, if whoever
+-- called thought it to be one: Lua takes long to put texts together; `version` and `text` of its snapshot, and `listed`, where the call
 -- changes them.
 
 -- How many bytes a history has as a text at most: a stream of one message takes as many.
@@ -66,7 +67,8 @@ end
 local function life_of(channel) return int(channel.ttl * 1.25 + 1000) end
 
 -- What the text of a short history says of one call.
-local function as_text(...)
+local function as_text(channel, ...)
+  if channel.joined then return channel.joined end
   local parts, fields = {}, { ... }
   for n = 1, #fields, 2 do
     local at = #parts
@@ -74,6 +76,15 @@ local function as_text(...)
       fields[n], ' ', int(#fields[n + 1]), '\n', fields[n + 1]
   end
   return table.concat(parts)
+end
+
+-- The fields of the entry that is made of what was joined.
+local function fields_in(channel)
+  local fields = {}
+  for _, entry in ipairs(entries_in('0\n' .. channel.joined)) do
+    fields[#fields + 1], fields[#fields + 2] = entry[2][1], entry[2][2]
+  end
+  return fields
 end
 
 -- Makes a stream of a text that has become too long.
@@ -89,7 +100,7 @@ end
 -- Adds what was appended to the history: the fields of an entry. A history that is empty begins as a text, if it fits.
 local function add_to_history(channel, is_empty, set, ...)
   if channel.short and not is_empty then
-    local text = as_text(...)
+    local text = as_text(channel, ...)
     local length = redis.call('APPEND', channel.history, text)
     if length > #text then
       if length > SHORT then lengthen(channel) end
@@ -99,10 +110,10 @@ local function add_to_history(channel, is_empty, set, ...)
     forget(channel)
     channel.oldest, is_empty = channel.before + 1, true
   end
-  local size = 0
+  local size = channel.joined and #channel.joined or 0
   for n = 2, is_empty and select('#', ...) or 0, 2 do size = size + #select(n, ...) end
   if is_empty and size <= SHORT then
-    local text = int(channel.before) .. '\n' .. as_text(...)
+    local text = int(channel.before) .. '\n' .. as_text(channel, ...)
     redis.call('SET', channel.history, text, 'PX', life_of(channel))
     if not channel.short then set('short', '1') end
     channel.short = '1'
@@ -113,7 +124,11 @@ local function add_to_history(channel, is_empty, set, ...)
     if channel.short then redis.call('HDEL', channel.meta, 'short') end
     channel.short = nil
   end
-  redis.call('XADD', channel.history, int(channel.top) .. '-1', ...)
+  if channel.joined then
+    redis.call('XADD', channel.history, int(channel.top) .. '-1', unpack(fields_in(channel)))
+  else
+    redis.call('XADD', channel.history, int(channel.top) .. '-1', ...)
+  end
   if is_empty then redis.call('PEXPIRE', channel.history, life_of(channel)) end
 end
 

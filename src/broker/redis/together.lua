@@ -8,9 +8,9 @@
 --         1 if lists have to know]; number of fields to look at, how many of them are rows, these: ids that have to be
 --         unknown, then rows; of each row the lowest of the numbers, which has to be beyond it, its field again, and the
 --         highest, or 0 if it stays; number of ids to note, of each its field and its number among the messages; number
---         of texts, of each the name of its field and itself
+--         of texts, of each the name of its field and itself, or 0, and all of them as they stand in a short history
 --       per publication: channel, number of its first message, lengths behind a space each if they are several, where in
---         ARGV its text stands
+--         ARGV its text stands, and from where to where in that, if it is not all of it
 -- The answer: 1, epochs of the channels, their tops before; or 0, then of each snapshot that is another one: the number
 -- of its channel, version and text; or -1 if an id is known.
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
@@ -54,6 +54,10 @@ for n = 1, count do
   at = channel.ids_end + 1
   channel.texts, channel.texts_end = at + 1, at + 2 * tonumber(ARGV[at])
   at = channel.texts_end + 1
+  if channel.texts > channel.texts_end and channel.messages > 0 then
+    channel.joined = ARGV[at]
+    at = at + 1
+  end
   channels[n] = channel
 end
 if #others > 0 then return { 0, others, {} } end
@@ -106,12 +110,13 @@ for n, channel in ipairs(channels) do
   end
 end
 
-for i = at, #ARGV, 4 do
+for i = at, #ARGV, 5 do
   local n = tonumber(ARGV[i])
   if heard[n] then
-    local channel = channels[n]
-    call(publish, names[n], channel.epoch .. ' ' .. int(channel.before + ARGV[i + 1]) .. ARGV[i + 2] .. '\n'
-      .. ARGV[tonumber(ARGV[i + 3])])
+    local channel, text = channels[n], ARGV[tonumber(ARGV[i + 3])]
+    local from, to = string.match(ARGV[i + 4], '^(%d+) (%d+)$')
+    if from then text = string.sub(text, tonumber(from), tonumber(to)) end
+    call(publish, names[n], channel.epoch .. ' ' .. int(channel.before + ARGV[i + 1]) .. ARGV[i + 2] .. '\n' .. text)
   end
 end
 return { 1, epochs, tops }

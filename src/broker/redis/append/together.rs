@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Batch, Core, Memory, Reply, parse, plan};
+use super::{Batch, Core, Memory, Reply, Slot, parse, plan};
 use crate::broker::BrokerError;
 use crate::broker::append::{Append, Count};
 use crate::broker::redis::core::{KEPT, Stored, TOGETHER, ms};
@@ -15,6 +15,11 @@ use crate::redis::Call;
 
 /// How often snapshots that turn out to be others are planned onto anew, before the long way is taken.
 const TRIES: usize = 3;
+
+/// A channel that is known to be further than this has no short history: it takes less than so many messages.
+const SHORT_OFFSET: u64 = 24;
+/// What has more bytes is no part of a short history.
+const SHORT_BYTES: usize = 2048;
 
 /// What the script says: whether it did it; epochs, or snapshots that are others; tops before.
 type Answer = (i64, Vec<String>, Vec<i64>);
@@ -187,17 +192,24 @@ impl<'a> Batch<'a> {
                 add(&mut call, &format!("i{}", append.id));
                 add(&mut call, &number.to_string());
             }
-            add(&mut call, &part.texts.len().to_string());
             let mut at = Vec::with_capacity(part.texts.len());
-            for text in &part.texts {
-                add(&mut call, &format!("{}{}", text.kind, text.lengths().trim_start()));
-                at.push(add(&mut call, &text.text));
+            if slot.may_be_short() && part.is_small() {
+                add(&mut call, "0");
+                let (text, spans) = part.joined();
+                let stand = add(&mut call, &text);
+                at.extend(spans.into_iter().map(|span| (stand, span)));
+            } else {
+                add(&mut call, &part.texts.len().to_string());
+                for text in &part.texts {
+                    add(&mut call, &text.name());
+                    at.push((add(&mut call, &text.text), String::new()));
+                }
             }
             stands.push(at);
         }
         for (place, n) in publications {
-            let text = &parts[place].texts[n];
-            call.arg(place + 1).arg(text.first).arg(text.lengths()).arg(stands[place][n]);
+            let (text, (stand, span)) = (&parts[place].texts[n], &stands[place][n]);
+            call.arg(place + 1).arg(text.first).arg(text.lengths()).arg(*stand).arg(span);
         }
         call
     }
@@ -253,6 +265,13 @@ impl<'a> Batch<'a> {
     }
 }
 
+impl Slot<'_> {
+    /// Whether its history may be a short one.
+    fn may_be_short(&self) -> bool {
+        self.known.as_ref().is_none_or(|known| known.offset < SHORT_OFFSET)
+    }
+}
+
 impl<'a> Part<'a> {
     /// Has the message known again, where there is a history that it would stand in.
     fn note(&mut self, append: &'a Append, memory: Memory) {
@@ -292,12 +311,36 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Whether it fits into a short history, and is something.
+    fn is_small(&self) -> bool {
+        let bytes: usize = self.texts.iter().map(|text| text.text.len()).sum();
+        (1..=SHORT_BYTES).contains(&bytes)
+    }
+
+    /// Its texts as they stand in a short history, and of each from where to where its records stand there.
+    fn joined(&self) -> (String, Vec<String>) {
+        let (mut joined, mut spans) = (String::new(), Vec::with_capacity(self.texts.len()));
+        for text in &self.texts {
+            // Writing to a text does not fail.
+            let _ = writeln!(joined, "{} {}", text.name(), text.text.len());
+            let from = joined.len() + 1;
+            joined.push_str(&text.text);
+            spans.push(format!("{from} {}", joined.len()));
+        }
+        (joined, spans)
+    }
+
     fn kept(memory: Memory) -> bool {
         !matches!(memory, Memory::Counted | Memory::Mirrored)
     }
 }
 
 impl Text {
+    /// The name of its field.
+    fn name(&self) -> String {
+        format!("{}{}", self.kind, self.lengths().trim_start())
+    }
+
     /// The lengths of its records, a space before each; nothing if there is only one.
     fn lengths(&self) -> String {
         let mut lengths = String::new();
