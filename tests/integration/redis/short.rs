@@ -1,8 +1,10 @@
 //! Short histories: they are texts until they grow, and nobody can tell.
 
-use super::Node;
+use tidings::broker::Broker as _;
+
+use super::{Node, hears_all};
 use crate::support::redis::RedisServer;
-use crate::support::stored;
+use crate::support::{channel, stored};
 
 const META: &str = "tidings{c:plain-1}m";
 const HISTORY: &str = "tidings{c:plain-1}h";
@@ -78,4 +80,20 @@ async fn a_short_history_that_somebody_removed_begins_where_it_is() {
     assert!(left > 0, "{left}");
     // Nothing leads to ids whose messages are gone.
     assert_eq!(node.append("plain-1", "a1").await.expect("appended").offset, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_a_long_history_for_a_short_one_writes_what_everybody_reads() {
+    let server = RedisServer::start();
+    let (node, listener) = (Node::start(&server.url()).await, Node::start(&server.url()).await);
+    listener.broker.follow(&channel("plain-1")).await.expect("it listens");
+    let ids: Vec<_> = (0..100).map(|n| format!("long-{n}")).collect();
+    node.append_all("plain-1", &ids, 100).await;
+    assert_eq!(kind(&server), "stream");
+    // It has never seen the channel.
+    let new = Node::start(&server.url()).await;
+    let ids: Vec<_> = (0..3).map(|n| format!("new-{n}")).collect();
+    new.append_all("plain-1", &ids, 10).await;
+    assert_eq!(offsets(&listener).await, (1..=103).collect::<Vec<_>>());
+    hears_all(&listener, "plain-1").await;
 }
