@@ -46,6 +46,21 @@ struct Text {
     text: String,
 }
 
+/// The arguments of a call, which are counted.
+struct Args {
+    call: Call<'static>,
+    count: usize,
+}
+
+impl Args {
+    /// Adds one; at which place it stands.
+    fn add(&mut self, arg: &str) -> usize {
+        self.call.arg(arg);
+        self.count += 1;
+        self.count
+    }
+}
+
 impl Core {
     /// Appends the batch, if it is as it is thought to be: else nothing is changed.
     pub(super) async fn append_together(&self, batch: &mut Batch<'_>) -> Result<Option<Reply>, BrokerError> {
@@ -152,61 +167,23 @@ impl<'a> Batch<'a> {
         let mut call = TOGETHER.call(&self.keys(core));
         call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str());
         call.arg(core.publish()).arg(core.publication()).arg(self.channels.len());
-        let mut args = 6;
-        let mut add = |call: &mut Call<'static>, arg: &str| {
-            call.arg(arg);
-            args += 1;
-            args
-        };
+        let mut args = Args { call, count: 6 };
         let (parts, publications) = self.parts(core);
         let mut stands = Vec::with_capacity(parts.len());
         let snapshots = self.snapshots();
         for (slot, part) in self.channels.iter().zip(&parts) {
             let history = slot.append.namespace.history;
             for number in [history.size, ms(history.ttl), part.messages] {
-                add(&mut call, &number.to_string());
+                args.add(&number.to_string());
             }
             match snapshots.get(&slot.append.channel) {
-                None => {
-                    add(&mut call, "");
-                }
-                Some(change) => change.iter().for_each(|arg| {
-                    add(&mut call, arg);
-                }),
-            }
-            add(&mut call, &(part.asked.len() + part.rows.len()).to_string());
-            add(&mut call, &part.rows.len().to_string());
-            for append in &part.asked {
-                add(&mut call, &format!("i{}", append.id));
-            }
-            for (of, ..) in &part.rows {
-                add(&mut call, &format!("j{of}"));
-            }
-            for (of, lowest, highest) in &part.rows {
-                add(&mut call, &lowest.to_string());
-                add(&mut call, &format!("j{of}"));
-                add(&mut call, &highest.to_string());
-            }
-            add(&mut call, &part.noted.len().to_string());
-            for (append, number) in &part.noted {
-                add(&mut call, &format!("i{}", append.id));
-                add(&mut call, &number.to_string());
-            }
-            let mut at = Vec::with_capacity(part.texts.len());
-            if slot.may_be_short() && part.is_small() {
-                add(&mut call, "0");
-                let (text, spans) = part.joined();
-                let stand = add(&mut call, &text);
-                at.extend(spans.into_iter().map(|span| (stand, span)));
-            } else {
-                add(&mut call, &part.texts.len().to_string());
-                for text in &part.texts {
-                    add(&mut call, &text.name());
-                    at.push((add(&mut call, &text.text), String::new()));
-                }
-            }
-            stands.push(at);
+                None => args.add(""),
+                Some(change) => change.iter().fold(0, |_, arg| args.add(arg)),
+            };
+            part.add_ids(&mut args);
+            stands.push(part.add_texts(&mut args, slot.may_be_short()));
         }
+        let mut call = args.call;
         for (place, n) in publications {
             let (text, (stand, span)) = (&parts[place].texts[n], &stands[place][n]);
             call.arg(place + 1).arg(text.first).arg(text.lengths()).arg(*stand).arg(span);
@@ -309,6 +286,45 @@ impl<'a> Part<'a> {
             }
             None => self.rows.push((&count.of, count.number, if is_noted { count.number } else { 0 })),
         }
+    }
+
+    /// Adds what is asked of ids and noted of them.
+    fn add_ids(&self, args: &mut Args) {
+        args.add(&(self.asked.len() + self.rows.len()).to_string());
+        args.add(&self.rows.len().to_string());
+        for append in &self.asked {
+            args.add(&format!("i{}", append.id));
+        }
+        for (of, ..) in &self.rows {
+            args.add(&format!("j{of}"));
+        }
+        for (of, lowest, highest) in &self.rows {
+            args.add(&lowest.to_string());
+            args.add(&format!("j{of}"));
+            args.add(&highest.to_string());
+        }
+        args.add(&self.noted.len().to_string());
+        for (append, number) in &self.noted {
+            args.add(&format!("i{}", append.id));
+            args.add(&number.to_string());
+        }
+    }
+
+    /// Adds the texts; of each, at which argument it stands, and from where to where in that if it is not all of it.
+    fn add_texts(&self, args: &mut Args, may_be_short: bool) -> Vec<(usize, String)> {
+        if may_be_short && self.is_small() {
+            args.add("0");
+            let (text, spans) = self.joined();
+            let stand = args.add(&text);
+            return spans.into_iter().map(|span| (stand, span)).collect();
+        }
+        args.add(&self.texts.len().to_string());
+        let mut stands = Vec::with_capacity(self.texts.len());
+        for text in &self.texts {
+            args.add(&text.name());
+            stands.push((args.add(&text.text), String::new()));
+        }
+        stands
     }
 
     /// Whether it fits into a short history, and is something.
