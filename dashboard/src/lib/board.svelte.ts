@@ -14,8 +14,9 @@ const RETRY_MS = 2_000;
 const LIST_EVERY_MS = 1_000;
 /** Where a room may not be joined, everything is fetched so often instead. */
 const LOOK_EVERY_MS = 3_000;
-/** Rows that nobody sees are drawn at most this often. */
+/** Rows that nobody sees are drawn at most this often, and only so many of them in one drawing. */
 const UNSEEN_EVERY_MS = 2_000;
+const UNSEEN_AT_ONCE = 20;
 
 type QueueMessage = MessageOf<'queue-updates'>;
 type PauseMessage = Extract<QueueMessage, { event: 'queue:paused' | 'queue:resumed' }>;
@@ -33,7 +34,7 @@ export class Row {
   nextHeard: number;
   worker?: string;
   /** It is drawn, but scrolled out of sight. */
-  unseen = false;
+  unseen = $state(false);
   drawn = 0;
 
   constructor(test: Snapshot, heard: number) {
@@ -258,8 +259,12 @@ export class Board {
 
   #draw = (): void => {
     const now = performance.now();
+    let unseen = 0;
     for (const row of this.#dirty) {
-      if (row.unseen && now - row.drawn < UNSEEN_EVERY_MS && row.test.state === row.next.state) continue;
+      if (row.unseen && row.test.state === row.next.state) {
+        if (now - row.drawn < UNSEEN_EVERY_MS || unseen >= UNSEEN_AT_ONCE) continue;
+        unseen++;
+      }
       row.test = row.next;
       row.heard = row.nextHeard;
       row.drawn = now;
