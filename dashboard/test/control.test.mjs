@@ -98,10 +98,7 @@ test('a part that cannot be paused is refused with its reason, and the form stay
 test('a priority that comes too late, and a cancellation, are refused kindly: it is said what happened, until it is read', async () => {
   const [late, over] = [name('late'), name('over')];
   await server.post('/api/v1/queue/pause', { suite: 'nightly' });
-  const [first, second] = await Promise.all([
-    submit(late, 'nightly', { TESTS: '400', PACE_MS: '300' }),
-    submit(over, 'checkout', { TESTS: '12', PACE_MS: '300' }),
-  ]);
+  const first = await submit(late, 'nightly', { TESTS: '400', PACE_MS: '300' });
   const page = await open('#/queue');
   // The wish is on its way when the job begins.
   await page.route(`**/jobs/${first.jobId}/priority`, async (route) => {
@@ -121,6 +118,8 @@ test('a priority that comes too late, and a cancellation, are refused kindly: it
   await job(page, next).getByText('passed').waitFor();
   assert.equal(await refusal.count(), 1);
 
+  // Long enough that its button is pressed while it runs.
+  const second = await submit(over, 'checkout', { TESTS: '40', PACE_MS: '150' });
   await page.route(`**/jobs/${second.jobId}/cancel`, async (route) => {
     await eventually('the job did not end', async () => (await state(second.jobId)) === 'completed');
     await route.continue();
