@@ -86,8 +86,8 @@ struct Work {
 struct Step {
     begun: Vec<Snapshot>,
     groups: Vec<(TestId, AppendGroup)>,
-    /// Who has messages in this step, and may not begin anew in it.
-    jobs: HashSet<JobId>,
+    /// What has messages in this step, and may not begin anew in it, be it for another job: they would come too late.
+    tests: HashSet<TestId>,
     news: Vec<(JobId, i64)>,
 }
 
@@ -231,13 +231,13 @@ impl Work {
                 continue;
             }
             let told = story(&self.rules, news);
-            let begins = told.begun.is_some() && step.jobs.contains(&news.job.job_id);
+            let begins = told.begun.is_some() && step.tests.contains(&news.job.test_id);
             if begins || step.groups.len() + told.groups.len() > GROUPS {
                 steps.push(std::mem::take(&mut step));
             }
             step.begun.extend(told.begun);
             if !told.groups.is_empty() {
-                step.jobs.insert(id.0.clone());
+                step.tests.insert(news.job.test_id.clone());
             }
             step.groups.extend(told.groups.into_iter().map(|group| (news.job.test_id.clone(), group)));
             step.news.push(id);

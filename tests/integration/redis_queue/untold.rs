@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use tidings::model::JobState;
-use tidings::queue::{Queue, QueueError, Report};
+use tidings::queue::{NewJob, Queue, QueueError, Report};
 use tokio::sync::Semaphore;
 
 use super::{Channels, Node, job, passed, worker};
 use crate::support::redis::{connect, shared_url};
-use crate::support::{raw, wait_until};
+use crate::support::{history, raw, wait_until};
 
 fn progress(percent: f64) -> Report {
     Report::Progress { percent, data: raw(&json!({ "progress": percent })) }
@@ -156,4 +156,43 @@ async fn where_much_is_to_be_told_beginnings_are_told_all_the_same_in_their_orde
         wait_until("its beginning is told", async || channels.told(&claim.job).await.len() == 2).await;
         assert_eq!(channels.told(&claim.job).await, ["queue:job:added", "queue:job:started"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_job_is_told_before_its_test_begins_anew_for_the_next_job() {
+    let (url, channels) = (shared_url(), Channels::new());
+    let node = std::sync::Arc::new(Node::start(&url, &channels).await);
+    let made = node.submit(job()).await;
+    let lease = node.claim("w").await.expect("it is there at once").lease;
+    // Whoever tells of the test stands still, so that what comes now is told in one go.
+    node.gate.pass.forget_permits(Semaphore::MAX_PERMITS);
+    let on = node.clone();
+    let reporting = tokio::spawn({
+        let lease = lease.clone();
+        async move { on.queue.report(&lease, vec![progress(10.0)]).await.expect("a report") }
+    });
+    let (redis, _tasks) = connect(&url).await;
+    let untold = async || -> i64 {
+        redis.query(::redis::cmd("ZCARD").arg(redis.key("q", ":out"))).await.expect("a look")
+    };
+    wait_until("it reports", async || untold().await == 1).await;
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let on = node.clone();
+    let ending =
+        tokio::spawn(async move { on.queue.finish(&lease, Vec::new(), passed()).await.expect("an end") });
+    wait_until("the job has ended", async || untold().await == 2).await;
+    let on = node.clone();
+    let next = NewJob { test_id: Some(made.test_id.clone()), ..job() };
+    let submitting = tokio::spawn(async move { on.submit(next).await });
+    wait_until("the next one is there", async || untold().await == 3).await;
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    node.gate.pass.add_permits(1000);
+    reporting.await.expect("it is answered");
+    ending.await.expect("it is answered");
+    let next = submitting.await.expect("it is answered");
+    let of_test = history(&channels.broker, &format!("test-progress-{}", made.test_id)).await;
+    let told: Vec<_> = of_test.iter().map(|message| message.event.to_string()).collect();
+    assert_eq!(told, ["test:started", "test:progress", "test:completed"]);
+    let snapshot = channels.broker_snapshot(&next).await.expect("a test");
+    assert_eq!((snapshot.state, snapshot.job_id), (JobState::Queued, Some(next.job_id)));
 }
