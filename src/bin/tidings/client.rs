@@ -168,8 +168,19 @@ pub(crate) async fn submit_and_wait(
             return Ok(Ended::Interrupted.code());
         }
     };
-    said(server, &answer).await?;
-    let ended = wait::wait(&server.address, text(&answer, "jobId"), text(&answer, "testId"), signals).await?;
+    let job = text(&answer, "jobId");
+    let waiting = async {
+        said(server, &answer).await?;
+        wait::wait(&server.address, job, text(&answer, "testId")).await
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = waiting => ended?,
+        () = signals.next() => {
+            wait::goes_on(job);
+            Ended::Interrupted
+        }
+    };
     if let Ended::Test(test) = &ended {
         server.print(test, || wait::told(test))?;
     }

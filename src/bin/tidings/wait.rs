@@ -11,32 +11,18 @@ use crate::Failure;
 use crate::client::Address;
 use crate::follow::News;
 use crate::plain::plain;
-use crate::signals::StopSignals;
 
 /// The exit code of whoever was interrupted by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Follows the job that runs `test` to its end, or until one of the `signals` comes.
-pub(crate) async fn wait(
-    server: &Address,
-    job: &str,
-    test: &str,
-    mut signals: StopSignals,
-) -> Result<Ended, Failure> {
+/// Follows the job that runs `test` to its end. Where this is dropped before, nothing of it is left on the terminal.
+pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ended, Failure> {
     let http = server.http()?;
     let (status, progress) = (format!("job-status-{job}"), format!("test-progress-{test}"));
     let mut follower = server.follower(vec![status.clone(), progress], Since::Now);
     let bar = bar(test);
     loop {
-        let news = tokio::select! {
-            news = follower.next() => news?,
-            () = signals.next() => {
-                bar.finish_and_clear();
-                goes_on(job);
-                return Ok(Ended::Interrupted);
-            }
-        };
-        let may_have_ended = match news {
+        let may_have_ended = match follower.next().await? {
             // It may have ended before it was joined.
             News::Joined(joined) => joined.room == status,
             News::Message(message) => show(&bar, &message),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Server, Site, tidings, wait_until};
+use crate::support::DEADLINE;
 
 const SUITES: &str = "[suites.good]\ncommand = [\"sh\", \"-c\", \"echo 1..1; echo ok 1 - a\"]\n\
     [suites.bad]\ncommand = [\"sh\", \"-c\", \"echo 1..2; echo ok 1 - a; echo not ok 2 - b; echo '# why'; exit 1\"]\n\
@@ -22,6 +23,11 @@ fn submit(server: &Server, suite: &str, test: &str, more: &[&str]) -> tokio::pro
 
 fn text(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+fn interrupt(child: &tokio::process::Child) {
+    let pid = i32::try_from(child.id().expect("it runs")).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT).expect("signalled");
 }
 
 #[tokio::test]
@@ -64,8 +70,7 @@ async fn a_cancelled_test_is_no_success_and_an_interrupted_wait_leaves_it_alone(
         jobs.push(job);
     }
     let interrupted = waits.pop().expect("two");
-    let pid = i32::try_from(interrupted.id().expect("it runs")).ok().and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT).expect("signalled");
+    interrupt(&interrupted);
     let out = interrupted.wait_with_output().await.expect("it ends");
     assert_eq!(out.status.code(), Some(130), "{}", text(&out));
     assert!(text(&out).contains(&format!("`tidings cancel {}` ends it", jobs[1])), "{}", text(&out));
@@ -106,6 +111,31 @@ async fn who_submits_what_nobody_runs_is_told_so() {
             "{told}"
         );
     }
+}
+
+#[tokio::test]
+async fn ctrl_c_is_heeded_while_the_server_says_nothing() {
+    let (asked, mut asking) = tokio::sync::mpsc::channel(8);
+    let job = serde_json::json!({ "jobId": "job_1", "testId": "t", "state": "queued", "existing": false });
+    let silent = async move || {
+        let _ = asked.send(()).await;
+        std::future::pending::<()>().await;
+    };
+    let router = axum::Router::new()
+        .route("/api/v1/jobs", axum::routing::post(async move || axum::Json(job)))
+        .fallback(silent);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut command = tidings(&["submit", "command", "--wait", "--server", &url]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("it starts");
+    asking.recv().await.expect("it asks why the job waits");
+    interrupt(&child);
+    let out = tokio::time::timeout(DEADLINE, child.wait_with_output()).await;
+    let out = out.expect("it does not wait for the answer").expect("it ends");
+    assert_eq!(out.status.code(), Some(130), "{}", text(&out));
+    assert!(text(&out).contains("`tidings cancel job_1` ends it"), "{}", text(&out));
 }
 
 #[tokio::test]
