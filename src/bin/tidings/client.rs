@@ -199,7 +199,7 @@ async fn said(server: &Server, answer: &Value) -> Result<(), Failure> {
         )
     })?;
     if let Some(reason) = why_it_waits(server, text(answer, "jobId")).await {
-        eprintln!("tidings: it waits: {reason}");
+        eprintln!("tidings: it waits: {}", plain(&reason));
     }
     Ok(())
 }

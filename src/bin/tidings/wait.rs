@@ -28,7 +28,7 @@ pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ende
             News::Message(message) => show(&bar, &message),
             News::Reset(_) => true,
             News::Lost(error) => {
-                bar.set_message(format!("{error}; trying again"));
+                bar.set_message(format!("{}; trying again", plain(&error.to_string())));
                 false
             }
         };
@@ -39,7 +39,7 @@ pub(crate) async fn wait(server: &Address, job: &str, test: &str) -> Result<Ende
                 return Ok(Ended::Test(http.get(&format!("/api/v1/tests/{test}")).await?));
             }
             if let Some(reason) = found["waiting"].as_str() {
-                bar.set_message(reason.to_owned());
+                bar.set_message(plain(reason).into_owned());
             }
         }
     }

@@ -114,6 +114,22 @@ async fn who_submits_what_nobody_runs_is_told_so() {
 }
 
 #[tokio::test]
+async fn the_reason_why_it_waits_commands_no_terminal() {
+    let site = Site::new(SUITES);
+    let server = site.start();
+    let pause = serde_json::json!({ "reason": "\u{1b}]0;title\u{7}\u{9b}2J\u{202e}end" });
+    server.post("/api/v1/queue/pause", &pause).await;
+    let command = tidings(&["submit", "--server", &server.url, "--suite", "good"]);
+    let out = tokio::process::Command::from(command).output().await.expect("it runs");
+    let said = text(&out);
+    assert!(
+        said.contains("it waits: ") && said.contains("\\u001b]0;title\\u0007\\u009b2J\\u202eend"),
+        "{said:?}"
+    );
+    assert!(!said.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{said:?}");
+}
+
+#[tokio::test]
 async fn ctrl_c_is_heeded_while_the_server_says_nothing() {
     let (asked, mut asking) = tokio::sync::mpsc::channel(8);
     let job = serde_json::json!({ "jobId": "job_1", "testId": "t", "state": "queued", "existing": false });
