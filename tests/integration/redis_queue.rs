@@ -5,6 +5,7 @@ mod cluster;
 mod control;
 mod faults;
 mod nodes;
+mod random;
 mod unreadable;
 mod untold;
 
@@ -35,6 +36,8 @@ use crate::support::{Recorder, history, read, rules};
 struct Gate {
     broker: EmbeddedBroker,
     away: AtomicBool,
+    /// Some calls are slow, some fail, some fail after they did what they were asked for.
+    moody: AtomicBool,
     /// One permit per call; as good as no gate while there are many.
     pass: Semaphore,
 }
@@ -93,7 +96,12 @@ impl Node {
     async fn start_with(url: &str, channels: &Channels, options: QueueOptions) -> Self {
         let (redis, tasks): (_, Tasks) = connect(url).await;
         let pass = Semaphore::new(Semaphore::MAX_PERMITS);
-        let gate = Arc::new(Gate { broker: channels.broker.clone(), away: AtomicBool::new(false), pass });
+        let gate = Arc::new(Gate {
+            broker: channels.broker.clone(),
+            away: AtomicBool::new(false),
+            moody: AtomicBool::new(false),
+            pass,
+        });
         let queue = RedisQueue::start(redis, gate.clone(), rules(), options, &tasks).await;
         Self { queue, gate, _end: tasks.stopping().clone().drop_guard() }
     }
@@ -149,6 +157,17 @@ impl Gate {
         }
         Ok(())
     }
+
+    async fn mood(&self) -> Result<(), BrokerError> {
+        if self.moody.load(Ordering::SeqCst) {
+            match fastrand::u8(0..8) {
+                0 => return Err(BrokerError::Unavailable(Cause::new("it is not in the mood"))),
+                1 | 2 => tokio::time::sleep(Duration::from_millis(fastrand::u64(0..40))).await,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -158,12 +177,17 @@ impl Broker for Gate {
         groups: Vec<AppendGroup>,
     ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
         self.pass().await?;
-        self.broker.append(groups).await
+        self.mood().await?;
+        let appended = self.broker.append(groups).await;
+        self.mood().await?;
+        appended
     }
 
     async fn begin(&self, tests: Vec<Snapshot>) -> Result<(), BrokerError> {
         self.pass().await?;
-        self.broker.begin(tests).await
+        self.mood().await?;
+        self.broker.begin(tests).await?;
+        self.mood().await
     }
 
     async fn ready(&self) -> Result<(), BrokerError> {

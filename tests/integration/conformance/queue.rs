@@ -8,7 +8,7 @@ mod lease;
 mod life;
 mod list;
 mod past;
-mod random;
+pub(crate) mod random;
 mod schedule;
 mod submit;
 

@@ -135,7 +135,7 @@ async fn play_out(node: &Node) {
 }
 
 /// Checks what the channel of a job tells: lives with attempts that rise by one, each life with one end.
-fn check_story(events: &[Value], lives: usize) {
+pub(crate) fn check_story(events: &[Value], lives: usize) {
     let (mut ends, mut alive, mut running, mut attempt) = (0, false, false, 0);
     for event in events {
         let (name, of) = (event["event"].as_str().expect("an event"), event["data"]["attempt"].as_u64());
@@ -184,7 +184,7 @@ fn about(told: &Told, channel: &str, job: &Job) -> Vec<Value> {
 }
 
 /// Whether a message of a test is an end.
-fn is_end(message: &Value) -> bool {
+pub(crate) fn is_end(message: &Value) -> bool {
     match message["event"].as_str() {
         Some("test:completed" | "test:cancelled") => true,
         Some("test:failed") => message["data"]["willRetry"] == false,
