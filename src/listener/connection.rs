@@ -129,6 +129,12 @@ impl WeakKillSwitch {
         self.0.upgrade().map(KillSwitch)
     }
 
+    /// Whether both are of one connection.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
     /// Whether the connection is still there.
     #[must_use]
     pub fn is_alive(&self) -> bool {

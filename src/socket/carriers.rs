@@ -34,6 +34,8 @@ struct State {
     // Apart from the sessions, because an upgrade may come before its session begins. Each request that upgrades
     // takes its connection with it, so there are no more live ones than connections.
     websockets: HashMap<Sid, WeakKillSwitch>,
+    // Those that others came after while they were there. The library takes one of them, and not always the last.
+    earlier: HashMap<Sid, Vec<WeakKillSwitch>>,
     look_at: usize,
     // Those that left their namespace, and when; the library has them still.
     parted: HashMap<Sid, Instant>,
@@ -64,7 +66,7 @@ impl Carriers {
     pub(super) fn forget(&self, sid: Sid) {
         let mut state = self.state();
         state.sessions.remove(&sid);
-        state.websockets.remove(&sid);
+        drop(state.take_websockets(sid));
     }
 
     /// The session `sid` has left its namespace.
@@ -103,9 +105,7 @@ impl Carriers {
         if let Some((switch, request)) = session.poll.take() {
             switch.press_during(request);
         }
-        if let Some(switch) = state.websockets.remove(&sid) {
-            switch.press();
-        }
+        state.take_websockets(sid).for_each(|switch| switch.press());
         is_new
     }
 
@@ -143,20 +143,37 @@ impl Carriers {
 
     /// What carries the WebSocket of session `sid`, if it has one.
     pub(super) fn websocket(&self, sid: Sid) -> Option<WeakKillSwitch> {
-        self.state().websockets.get(&sid).cloned()
+        let state = self.state();
+        let earlier = state.earlier.get(&sid).into_iter().flatten().rev();
+        state.websockets.get(&sid).into_iter().chain(earlier).find(|switch| switch.is_alive()).cloned()
     }
 
     fn upgraded(&self, sid: Sid, switch: &KillSwitch) {
         let mut state = self.state();
         if state.websockets.len() >= state.look_at.max(FEW) {
             state.websockets.retain(|_, switch| switch.is_alive());
+            state.earlier.retain(|_, switches| switches.iter().any(WeakKillSwitch::is_alive));
             state.look_at = state.websockets.len() * 2;
         }
-        state.websockets.insert(sid, switch.downgrade());
+        let switch = switch.downgrade();
+        let last = state.websockets.insert(sid, switch.clone());
+        if let Some(last) = last.filter(|last| last.is_alive() && !last.is(&switch)) {
+            let earlier = state.earlier.entry(sid).or_default();
+            earlier.retain(|one| one.is_alive() && !one.is(&switch) && !one.is(&last));
+            earlier.push(last);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What may carry the WebSocket of session `sid`, for the last time.
+    fn take_websockets(&mut self, sid: Sid) -> impl Iterator<Item = WeakKillSwitch> + use<> {
+        let earlier = self.earlier.remove(&sid).into_iter().flatten();
+        self.websockets.remove(&sid).into_iter().chain(earlier)
     }
 }
 
@@ -284,6 +301,22 @@ mod tests {
         carriers.open(sid(A), &HeaderMap::new(), &Extensions::new());
         carriers.end(sid(A));
         assert!(switch.check().is_err());
+    }
+
+    #[test]
+    fn another_upgrade_hides_none_that_is_still_there() {
+        let (carriers, first, second) = (opened(&[A]), KillSwitch::default(), KillSwitch::default());
+        let third = KillSwitch::default();
+        for switch in [&first, &second, &first, &second, &third, &third] {
+            carriers.upgraded(sid(A), switch);
+        }
+        assert_eq!(carriers.state().earlier[&sid(A)].len(), 2);
+        // The library did not take the later ones.
+        drop((second, third));
+        assert!(carriers.websocket(sid(A)).is_some_and(|switch| switch.is(&first.downgrade())));
+        assert!(carriers.end(sid(A)));
+        assert!(first.check().is_err());
+        assert!(carriers.state().earlier.is_empty());
     }
 
     #[test]

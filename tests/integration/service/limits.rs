@@ -24,6 +24,11 @@ const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// What begins a polling session.
 const OPEN: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
+/// What begins a WebSocket.
+const UPGRADE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
+    connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
 /// A server without a worker whose limits are these lines.
 fn start(limits: &str) -> (Site, Server) {
     let site = Site::new(&format!("worker = false\n[log]\nlevel = \"error\"\n[limits]\n{limits}\n"));
@@ -128,9 +133,7 @@ async fn rejected(server: &Server, reason: &str) -> f64 {
 /// A WebSocket of Engine.IO from `address`, and what was read of it: the packet that opens it. `None` if it was refused.
 async fn upgrade(server: &Server, address: Ipv4Addr) -> Option<(TcpStream, String)> {
     let mut stream = connect(server, address).await;
-    let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
-        upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.ok()?;
+    stream.write_all(UPGRADE.as_bytes()).await.ok()?;
     let mut text = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&text).contains("maxPayload") {

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::{DEADLINE, OTHER, Server, Site, ask, connect, ended, frame, open, rejected, start, upgrade};
+use super::{
+    DEADLINE, OTHER, Server, Site, UPGRADE, ask, connect, ended, frame, open, rejected, start, upgrade,
+};
 use crate::service::wait_until;
 
 /// A masked frame, its first byte as it is given, of so many bytes.
@@ -52,6 +54,22 @@ async fn a_message_that_is_too_long_is_counted_and_its_sender_hears_why() {
     let said = last_words(&server, &long(text, most)).await;
     assert!(!said.windows(2).any(|two| two == 1009_u16.to_be_bytes()), "{said:?}");
     assert_eq!(rejected(&server, "too_large").await, 5.0);
+}
+
+#[tokio::test]
+async fn a_second_websocket_of_a_session_does_not_keep_the_first_one_open() {
+    let (_site, server) = start("connect_timeout = \"500ms\"");
+    let (mut first, said) = upgrade(&server, OTHER).await.expect("upgraded");
+    first.write_all(&frame("40")).await.expect("asked");
+    wait_until("it is there", async || server.metric("tidings_connections").await == 1.0).await;
+    let sid = said.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a session id");
+    let mut second = connect(&server, OTHER).await;
+    let again = UPGRADE.replace("websocket HTTP", &format!("websocket&sid={sid} HTTP"));
+    second.write_all(again.as_bytes()).await.expect("asked");
+    ended(&mut second).await;
+    // Who leaves its namespace is cut off.
+    first.write_all(&frame("41")).await.expect("asked");
+    ended(&mut first).await;
 }
 
 #[tokio::test]
