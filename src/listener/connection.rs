@@ -16,6 +16,7 @@ use super::door::Admission;
 use super::inbound::{Inbound, TOO_LARGE};
 use super::wire::Wire;
 use crate::limits::{Reason, met};
+use crate::metrics;
 
 /// Ends a connection from outside, whatever it is doing.
 #[derive(Debug, Clone)]
@@ -187,9 +188,15 @@ impl Connection {
             self.switch.0.heard.store(true, Ordering::Relaxed);
         }
         if !self.switch.wire().is_websocket() {
+            self.inbound.before(came, self.switch.request());
             return Ok(());
         }
-        if let Err(reason) = self.inbound.take(came) {
+        if !self.inbound.begins_with(self.switch.request()) {
+            if !self.switch.0.pressed.swap(true, Ordering::AcqRel) {
+                metrics::rejected("invalid");
+            }
+            self.switch.press();
+        } else if let Err(reason) = self.inbound.take(came) {
             if reason == Reason::TooLarge {
                 self.say_too_large();
             }

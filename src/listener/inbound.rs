@@ -23,12 +23,43 @@ pub(super) struct Inbound {
     left: u64,
     /// The length of a message that comes in several frames, so far.
     message: u64,
+    head: Head,
+}
+
+/// What came last before the frames.
+#[derive(Debug, Default)]
+struct Head {
+    last: [u8; 2],
+    /// With how many requests before it the end of one came, and nothing behind it.
+    ended_after: Option<u64>,
 }
 
 impl Inbound {
     /// So many frames a second, and so many bytes of a message.
     pub(super) fn new(rate: Option<Rate>, most: u64) -> Self {
-        Self { rate, most, meter: Meter::default(), header: [0; 10], have: 0, left: 0, message: 0 }
+        Self {
+            rate,
+            most,
+            meter: Meter::default(),
+            header: [0; 10],
+            have: 0,
+            left: 0,
+            message: 0,
+            head: Head::default(),
+        }
+    }
+
+    /// Takes note of bytes that came while there was no WebSocket yet, but so many requests.
+    pub(super) fn before(&mut self, bytes: &[u8], requests: u64) {
+        if !bytes.is_empty() {
+            self.head.take(bytes, requests);
+        }
+    }
+
+    /// Whether its frames begin behind the answer to the newest of so many requests: a client has to wait for that
+    /// (RFC 6455, 4.1). From one that did not, the library has got what never came by here.
+    pub(super) fn begins_with(&self, requests: u64) -> bool {
+        self.head.ended_after.is_some_and(|before| before + 1 == requests)
     }
 
     /// Goes on over bytes that came.
@@ -76,6 +107,25 @@ impl Inbound {
             self.message = if self.header[0] & FIN == 0 { whole } else { 0 };
         }
         Ok(())
+    }
+}
+
+impl Head {
+    fn take(&mut self, bytes: &[u8], requests: u64) {
+        let end = |at: usize| {
+            let before = |n: usize| match at.checked_sub(n) {
+                Some(at) => bytes[at],
+                None => self.last[2 + at - n],
+            };
+            before(1) == b'\n' || (before(1) == b'\r' && before(2) == b'\n')
+        };
+        // Most that is long ends otherwise, and is not looked through.
+        let is_whole = bytes.ends_with(b"\n")
+            && memchr::memchr_iter(b'\n', bytes).find(|at| end(*at)) == Some(bytes.len() - 1);
+        self.ended_after = is_whole.then_some(requests);
+        for byte in &bytes[bytes.len().saturating_sub(2)..] {
+            self.last = [self.last[1], *byte];
+        }
     }
 }
 
@@ -163,6 +213,30 @@ mod tests {
         }
         let message = [part(begin, 400), part(ping, 100), part(go_on, 400), part(go_on, 201)].concat();
         assert_eq!(inbound.take(&message), Err(Reason::TooLarge));
+    }
+
+    #[test]
+    fn frames_begin_behind_a_head_and_its_answer() {
+        let head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let begins = |parts: &[(&[u8], u64)]| {
+            let mut inbound = Inbound::new(None, 1000);
+            parts.iter().for_each(|(part, requests)| inbound.before(part, *requests));
+            inbound.begins_with(1)
+        };
+        for cut in 0..head.len() {
+            assert!(begins(&[(&head[..cut], 0), (&head[cut..], 0)]), "{cut}");
+        }
+        assert!(begins(&[(b"POST / HTTP/1.1\r\n\r\nbody", 0), (head, 0)]));
+        assert!(begins(&[(b"GET / HTTP/1.1\n\n", 0)]) && begins(&[(b"GET / HTTP/1.1\r\n\n", 0)]));
+        for early in [&b"\x81"[..], b"\x81\x84\r\n\r\n", b"\r\n\r\n", b"\n\n", b"\n", b"\r"] {
+            for cut in 0..head.len() {
+                let rest = [&head[cut..], early].concat();
+                assert!(!begins(&[(&head[..cut], 0), (&rest, 0)]), "{cut} {early:?}");
+            }
+            // While the answer is on its way.
+            assert!(!begins(&[(head, 0), (early, 1)]), "{early:?}");
+        }
+        assert!(!begins(&[]) && !begins(&[(head, 1)]));
     }
 
     #[test]

@@ -57,6 +57,20 @@ async fn a_message_that_is_too_long_is_counted_and_its_sender_hears_why() {
 }
 
 #[tokio::test]
+async fn who_sends_frames_before_the_answer_to_its_upgrade_evades_no_limit() {
+    let (_site, server) = start("events_per_second = 10");
+    let mut stream = connect(&server, OTHER).await;
+    // Nobody who reads only what follows sees that this begins a pong, whose payload looks like a frame of 8 KiB.
+    let (cut, rest) = ([0x8a, 0x84, 0, 0, 0, 0], [0x82, 126, 0x1f, 0xff]);
+    stream.write_all(&[UPGRADE.as_bytes(), &frame("40"), &cut].concat()).await.expect("asked");
+    wait_until("it is there", async || server.metric("tidings_connections").await == 1.0).await;
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let _ = stream.write_all(&[&rest[..], &ping.repeat(1000)].concat()).await;
+    ended(&mut stream).await;
+    assert_eq!(rejected(&server, "invalid").await, 1.0);
+}
+
+#[tokio::test]
 async fn a_second_websocket_of_a_session_does_not_keep_the_first_one_open() {
     let (_site, server) = start("connect_timeout = \"500ms\"");
     let (mut first, said) = upgrade(&server, OTHER).await.expect("upgraded");
