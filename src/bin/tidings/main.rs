@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         // Whoever read our output has enough.
         Err(Failure { error, .. }) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(Failure { code, error }) => {
-            eprintln!("tidings: {}", told(&error));
+            eprintln!("tidings: {}", plain::plain(&told(&error)));
             ExitCode::from(code)
         }
     }

@@ -111,6 +111,12 @@ async fn who_submits_what_nobody_runs_is_told_so() {
             "{told}"
         );
     }
+    // Who paused the queue commands no terminal.
+    let reason = serde_json::json!({ "reason": "moved \u{1b}]0;mine\u{7}\u{9b}2J" });
+    server.post("/api/v1/queue/pause", &reason).await;
+    let (code, told) = said(&["--suite", "good"]).await;
+    assert!(code == Some(0) && told.contains("it waits:") && told.contains("\\u001b]0;mine"), "{told}");
+    assert!(!told.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{told:?}");
 }
 
 #[tokio::test]
