@@ -80,11 +80,16 @@ pub enum RevocationError {
 ///   after a restart.
 /// - A token that was shut out is forgotten after its time, and not before.
 /// - Making a change again changes nothing.
-/// - A store that lost changes is at a version that does not follow the one before: whoever saw that one makes them again.
+/// - A store that lost changes is at a version that does not follow the one before: whoever saw that one puts them back.
+/// - Nobody puts back who was let in after the version that it saw.
 #[async_trait]
 pub trait Revocations: Send + Sync + 'static {
-    /// Makes a change; whether it was one. After an error of the store it may have been made.
-    async fn apply(&self, change: Change) -> Result<bool, RevocationError>;
+    /// Makes a change; whether it was one. After an error of the store it may have been made. If the store is behind
+    /// `known`, the version that the caller saw last, it lost changes, and another history begins.
+    async fn apply(&self, change: Change, known: Version) -> Result<bool, RevocationError>;
+
+    /// Makes a change again which the list had at version `known`, unless it was taken back since; whether it did.
+    async fn put_back(&self, change: Change, known: Version) -> Result<bool, RevocationError>;
 
     /// The whole list, without tokens whose time is over.
     async fn load(&self) -> Result<Revoked, Fault>;

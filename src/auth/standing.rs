@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
 use super::{AuthError, Identity};
 use crate::fault::Fault;
@@ -89,7 +89,8 @@ impl Standing {
     }
 
     pub(super) async fn apply(&self, change: Change) -> Result<bool, RevocationError> {
-        let changed = self.list.apply(change).await?;
+        let known = self.held().version;
+        let changed = self.list.apply(change, known).await?;
         // It holds here when the caller hears of it, whoever has seen it first.
         self.look().await?;
         self.review();
@@ -104,7 +105,7 @@ impl Standing {
             return Ok(false);
         }
         if !version.follows(held.version) {
-            self.make_again(&held.revoked).await?;
+            self.make_again(&held).await?;
             version = self.list.version().await?;
         }
         let revoked = self.list.load().await?;
@@ -112,29 +113,31 @@ impl Standing {
         Ok(true)
     }
 
-    /// Shuts out again whom the store does not know any more. Who was let in by what it lost is shut out, too: that can
-    /// be seen, and somebody who is let in by mistake cannot.
-    async fn make_again(&self, held: &Revoked) -> Result<(), Fault> {
-        let lost = held.missing_in(&self.list.load().await?);
-        if lost.is_empty() {
-            return Ok(());
-        }
-        let changes = lost.len();
-        let again = stream::iter(lost).map(|change| self.list.apply(change)).buffer_unordered(AGAIN_AT_ONCE);
-        match again.try_for_each(|_| std::future::ready(Ok(()))).await {
-            Ok(()) => {
-                tracing::warn!(
-                    changes,
-                    "the store lost users or tokens that were shut out; they are shut out again"
-                );
-                Ok(())
-            }
-            Err(RevocationError::Fault(fault)) => Err(fault),
-            Err(error @ RevocationError::TooMany) => {
-                tracing::error!(changes, %error, "the store lost users or tokens that were shut out; not all are shut out again");
-                Ok(())
+    /// Shuts out again whom the store does not know any more, but who was let in since. Who was let in by what it lost is
+    /// shut out, too: that can be seen, and somebody who is let in by mistake cannot.
+    async fn make_again(&self, held: &Held) -> Result<(), Fault> {
+        let lost = held.revoked.missing_in(&self.list.load().await?);
+        let put = |change| self.list.put_back(change, held.version);
+        let mut again = stream::iter(lost).map(put).buffer_unordered(AGAIN_AT_ONCE);
+        let (mut changes, mut left_out) = (0_usize, 0_usize);
+        while let Some(done) = again.next().await {
+            match done {
+                Ok(changed) => changes += usize::from(changed),
+                Err(RevocationError::Fault(fault)) => return Err(fault),
+                Err(RevocationError::TooMany) => left_out += 1,
             }
         }
+        if changes > 0 {
+            tracing::warn!(
+                changes,
+                "the store lost users or tokens that were shut out; they are shut out again"
+            );
+        }
+        if left_out > 0 {
+            let error = RevocationError::TooMany;
+            tracing::error!(left_out, %error, "not all whom the store lost are shut out again");
+        }
+        Ok(())
     }
 
     /// Looks at all live connections.

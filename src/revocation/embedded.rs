@@ -32,11 +32,16 @@ impl EmbeddedRevocations {
 
 #[async_trait]
 impl Revocations for EmbeddedRevocations {
-    async fn apply(&self, change: Change) -> Result<bool, RevocationError> {
+    async fn apply(&self, change: Change, _: Version) -> Result<bool, RevocationError> {
         let applying = self.store.write(move |tx| apply(tx.conn(), &change));
         let changed = applying.await.map_err(Fault::from)?;
         self.version.fetch_add(1, Ordering::Release);
         changed.ok_or(RevocationError::TooMany)
+    }
+
+    async fn put_back(&self, change: Change, known: Version) -> Result<bool, RevocationError> {
+        // Nothing is lost here that a program which runs knows of.
+        self.apply(change, known).await
     }
 
     async fn load(&self) -> Result<Revoked, Fault> {

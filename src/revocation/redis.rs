@@ -2,7 +2,11 @@
 //!
 //! Each change raises a number, which every node looks at twice a second. That a publication would be faster does not
 //! count here, and it could be lost. Where there is no number yet it begins with a random history in its upper bits, so
-//! that a Redis which lost its data is not taken for one that has had few changes.
+//! that a Redis which lost its data is not taken for one that has had few changes. So it does where somebody who makes a
+//! change has seen a later number.
+//!
+//! When users were let in is kept as such a number, too: a node that was away when Redis lost its data puts back what it
+//! has, and not who was let in meanwhile.
 
 use std::sync::LazyLock;
 
@@ -30,6 +34,7 @@ pub struct RedisRevocations {
     users: String,
     tokens: String,
     version: String,
+    lifted: String,
 }
 
 impl RedisRevocations {
@@ -37,23 +42,34 @@ impl RedisRevocations {
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         let key = |name| redis.key("revoked", name);
-        Self { users: key("u"), tokens: key("t"), version: key("v"), redis }
+        Self { users: key("u"), tokens: key("t"), version: key("v"), lifted: key("l"), redis }
+    }
+
+    async fn change(&self, change: &Change, known: Version, again: bool) -> Result<bool, RevocationError> {
+        let (what, name, until) = match change {
+            Change::Block(user) => ("block", user.as_str(), 0),
+            Change::Unblock(user) => ("unblock", user.as_str(), 0),
+            Change::Revoke(token, until) => ("revoke", token.as_str(), *until),
+        };
+        let mut call = APPLY.call(&[&self.users, &self.tokens, &self.version, &self.lifted]);
+        call.arg(what).arg(name).arg(until).arg(now_ms()).arg(MOST);
+        call.arg(fastrand::u64(1..1 << HISTORY_BITS) << NUMBER_BITS);
+        call.arg((known.history << NUMBER_BITS) | known.number)
+            .arg(1_u64 << NUMBER_BITS)
+            .arg(u8::from(again));
+        let answer: i64 = self.redis.call(&call).await.map_err(Fault::from)?;
+        if answer == TOO_MANY { Err(RevocationError::TooMany) } else { Ok(answer > 0) }
     }
 }
 
 #[async_trait]
 impl Revocations for RedisRevocations {
-    async fn apply(&self, change: Change) -> Result<bool, RevocationError> {
-        let (what, name, until) = match &change {
-            Change::Block(user) => ("block", user.as_str(), 0),
-            Change::Unblock(user) => ("unblock", user.as_str(), 0),
-            Change::Revoke(token, until) => ("revoke", token.as_str(), *until),
-        };
-        let mut call = APPLY.call(&[&self.users, &self.tokens, &self.version]);
-        call.arg(what).arg(name).arg(until).arg(now_ms()).arg(MOST);
-        call.arg(fastrand::u64(1..1 << HISTORY_BITS) << NUMBER_BITS);
-        let answer: i64 = self.redis.call(&call).await.map_err(Fault::from)?;
-        if answer == TOO_MANY { Err(RevocationError::TooMany) } else { Ok(answer > 0) }
+    async fn apply(&self, change: Change, known: Version) -> Result<bool, RevocationError> {
+        self.change(&change, known, false).await
+    }
+
+    async fn put_back(&self, change: Change, known: Version) -> Result<bool, RevocationError> {
+        self.change(&change, known, true).await
     }
 
     async fn load(&self) -> Result<Revoked, Fault> {

@@ -9,6 +9,7 @@ mod inbox;
 mod layouts;
 mod presence;
 mod quota;
+mod revocation;
 mod short;
 
 use std::sync::Arc;

@@ -19,7 +19,8 @@ fn user(name: &str) -> UserId {
 }
 
 async fn apply(list: &dyn Revocations, change: Change) -> bool {
-    list.apply(change).await.expect("applied")
+    let known = list.version().await.expect("a version");
+    list.apply(change, known).await.expect("applied")
 }
 
 async fn what_is_shut_out_is_on_the_list_until_it_is_let_in(backend: &dyn Backend) {
