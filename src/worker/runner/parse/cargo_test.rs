@@ -27,6 +27,14 @@ struct Open {
     guess: Option<Verdict>,
 }
 
+/// What the result of a binary says.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
 /// Reads the output of `cargo test`.
 #[derive(Debug, Default)]
 pub(super) struct CargoTest {
@@ -34,8 +42,11 @@ pub(super) struct CargoTest {
     binary: Option<String>,
     // Whether a binary has begun and not told its result.
     running: bool,
-    // The counts when it began.
+    // The counts when it began, and how many tests it said it would run.
     before: Counts,
+    announced: u64,
+    // The newest line was a result that does not fit the binary: a test's output, or a run that broke off.
+    doubtful: Option<Ended>,
     open: Option<Open>,
     blocks: Blocks,
     recent: Tail,
@@ -48,10 +59,16 @@ impl LineParser for CargoTest {
         }
         self.recent.line(line);
         if self.running {
-            // A test may print something of the kind.
-            if let Some(result) = line.strip_prefix("test result: ").filter(|r| r.contains(" filtered out")) {
+            // A test may print something of the kind, such as the output of another `cargo test`.
+            let result = Ended::read(line);
+            if let Some(result) = result.filter(|result| self.fits(*result, state)) {
                 self.end_of_binary(result, state);
-            } else if self.blocks.line(line, state) {
+                return show(state);
+            }
+            if result.is_some() || !(line.is_empty() || line.starts_with("error: ")) {
+                self.doubtful = result;
+            }
+            if self.blocks.line(line, self.names_failures(state), state) {
                 self.close(None, state);
             } else {
                 self.test_line(line, state);
@@ -63,6 +80,7 @@ impl LineParser for CargoTest {
     fn finish(&mut self, exit: Exit, state: &mut ProgressState) {
         self.close(None, state);
         self.blocks.finish(state);
+        self.believe(state);
         if !exit.is_success() {
             self.died("the test binary ended without a result", state);
         }
@@ -73,10 +91,14 @@ impl LineParser for CargoTest {
 impl CargoTest {
     /// What cargo, and a binary that begins, say about themselves.
     fn announcement(&mut self, line: &str, state: &mut ProgressState) -> bool {
-        if let Some(count) = running_tests(line) {
+        // What a failed test printed is told below `failures:`, whatever it looks like.
+        let is_told = self.running && self.blocks.are_inside();
+        if let Some(count) = running_tests(line).filter(|_| !is_told) {
             self.close(None, state);
+            self.believe(state);
             self.died("the test binary ended without a result", state);
             self.running = true;
+            self.announced = count;
             self.before = state.counts;
             self.recent = Tail::default();
             self.blocks = Blocks::default();
@@ -86,7 +108,9 @@ impl CargoTest {
             self.binary = Some(name(binary));
         } else if line.starts_with("   Compiling ") && !self.running {
             state.message = Some(message(line));
-        } else if let Some(reason) = line.strip_prefix("  process didn't exit successfully: ") {
+        } else if let Some(reason) =
+            line.strip_prefix("  process didn't exit successfully: ").filter(|_| !is_told)
+        {
             self.died(reason, state);
         } else {
             return false;
@@ -142,24 +166,34 @@ impl CargoTest {
         }
     }
 
-    /// Takes `FAILED. 2 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
-    fn end_of_binary(&mut self, result: &str, state: &mut ProgressState) {
+    /// Whether it can be the result of the binary that runs: as many tests as it announced, and all failures that it named.
+    fn fits(&self, result: Ended, state: &ProgressState) -> bool {
+        let named = state.counts.failed.saturating_sub(self.before.failed);
+        result.all() == self.announced && result.failed >= named
+    }
+
+    /// Whether the binary names its failures before it tells of them; `--quiet` of older versions does not.
+    fn names_failures(&self, state: &ProgressState) -> bool {
+        state.counts.failed > self.before.failed
+    }
+
+    /// Takes a result that does not fit for one that does, as nothing came after it.
+    fn believe(&mut self, state: &mut ProgressState) {
+        if let Some(result) = self.doubtful.take().filter(|_| self.running) {
+            self.end_of_binary(result, state);
+        }
+    }
+
+    fn end_of_binary(&mut self, result: Ended, state: &mut ProgressState) {
         self.close(None, state);
         self.blocks.finish(state);
         self.running = false;
+        self.doubtful = None;
         state.current.clear();
-        let of = |what: &str| {
-            let part = result.split(['.', ';']).find_map(|p| p.trim().strip_suffix(what))?;
-            number(part.trim())
-        };
-        let Some(passed) = of(" passed") else { return };
-        let passed = add(passed, of(" measured").unwrap_or(0));
-        let (failed, ignored) = (of(" failed").unwrap_or(0), of(" ignored").unwrap_or(0));
-        state.counts.passed = add(self.before.passed, passed);
-        state.counts.failed = add(self.before.failed, failed);
-        state.counts.skipped = add(self.before.skipped, ignored);
-        let here = add(add(passed, failed), ignored);
-        state.counts.total = Some(add(self.before.total.unwrap_or(0), here));
+        state.counts.passed = add(self.before.passed, result.passed);
+        state.counts.failed = add(self.before.failed, result.failed);
+        state.counts.skipped = add(self.before.skipped, result.ignored);
+        state.counts.total = Some(add(self.before.total.unwrap_or(0), result.all()));
     }
 
     /// A binary that began is gone: what it did not run will not run.
@@ -170,6 +204,23 @@ impl CargoTest {
         let name = self.binary.clone().unwrap_or_else(|| "test binary".to_owned());
         fail(state, Failure { name, message: message(reason), output: self.recent.text(), history: None });
         state.counts.total = Some(state.counts.done());
+    }
+}
+
+impl Ended {
+    /// Takes `test result: FAILED. 2 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
+    fn read(line: &str) -> Option<Self> {
+        let result = line.strip_prefix("test result: ").filter(|result| result.contains(" filtered out"))?;
+        let of = |what: &str| {
+            let part = result.split(['.', ';']).find_map(|p| p.trim().strip_suffix(what))?;
+            number(part.trim())
+        };
+        let passed = add(of(" passed")?, of(" measured").unwrap_or(0));
+        Some(Self { passed, failed: of(" failed").unwrap_or(0), ignored: of(" ignored").unwrap_or(0) })
+    }
+
+    fn all(self) -> u64 {
+        add(add(self.passed, self.failed), self.ignored)
     }
 }
 

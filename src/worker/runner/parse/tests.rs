@@ -198,6 +198,39 @@ fn a_case_that_should_panic_has_one_name() {
     assert_eq!(read(Format::CargoTest, &fake, 101).counts, counts(1, 1, 0));
 }
 
+/// A failed test's own output: that of another `cargo test`, with as many tests as `RESULT` says.
+const INNER: &str = "     Running unittests src/lib.rs (target/debug/deps/x-1)\n\nrunning 3 tests\n\
+    test a ... FAILED\ntest b ... FAILED\ntest c ... ok\n\nfailures:\n\n---- a stdout ----\ninner:\n\nrunning 2 tests\n\
+    test x ... FAILED\ntest y ... ok\n\n---- x stdout ----\n\nRESULT\n\n  process didn't exit successfully: `x` (signal: 6)\n\
+    thread 'a' panicked at src/lib.rs:3:5:\ninner failed\n\n---- b stdout ----\n\nthread 'b' panicked at src/lib.rs:9:5:\n\
+    b says no\n\n\nfailures:\n    a\n    b\n\n";
+const OUTER_RESULT: &str =
+    "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+
+#[test]
+fn a_cargo_test_in_the_output_of_a_failed_test_does_not_count() {
+    for inner in [
+        "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+    ] {
+        let run = INNER.replace("RESULT", inner) + OUTER_RESULT;
+        let state = read(Format::CargoTest, &format!("{run}{run}"), 101);
+        assert_eq!((state.counts, names(&state)), (counts(2, 4, 0), vec!["a", "b", "a", "b"]), "{inner}");
+        assert_eq!(
+            (failure(&state, "a").message.as_str(), failure(&state, "b").message.as_str()),
+            ("inner failed", "b says no")
+        );
+    }
+}
+
+#[test]
+fn a_result_of_fewer_tests_than_announced_counts_where_nothing_follows() {
+    let text = "running 9 tests\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nno\n\nfailures:\n    a\n\n\
+        test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\nerror: test failed\n";
+    let state = read(Format::CargoTest, text, 101);
+    assert_eq!((state.counts, names(&state)), (counts(0, 1, 0), vec!["a"]));
+}
+
 #[test]
 fn pytest_is_known_by_its_errors_where_nothing_ran() {
     let text = "\n==================================== ERRORS ====================================\n\

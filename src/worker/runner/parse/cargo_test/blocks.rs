@@ -2,7 +2,7 @@
 
 use super::super::panic::RustOutput;
 use super::super::text::name;
-use crate::model::test::Failure;
+use crate::model::test::{Failure, MAX_FAILURES};
 use crate::worker::progress::ProgressState;
 
 /// Reads the blocks of one test binary.
@@ -14,12 +14,19 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Takes a line; false if it does not belong here.
-    pub(super) fn line(&mut self, line: &str, state: &mut ProgressState) -> bool {
+    /// Whether what failed is being told.
+    pub(super) fn are_inside(&self) -> bool {
+        self.inside
+    }
+
+    /// Takes a line; false if it does not belong here. Where failures were `named`, the title of another one is output.
+    pub(super) fn line(&mut self, line: &str, named: bool, state: &mut ProgressState) -> bool {
         if line == "failures:" {
             self.finish(state);
             self.inside = true;
-        } else if let Some(title) = self.inside.then(|| title(line)).flatten() {
+        } else if let Some(title) =
+            self.inside.then(|| title(line)).flatten().filter(|title| !named || is_known(title, state))
+        {
             self.finish(state);
             self.block = Some((name(title), RustOutput::default()));
         } else if let Some((_, output)) = &mut self.block {
@@ -38,6 +45,12 @@ impl Blocks {
             None => state.note_failure(Failure { name: test, message: text, output, history: None }),
         }
     }
+}
+
+fn is_known(title: &str, state: &ProgressState) -> bool {
+    let title = name(title);
+    // Of many only the first ones are known by their names.
+    state.failures.len() >= MAX_FAILURES || state.failures.iter().any(|failure| failure.name == title)
 }
 
 /// The test of `---- name stdout ----`.
