@@ -4,7 +4,7 @@
 
 use super::text::{add, fail, message, name, settle, show};
 use super::{Exit, LineParser, MAX_CURRENT};
-use crate::model::test::Failure;
+use crate::model::test::{Failure, MAX_FAILURES};
 use crate::worker::progress::ProgressState;
 
 mod line;
@@ -23,6 +23,9 @@ pub(super) struct Pytest {
     open: Option<String>,
     // The counts were told by the last line.
     told: bool,
+    collected: Option<u64>,
+    // What the newest summary names. Runs in the output of tests have one, too, and the last is that of all.
+    summarised: Vec<String>,
 }
 
 impl LineParser for Pytest {
@@ -33,15 +36,23 @@ impl LineParser for Pytest {
             state.counts.passed = summary.passed;
             state.counts.failed = summary.failed;
             state.counts.skipped = summary.skipped;
+            state.counts.total = self.collected;
             state.message = Some(message(line.trim_matches(['=', ' '])));
         } else if let Some(section) = line::section(line) {
             self.report.finish(state);
             self.section = section;
+            if section == Section::Summary {
+                self.summarised.clear();
+            }
         } else {
             match self.section {
                 Section::Progress => self.progress(line, state),
                 Section::Failures => self.report.line(line, state),
-                Section::Summary => report::summary_line(line, state),
+                Section::Summary => {
+                    let named = report::summary_line(line, state);
+                    // One more than are kept says that there are too many.
+                    self.summarised.extend(named.filter(|_| self.summarised.len() <= MAX_FAILURES));
+                }
                 Section::Other => {}
             }
         }
@@ -54,6 +65,9 @@ impl LineParser for Pytest {
         if !self.told && !exit.is_success() {
             state.counts.failed = state.counts.failed.max(state.failures.len() as u64);
         }
+        if self.told && u64::try_from(self.summarised.len()).is_ok_and(|named| named == state.counts.failed) {
+            state.failures.retain(|failure| self.summarised.contains(&failure.name));
+        }
         settle(state);
     }
 }
@@ -61,6 +75,7 @@ impl LineParser for Pytest {
 impl Pytest {
     fn progress(&mut self, line: &str, state: &mut ProgressState) {
         if let Some(total) = line::collected(line) {
+            self.collected = Some(total);
             state.counts.total = Some(total);
         } else if let Some((id, status)) = line::worker_line(line).or_else(|| line::verbose_line(line)) {
             self.open = None;

@@ -232,6 +232,24 @@ fn a_result_of_fewer_tests_than_announced_counts_where_nothing_follows() {
 }
 
 #[test]
+fn a_pytest_in_the_output_of_a_failed_test_does_not_count() {
+    let run = |failed: [&str; 2], inner: &str, passed: u64, file: &str| {
+        let [first, second] = failed;
+        format!(
+            "===== test session starts =====\ncollected {} items\n\n{file} F{}F   [100%]\n\n===== FAILURES =====\n\
+            _____ {first} _____\nE  first\n----- Captured stdout call -----\n{inner}\n_____ {second} _____\nE  second\n\
+            ===== short test summary info =====\nFAILED {file}::{first} - first\nFAILED {file}::{second} - second\n\
+            ===== 2 failed, {passed} passed in 0.10s =====\n",
+            passed + 2,
+            ".".repeat(usize::try_from(passed).unwrap())
+        )
+    };
+    let inner = run(["test_x", "test_y"], "", 1, "inner.py");
+    let state = read(Format::Auto, &run(["test_a", "test_b"], &inner, 2, "a.py"), 1);
+    assert_eq!((state.counts, names(&state)), (counts(2, 2, 0), vec!["a.py::test_a", "a.py::test_b"]));
+}
+
+#[test]
 fn pytest_is_known_by_its_errors_where_nothing_ran() {
     let text = "\n==================================== ERRORS ====================================\n\
         _________________________ ERROR collecting test_b.py __________________________\nE   ModuleNotFoundError: No module named 'x'\n\

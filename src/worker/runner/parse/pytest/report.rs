@@ -50,9 +50,9 @@ impl Report {
     }
 }
 
-/// Takes a line of the short test summary: `FAILED test_a.py::test_bad - assert 1 == 2`.
-pub(super) fn summary_line(line: &str, state: &mut ProgressState) {
-    let Some(rest) = line.strip_prefix("FAILED ").or_else(|| line.strip_prefix("ERROR ")) else { return };
+/// Takes a line of the short test summary: `FAILED test_a.py::test_bad - assert 1 == 2`. Which test it names.
+pub(super) fn summary_line(line: &str, state: &mut ProgressState) -> Option<String> {
+    let rest = line.strip_prefix("FAILED ").or_else(|| line.strip_prefix("ERROR "))?;
     let (id, text) = rest.split_once(" - ").unwrap_or((rest, ""));
     let id = name(id);
     let failures = &mut state.failures;
@@ -61,13 +61,15 @@ pub(super) fn summary_line(line: &str, state: &mut ProgressState) {
         .position(|f| f.name == id)
         .or_else(|| failures.iter().position(|f| !f.name.contains("::") && is_title_of(&f.name, &id)));
     let Some(failure) = known.and_then(|i| failures.get_mut(i)) else {
-        state.note_failure(Failure { name: id, message: message(text), output: None, history: None });
-        return;
+        let (name, message) = (id.clone(), message(text));
+        state.note_failure(Failure { name, message, output: None, history: None });
+        return Some(id);
     };
-    failure.name = id;
+    failure.name.clone_from(&id);
     if failure.message.is_empty() {
         failure.message = message(text);
     }
+    Some(id)
 }
 
 /// `___ TestC.test_in_class ___`, `___ ERROR at setup of test_error ___`: the name inside.
