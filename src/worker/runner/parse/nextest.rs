@@ -7,6 +7,9 @@ use super::{Exit, LineParser, MAX_CURRENT};
 use crate::model::test::Failure;
 use crate::worker::progress::ProgressState;
 
+/// Where the titles of its lines end.
+const TITLE_COLUMNS: usize = 12;
+
 /// Reads the output of nextest.
 #[derive(Debug, Default)]
 pub(super) struct Nextest {
@@ -30,8 +33,7 @@ impl LineParser for Nextest {
         if self.ended {
             return;
         }
-        let text = line.trim_start();
-        if let Some(summary) = text.strip_prefix("Summary [") {
+        if let Some(summary) = line.strip_prefix("     Summary [") {
             self.close(state);
             self.ended = true;
             summarise(summary, state);
@@ -114,7 +116,9 @@ impl Nextest {
 fn result(line: &str) -> Option<(Verdict, &str, &str, u64)> {
     let (status, rest) = line.split_once(" [")?;
     // The titles are right-aligned in twelve columns, so that what tests print, further in, is none.
-    let status = (status.len() <= 16).then(|| status.trim())?;
+    let is_aligned =
+        status.len() == TITLE_COLUMNS || (status.len() > TITLE_COLUMNS && !status.starts_with(' '));
+    let status = is_aligned.then(|| status.trim())?;
     let (ms, rest) = rest.split_once("] ")?;
     let ms = time(ms.trim().trim_start_matches('>').trim())?;
     let verdict = match status {
@@ -137,7 +141,7 @@ fn result(line: &str) -> Option<(Verdict, &str, &str, u64)> {
 
 /// Takes `    Starting 6 tests across 2 binaries (1 test skipped)`.
 fn starting(line: &str) -> Option<u64> {
-    let rest = line.trim_start().strip_prefix("Starting ")?;
+    let rest = line.strip_prefix("    Starting ")?;
     let (count, rest) = rest.split_once(' ')?;
     (rest.starts_with("test") && rest.contains(" across ")).then(|| number(count))?
 }

@@ -250,6 +250,16 @@ fn a_pytest_in_the_output_of_a_failed_test_does_not_count() {
 }
 
 #[test]
+fn a_nextest_in_the_output_of_a_failed_test_does_not_count() {
+    let (whole, at) = (sample!("nextest"), "  stdout ───\n");
+    let inner: String = whole.lines().map(|line| format!("    {line}\n")).collect();
+    let nested = whole.replacen(at, &format!("{at}{}", inner.replace("tests::", "inner::")), 1);
+    let (whole, nested) = (read(Format::Nextest, whole, 100), read(Format::Nextest, &nested, 100));
+    assert_eq!((nested.counts, names(&nested)), (whole.counts, names(&whole)));
+    assert_eq!(failure(&nested, "tiny::it breaks"), failure(&whole, "tiny::it breaks"));
+}
+
+#[test]
 fn pytest_is_known_by_its_errors_where_nothing_ran() {
     let text = "\n==================================== ERRORS ====================================\n\
         _________________________ ERROR collecting test_b.py __________________________\nE   ModuleNotFoundError: No module named 'x'\n\
@@ -374,7 +384,7 @@ proptest! {
             "ok", "not ok", " 1", " - ", "# ", "SKIP", "1..", "99999999999999999999", "\n", "\n", "\n", "    ", "---",
             "...", "test ", " ... ", "FAILED", "ignored", "failures:", "---- ", " stdout ----", "test result: ", " passed;",
             "running ", " tests", "{\"Action\":\"", "fail\",\"Package\":\"p\",\"Test\":\"a/b\"}", "a.py::t", " PASSED",
-            "[gw0] [ 5%] ", "== ", " ==", "FAILURES", "___ t ___", "E  x", "collected ", "✓ ", "✘  1 ", "  ● ", " › ", " > ", "ℹ pass ", "▶ ", "Running ", " using 1 worker", "PASS [   0.1s] ", "Summary [", "Tests: ", " (retry #1)", " (2ms)", "{\"type\":\"test\",\"event\":\"ok\",\"name\":\"a\"}", " items", " in 0.1s", "é", "[3/10]",
+            "[gw0] [ 5%] ", "== ", " ==", "FAILURES", "___ t ___", "E  x", "collected ", "✓ ", "✘  1 ", "  ● ", " › ", " > ", "ℹ pass ", "▶ ", "Running ", " using 1 worker", "        PASS [   0.1s] ", "     Summary [", "    Starting ", "Tests: ", " total", " (retry #1)", " (2ms)", "{\"type\":\"test\",\"event\":\"ok\",\"name\":\"a\"}", " items", " in 0.1s", "é", "[3/10]",
         ][..]), 0..200)
     ) {
         survives(words.concat().as_bytes());
