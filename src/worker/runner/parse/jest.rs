@@ -20,7 +20,8 @@ impl LineParser for Jest {
         if self.ended {
             return;
         }
-        if let Some(counts) = line.strip_prefix("Tests: ") {
+        // A test may print a beginning like this.
+        if let Some(counts) = line.strip_prefix("Tests: ").filter(|counts| counts.ends_with(" total")) {
             self.close(state);
             self.ended = true;
             summarise(counts, state);

@@ -260,6 +260,13 @@ fn a_nextest_in_the_output_of_a_failed_test_does_not_count() {
 }
 
 #[test]
+fn what_a_test_of_jest_prints_is_no_summary() {
+    let text = sample!("jest");
+    let state = read(Format::Jest, &format!("Tests: of the parser\n{text}"), 1);
+    assert_eq!(state, read(Format::Jest, text, 1));
+}
+
+#[test]
 fn pytest_is_known_by_its_errors_where_nothing_ran() {
     let text = "\n==================================== ERRORS ====================================\n\
         _________________________ ERROR collecting test_b.py __________________________\nE   ModuleNotFoundError: No module named 'x'\n\
