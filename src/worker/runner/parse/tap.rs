@@ -73,6 +73,7 @@ impl LineParser for Tap {
             Line::Plan(count) => {
                 self.failure = None;
                 if indent == 0 {
+                    self.totals.due(true);
                     self.has_plan = true;
                     self.planned = add(self.planned, count);
                     self.show(state);
@@ -128,6 +129,9 @@ impl Tap {
         state: &mut ProgressState,
     ) {
         (self.failure, self.parent) = (None, None);
+        if indent == 0 {
+            self.totals.due(false);
+        }
         let (mut children, mut child_failed) = (0, false);
         while let Some(level) = self.levels.pop_if(|l| l.indent > indent) {
             children = add(children, level.points);

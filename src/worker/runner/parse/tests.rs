@@ -178,6 +178,11 @@ fn each_run_of_node_has_its_totals() {
     assert_eq!((state.counts, names(&state)), (counts(1, 3, 0), vec!["par > s1", "suite > s3", "par"]));
     let state = read(Format::Tap, &format!("{NESTED}{TOTALS}TAP version 13\n{NESTED}{TOTALS}"), 1);
     assert_eq!(state.counts, counts(2, 6, 0));
+    // A test's own output stands before the plan.
+    let printed = format!(
+        "TAP version 13\n{TOTALS}# Subtest: a\nok 1 - a\n1..1\n# tests 1\n# suites 0\n# pass 1\n# fail 0\n# cancelled 0\n# skipped 0\n# todo 0\n"
+    );
+    assert_eq!(read(Format::Tap, &printed, 0).counts, counts(1, 0, 0));
     // Without them, or with some of them, the leaves count.
     for totals in ["", "# tests 4\n# pass 9\n", "# tests 4\n# suites 1\n# pass 9\nx\n# fail 3\n"] {
         let state = read(Format::Tap, &format!("{NESTED}{totals}"), 1);

@@ -14,6 +14,8 @@ pub(super) struct Totals {
     // How many of the words have come, and what they said.
     read: usize,
     values: [u64; WORDS.len()],
+    // The plan of the run has come, behind all that its tests printed.
+    is_due: bool,
     // The counts before the run.
     before: Counts,
     // Tests that failed by their subtests alone.
@@ -29,6 +31,12 @@ impl Totals {
         }
     }
 
+    /// A plan outside of subtests was told, or with `false` a point: node's totals stand right behind its plan, and what looks
+    /// like them elsewhere was printed by a test.
+    pub(super) fn due(&mut self, is_due: bool) {
+        self.is_due = is_due;
+    }
+
     /// Takes a comment outside of subtests; the last one of the totals settles the counts.
     pub(super) fn comment(&mut self, comment: &str, state: &mut ProgressState) {
         let said = comment.split_once(' ').and_then(|(word, count)| Some((word, number(count)?)));
@@ -36,7 +44,7 @@ impl Totals {
         if word == WORDS[0] {
             self.read = 0;
         }
-        if word != WORDS[self.read] {
+        if !self.is_due || word != WORDS[self.read] {
             return self.read = 0;
         }
         self.values[self.read] = count;
@@ -53,6 +61,6 @@ impl Totals {
         state.counts.skipped = add(self.before.skipped, add(skipped, todo));
         self.parents.drain(..).for_each(|failure| state.note_failure(failure));
         state.counts.total = Some(state.counts.done());
-        (self.read, self.before, self.were_told) = (0, state.counts, true);
+        (self.read, self.before, self.were_told, self.is_due) = (0, state.counts, true, false);
     }
 }
