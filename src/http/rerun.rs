@@ -134,7 +134,7 @@ async fn failed(state: &HttpState, job: &Job) -> Result<Vec<String>, Problem> {
     }
     if u64::try_from(known).is_ok_and(|known| known < failed) {
         let detail = format!(
-            "{failed} cases failed, and only the first {known} are kept by their names; run all of it again (`failedOnly: false`)"
+            "{failed} cases failed, and only {known} of them are known by their names; run all of it again (`failedOnly: false`)"
         );
         return Err(conflict("failures_unknown", detail));
     }

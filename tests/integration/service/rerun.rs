@@ -99,7 +99,7 @@ async fn what_cannot_run_alone_is_refused_with_what_to_do_instead() {
         ("good", "completed", "nothing_failed", "no case of job"),
         ("plain", "failed", "rerun_unsupported", "no `rerun`"),
         ("words", "failed", "rerun_unsupported", "would make an option of it"),
-        ("many", "failed", "failures_unknown", "60 cases failed, and only the first 50"),
+        ("many", "failed", "failures_unknown", "60 cases failed, and only 50 of them are known"),
     ] {
         let job = server.submit_suite(suite, suite).await;
         server.wait_for_job(&job, state).await;

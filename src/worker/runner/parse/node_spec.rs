@@ -2,7 +2,7 @@
 
 use super::text::{Tail, add, message, name, number, settle, show, time};
 use super::{Exit, LineParser};
-use crate::model::test::Failure;
+use crate::model::test::{Failure, MAX_FAILURES};
 use crate::worker::progress::ProgressState;
 
 /// Suites may be nested this deep; what is deeper is counted as tests until the totals come.
@@ -18,6 +18,8 @@ pub(super) struct NodeSpec {
     open: Vec<(usize, String)>,
     // Whether the totals have come; then the failures are told.
     totals: bool,
+    // What has others inside and failed: tests, which count, and suites, which do not.
+    parents: Vec<Failure>,
     block: Option<(String, Tail)>,
 }
 
@@ -43,6 +45,7 @@ impl LineParser for NodeSpec {
 
     fn finish(&mut self, _exit: Exit, state: &mut ProgressState) {
         self.close(state);
+        self.name_parents(state);
         state.counts.failed = state.counts.failed.max(u64::try_from(state.failures.len()).unwrap_or(0));
         settle(state);
     }
@@ -71,6 +74,11 @@ impl NodeSpec {
         let closes = self.open.last().is_some_and(|(i, open)| *i == indent && *open == name(title));
         while self.open.pop_if(|(i, _)| *i >= indent).is_some() {}
         if closes {
+            if mark == '✖' && !directive && self.parents.len() < MAX_FAILURES {
+                let name = self.path(title).unwrap_or_default();
+                let message = "its subtests failed".to_owned();
+                self.parents.push(Failure { name, message, output: None, history: None });
+            }
             return;
         }
         let test = self.path(title).unwrap_or_default();
@@ -113,6 +121,14 @@ impl NodeSpec {
         let first = output.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
         let why = first.map(message).unwrap_or_default();
         state.note_failure(Failure { name: test, message: why, output, history: None });
+    }
+
+    /// Names those that failed by their subtests, which the report at the end leaves out, unless some of them may be suites.
+    fn name_parents(&mut self, state: &mut ProgressState) {
+        let unnamed = usize::try_from(state.counts.failed).unwrap_or(usize::MAX);
+        if self.totals && unnamed.saturating_sub(state.failures.len()) == self.parents.len() {
+            self.parents.drain(..).for_each(|failure| state.note_failure(failure));
+        }
     }
 
     fn path(&self, title: &str) -> Option<String> {

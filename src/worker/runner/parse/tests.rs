@@ -281,6 +281,20 @@ fn pytest_is_known_by_its_errors_where_nothing_ran() {
 }
 
 #[test]
+fn spec_names_tests_that_failed_by_their_subtests() {
+    let tests = "▶ par\n  ▶ in\n    ✖ s1 (0.8ms)\n      Error: e\n\n  ✖ in (1ms)\n✖ par (2.1ms)\n";
+    let end = "\n✖ failing tests:\n\ntest at a.mjs:2:36\n✖ s1 (0.8ms)\n  Error: e\n";
+    let totals = |suites, failed| format!("ℹ tests {failed}\nℹ suites {suites}\nℹ pass 0\nℹ fail {failed}\n");
+    let state = read(Format::NodeSpec, &format!("{tests}{}{end}", totals(0, 3)), 1);
+    assert_eq!((state.counts, names(&state)), (counts(0, 3, 0), vec!["s1", "par > in", "par"]));
+    // Suites are none, and which of these is one cannot be told.
+    for (suites, failed) in [(2, 1), (1, 2)] {
+        let state = read(Format::NodeSpec, &format!("{tests}{}{end}", totals(suites, failed)), 1);
+        assert_eq!((state.counts, names(&state)), (counts(0, failed, 0), vec!["s1"]));
+    }
+}
+
+#[test]
 fn the_dots_of_node_name_what_failed() {
     let text = ".X.X\n\nFailed tests:\n\n✖ b (0.37ms)\n  Error: x\n✖ d (0.1ms) # TODO\n  Error: t\n✖ outer (20.5ms)\n  '1 subtest failed'\n";
     let state = read(Format::Auto, text, 1);
