@@ -23,6 +23,9 @@ use crate::wait::{self, Ended};
 /// How long an answer is waited for after Ctrl-C.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
+/// How long it may take to learn why a job waits, which nobody asked for.
+const ASIDE: Duration = Duration::from_secs(2);
+
 /// Where the server is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Address {
@@ -206,7 +209,8 @@ async fn said(server: &Server, answer: &Value) -> Result<(), Failure> {
 
 /// Why the job does not start though it could, such as that nobody handles its type. Who may not ask is told nothing.
 async fn why_it_waits(server: &Server, job: &str) -> Option<String> {
-    let found: Value = server.http().ok()?.get(&format!("/api/v1/jobs/{job}")).await.ok()?;
+    let http = server.http().ok()?.with_timeout(ASIDE);
+    let found: Value = http.get(&format!("/api/v1/jobs/{job}")).await.ok()?;
     Some(found["waiting"].as_str()?.to_owned())
 }
 
