@@ -183,7 +183,7 @@ export class Tidings {
       throw signal?.aborted ? error : new TidingsError('offline', `the answer did not come whole: ${error.message}`, answer.status);
     });
     if (answer.ok) return said as T;
-    throw new TidingsError(said.code ?? 'http', said.detail ?? said.title ?? `${path} was answered with ${answer.status}`, answer.status);
+    throw new TidingsError(said?.code ?? 'http', said?.detail ?? said?.title ?? `${path} was answered with ${answer.status}`, answer.status);
   }
 
   /** Hands a new token to the server without a new connection. */

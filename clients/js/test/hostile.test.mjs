@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -209,4 +210,16 @@ test('a token that ends and has no successor ends in a refusal, not in a storm; 
   client.connect();
   await until('second note', () => told.notes.length === 2);
   assert.deepEqual(told.notes, [1, 2]);
+});
+
+test('an answer that says nothing is an error as any other', async () => {
+  const proxy = createServer((_, answer) => answer.writeHead(502, { 'content-type': 'application/json' }).end('null'));
+  await new Promise((ready) => proxy.listen(0, '127.0.0.1', ready));
+  const client = open({}, `http://127.0.0.1:${proxy.address().port}`);
+  try {
+    await assert.rejects(client.request('GET', '/api/v1/jobs'), { name: 'TidingsError', code: 'http', status: 502 });
+  } finally {
+    client.close();
+    proxy.close();
+  }
 });
