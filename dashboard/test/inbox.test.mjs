@@ -89,6 +89,60 @@ test('a device that was away knows what was read meanwhile as soon as it is back
   }
 });
 
+test('more of them is asked for twice and comes once, and one that is not shown is recalled', async () => {
+  const user = name('user');
+  const ids = [];
+  for (let n = 1; n <= 130; n++) ids.push((await notify(user, `Number ${n}`)).id);
+  const page = await open('#/inbox', { storage: { 'tidings.user': user } });
+  await count([page], 130);
+  await server.post(`/api/v1/messages/${ids[120]}/recall`, {});
+  await count([page], 129);
+  const asked = [];
+  await page.route('**/messages/unread', async (route) => {
+    asked.push(route.request().postDataJSON());
+    // Long enough for the second click.
+    await new Promise((done) => setTimeout(done, 300));
+    await route.continue();
+  });
+  await unread(page).getByRole('button', { name: 'Show more' }).evaluate((button) => (button.click(), button.click()));
+  await unread(page).getByText('Number 130', { exact: true }).waitFor();
+  await eventually(`the list does not settle: ${JSON.stringify(asked)}`, async () => asked.length >= 2 && (await unread(page).getByRole('button', { name: 'Show more' }).count()) === 0);
+  await notify(user, 'The last');
+  await unread(page).getByText('The last', { exact: true }).waitFor();
+  const shown = await unread(page).getByRole('heading').allInnerTexts();
+  assert.equal(shown.length, 130);
+  assert.equal(new Set(shown).size, 130);
+});
+
+test('a list of long messages is shown as far as it was, also after it was looked at again', async () => {
+  const user = name('user');
+  for (let n = 1; n <= 24; n++) await server.post(`/api/v1/users/${user}/messages`, { title: `Number ${n}`, body: 'long '.repeat(12_000) });
+  const page = await open('#/inbox', { storage: { 'tidings.user': user } });
+  await count([page], 24);
+  await eventually('not all of them are shown', async () => (await unread(page).getByRole('listitem').count()) === 24);
+});
+
+test('what comes while the list is on its way, again and again, does not count as read', async () => {
+  const user = name('user');
+  const page = await open('#/inbox', { storage: { 'tidings.user': user } });
+  await live(page);
+  await page.getByText('Nothing is unread.').waitFor();
+  let sent = 0;
+  await page.route('**/messages/unread', async (route) => {
+    const response = await route.fetch();
+    if (sent < 5) {
+      await notify(user, `Number ${++sent}`);
+      await count([page], sent);
+    }
+    await route.fulfill({ response });
+  });
+  await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+  await eventually('the list is not looked at', () => sent === 5);
+  await unread(page).getByText('Number 5 of them').waitFor();
+  await count([page], 5);
+  assert.equal(await page.getByRole('region', { name: 'Read just now' }).count(), 0);
+});
+
 test('who has no name is asked for it, where a name is needed', async () => {
   const page = await open('#/inbox');
   await page.getByLabel('Name').fill(name('new'));

@@ -7,6 +7,10 @@ const PAGE = 100;
 const LOOK_EVERY_MS = 60_000;
 /** A list that news has overtaken is asked for again, so often in a row at most. */
 const MAX_OVERTAKEN = 3;
+/** Where that was not enough it is looked at again so soon. */
+const SOON_MS = 1_000;
+/** The server lists no more at once. */
+const MAX_LISTED = 1_000;
 const MAX_READ = 200;
 
 type Channel = `user-notifications-${string}`;
@@ -24,7 +28,8 @@ export class Inbox {
   #room: Room<Channel>;
   #turn = 0;
   #timer?: ReturnType<typeof setTimeout>;
-  #more?: string;
+  /** So many of the unread are wanted at least. */
+  #wanted = PAGE;
   #closed = false;
   /** Rises with all that the room tells. */
   #news = 0;
@@ -63,32 +68,42 @@ export class Inbox {
   async load(overtaken = 0): Promise<void> {
     const mine = ++this.#turn;
     const news = this.#news;
+    let isOld = false;
     clearTimeout(this.#timer);
     try {
-      const limit = Math.min(1000, Math.max(PAGE, this.unread.length));
-      const page = await session.ask<InboxMessages>('POST', '/api/v1/messages/unread', { limit });
-      if (mine !== this.#turn) return;
-      if (news !== this.#news && overtaken < MAX_OVERTAKEN) return void this.load(overtaken + 1);
-      const ids = new Set(page.messages.map(({ id }) => id));
-      const gone = this.unread.filter(({ id }) => !ids.has(id));
-      if (!page.next) this.#remember(gone.map((message) => ({ ...message, status: 'read' as const })));
-      this.unread = page.messages;
-      this.total = page.total;
-      this.#more = page.next;
-      this.loaded = true;
+      const wanted = Math.min(MAX_LISTED, Math.max(this.#wanted, this.unread.length));
+      const messages: InboxMessage[] = [];
+      let page: InboxMessages;
+      // A page of long messages has fewer than it was asked for.
+      let after: string | undefined;
+      do {
+        page = await session.ask<InboxMessages>('POST', '/api/v1/messages/unread', { after, limit: wanted - messages.length });
+        if (mine !== this.#turn) return;
+        messages.push(...page.messages);
+        after = page.next;
+      } while (after && messages.length < wanted);
+      isOld = news !== this.#news;
+      if (isOld && overtaken < MAX_OVERTAKEN) return void this.load(overtaken + 1);
+      // What came after the list was made is not in it, and not read: what is shown is newer then.
+      if (!isOld || !this.loaded) {
+        const ids = new Set(messages.map(({ id }) => id));
+        const gone = this.unread.filter(({ id }) => !ids.has(id));
+        if (!after && !isOld) this.#remember(gone.map((message) => ({ ...message, status: 'read' as const })));
+        this.unread = messages;
+        this.total = page.total;
+        this.loaded = true;
+      }
       this.trouble = undefined;
     } catch (error) {
       if (mine === this.#turn) this.trouble = (error as Error).message;
     }
-    if (mine === this.#turn && !this.#closed) this.#timer = setTimeout(() => void this.load(), LOOK_EVERY_MS);
+    if (mine === this.#turn && !this.#closed) this.#timer = setTimeout(() => void this.load(), isOld ? SOON_MS : LOOK_EVERY_MS);
   }
 
-  async more(): Promise<void> {
-    const mine = this.#turn;
-    const page = await session.ask<InboxMessages>('POST', '/api/v1/messages/unread', { after: this.#more, limit: PAGE });
-    if (mine !== this.#turn) return;
-    this.unread = [...this.unread, ...page.messages];
-    this.#more = page.next;
+  /** Looks at the whole list again, so that nothing of it comes twice, however often it is asked for. */
+  more(): Promise<void> {
+    this.#wanted = this.unread.length + PAGE;
+    return this.load();
   }
 
   async markRead(messages: InboxMessage[]): Promise<void> {
@@ -126,7 +141,8 @@ export class Inbox {
     } else if (event === 'user:notification:recalled') {
       const { messageId } = data as { messageId: string };
       const recalled = this.unread.find(({ id }) => id === messageId);
-      if (!recalled) return;
+      // It may be beyond what is loaded.
+      if (!recalled) return void this.load();
       this.#remember([{ ...recalled, status: 'recalled' }]);
       this.unread = this.unread.filter(({ id }) => id !== messageId);
       this.total--;
