@@ -169,3 +169,21 @@ test('what failed runs again by itself, as a test of its own', async () => {
   await eventually(async () => `it is: ${await summary.innerText()}`, async () => /failed\n[^]*passed\s+0\s+failed\s+2\s+skipped\s+4/.test(await summary.innerText()));
 });
 
+test('a list that could not be had once is asked for again, although nothing is told of it', async () => {
+  const page = await open('#/queue');
+  await live(page);
+  let lost = 0;
+  const lose = (times) => (route) => (lost++ < times ? route.abort('connectionrefused') : route.continue());
+  // One look at the queue is lost right after its pause was told.
+  await page.route('**/api/v1/queue', lose(1));
+  await server.post('/api/v1/queue/pause', { reason: 'told once' });
+  await paused(page).getByText('told once').waitFor();
+  assert.ok(lost > 1);
+  await server.post('/api/v1/queue/resume', {});
+  await paused(page).waitFor({ state: 'detached' });
+  lost = 0;
+  await page.route('**/api/v1/jobs?state=cancelled&**', lose(1));
+  await jobs(page).getByRole('link', { name: 'Cancelled' }).click();
+  await jobs(page).getByText('the server cannot be reached').waitFor();
+  await jobs(page).getByText('the server cannot be reached').waitFor({ state: 'detached' });
+});

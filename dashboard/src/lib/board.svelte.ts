@@ -196,14 +196,20 @@ export class Board {
   /** Messages tell less of a job than the list does, so that is fetched anew soon after them. */
   #listSoon(): void {
     this.changes++;
+    this.#listIn(Math.max(50, this.#listed + LIST_EVERY_MS - Date.now()));
+  }
+
+  #listIn(ms: number): void {
     this.#listing ??= setTimeout(async () => {
       this.#listing = undefined;
       const mine = this.#fetching;
       const found = await this.#listJobs().catch(() => undefined);
-      if (!found || mine !== this.#fetching || this.#closed || !this.#fresh) return;
+      if (mine !== this.#fetching || this.#closed || !this.#fresh) return;
+      // What was told once is not told again when the room goes on after a loss.
+      if (!found) return this.#listIn(RETRY_MS);
       this.#setJobs(found);
       soon(this.#draw);
-    }, Math.max(50, this.#listed + LIST_EVERY_MS - Date.now()));
+    }, ms);
   }
 
   #test(message: TestMessage): void {
