@@ -15,6 +15,7 @@ use crate::auth::Identity;
 use crate::broker::{Appended, Broker, BrokerError, PageLimit};
 use crate::config::channels::Rules;
 use crate::fanout::Since;
+use crate::fault::Cause;
 use crate::inbox::{self, Entry, Inbox, InboxError, Marked, NOTIFICATION, RECALLED};
 use crate::model::{ChannelName, EventName, Incoming, MessageId, Position, Priority, UserId};
 use crate::publish::{PublishError, Publisher};
@@ -117,11 +118,17 @@ impl Notifier {
     /// Marks messages of `user` as read, as [`Inbox::mark_read`] does, and tells it to the user's devices where
     /// that changed anything.
     pub async fn mark_read(&self, user: &UserId, ids: Vec<MessageId>) -> Result<Marked, InboxError> {
-        let marked = self.inbox.mark_read(user, ids.clone()).await?;
-        if marked.changed > 0 {
-            read::tell(&self.broker, &self.rules, user, &ids).await;
-        }
-        Ok(marked)
+        let Self { inbox, broker, rules, .. } = self.clone();
+        let user = user.clone();
+        // A caller who goes away in between must not leave it untold: marked again, it changes nothing.
+        let change = tokio::spawn(async move {
+            let marked = inbox.mark_read(&user, ids.clone()).await?;
+            if marked.changed > 0 {
+                read::tell(&broker, &rules, &user, &ids).await;
+            }
+            Ok(marked)
+        });
+        change.await.unwrap_or_else(|error| Err(InboxError::Unavailable(Cause::new(error.to_string()))))
     }
 
     /// Takes the notification `id` back for `by`, its sender, or for an administrator if `by` is none: in every

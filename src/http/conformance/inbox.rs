@@ -1,5 +1,6 @@
 //! Notifying users, and their inboxes.
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::Server;
@@ -159,6 +160,21 @@ async fn many_that_were_read_at_once_are_all_told_and_nobody_else_tells_it() {
     server.post("/api/v1/events", lie).await.problem(403, "forbidden");
     let rest = server.get("/api/v1/channels/user-notifications-ann/messages?offset=233").await.json();
     assert_eq!(rest["messages"], json!([]));
+}
+
+#[tokio::test]
+async fn what_was_read_is_told_although_the_caller_went_away() {
+    let server = Server::start().await;
+    let id = notify(&server, None, "ann", "1").await["id"].clone();
+    let asked = server.post_as(Some("ann"), MARK_READ, json!({"messageIds": [id]})).now_or_never();
+    assert!(asked.is_none(), "it was answered before the caller could go away");
+    let path = "/api/v1/channels/user-notifications-ann/messages?offset=1";
+    let told = async {
+        while server.get(path).await.json()["messages"] == json!([]) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.expect("it is not told");
 }
 
 #[tokio::test]
