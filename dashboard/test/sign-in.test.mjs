@@ -127,7 +127,7 @@ test('where tests are for their owners, everybody sees their own ones live, and 
       await page.getByText('You may not follow all tests.').waitFor();
       if (who === 'bob') {
         // It runs for several looks: there is one every few seconds.
-        await send(bob, 'bobs-own', { TESTS: '40', PACE_MS: '400' });
+        await send(bob, 'bobs-own', { TESTS: '40', PACE_MS: '300' });
         const running = page.getByRole('region', { name: 'Running' }).locator('li', { hasText: 'bobs-own' });
         await running.getByText(/of 40 tests/).waitFor();
         await page.goto(`${strict.url}/#/tests/bobs-own`);
