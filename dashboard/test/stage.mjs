@@ -46,7 +46,7 @@ export async function openStage({ settings = {}, ...rest } = {}) {
     // A lost connection or a refusal is no mistake of the page.
     page.on('console', (message) => {
       const text = message.text();
-      if (message.type() === 'error' && !/ERR_(CONNECTION|EMPTY_RESPONSE|INTERNET_DISCONNECTED)|WebSocket connection|status of \d+/.test(text)) page.troubles.push(text);
+      if (message.type() === 'error' && !/ERR_(CONNECTION|SOCKET_NOT_CONNECTED|EMPTY_RESPONSE|INTERNET_DISCONNECTED)|WebSocket connection|status of \d+/.test(text)) page.troubles.push(text);
     });
     await page.goto(`${url}/${path}`);
     return page;
