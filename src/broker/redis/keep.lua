@@ -3,8 +3,8 @@
 -- A channel is a table: `meta` and `history`, its keys; `size` and `ttl` in ms, its rules; `epoch`, `top`, `oldest`,
 -- `touched` (when its life was prolonged) and `short` (whether its history is a text) as they are now, `before` the top
 -- before the call, `begun` if it had no epoch; `joined`, what is appended, as it stands in a short history, if whoever
--- called thought it to be one: Lua takes long to put texts together; `version` and `text` of its snapshot, and `listed`, where the call
--- changes them.
+-- called thought it to be one: Lua takes long to put texts together; `version` and `text` of its snapshot, and `listed`,
+-- where the call changes them.
 
 -- How many bytes a history has as a text at most: a stream of one message takes as many.
 local SHORT = 4096

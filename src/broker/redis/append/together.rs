@@ -16,9 +16,9 @@ use crate::redis::Call;
 /// How often snapshots that turn out to be others are planned onto anew, before the long way is taken.
 const TRIES: usize = 3;
 
-/// A channel that is known to be further than this has no short history: it takes less than so many messages.
+/// The history of a channel that is known to be further than this is taken for a long one. A mistake costs some time only.
 const SHORT_OFFSET: u64 = 24;
-/// What has more bytes is no part of a short history.
+/// What has more bytes is not handed over as a short history has it.
 const SHORT_BYTES: usize = 2048;
 
 /// What the script says: whether it did it; epochs, or snapshots that are others; tops before.
@@ -243,7 +243,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Slot<'_> {
-    /// Whether its history may be a short one.
+    /// Whether its history is taken for a short one.
     fn may_be_short(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.offset < SHORT_OFFSET)
     }
