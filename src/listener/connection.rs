@@ -72,6 +72,15 @@ impl KillSwitch {
         self.press();
     }
 
+    /// Takes note of the error of a read or a write, whichever side made it: the kernel gives up a peer that takes
+    /// nothing by itself, and tells only one of them.
+    pub fn failed(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.press_for(Reason::WriteDeadline);
+        }
+        error
+    }
+
     /// Whether the peer said something after the last that was said to it.
     pub(super) fn is_spoken_to(&self) -> bool {
         self.0.heard.load(Ordering::Relaxed)
@@ -216,20 +225,12 @@ impl Connection {
         }
     }
 
-    /// The error of a read or a write. The kernel gives up a peer that takes nothing by itself.
-    fn failed(&self, error: io::Error) -> io::Error {
-        if error.kind() == io::ErrorKind::TimedOut {
-            self.switch.press_for(Reason::WriteDeadline);
-        }
-        error
-    }
-
     /// Lets a write wait no longer than the deadline. Every byte that is taken starts it anew.
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
             self.stuck = None;
             self.switch.0.heard.store(false, Ordering::Relaxed);
-            return Poll::Ready(written.map_err(|error| self.failed(error)));
+            return Poll::Ready(written.map_err(|error| self.switch.failed(error)));
         }
         // What is written past the library counts as well.
         let (deadline, taken) = (self.write_deadline, self.switch.wire().taken());
@@ -263,7 +264,7 @@ impl AsyncRead for Connection {
             match self.stream.try_read_buf(buf) {
                 Ok(_) => return Poll::Ready(self.count(&buf.filled()[before..])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(self.failed(error))),
+                Err(error) => return Poll::Ready(Err(self.switch.failed(error))),
             }
         }
     }

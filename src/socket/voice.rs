@@ -104,7 +104,7 @@ impl Voice {
         if state.gathered.is_empty()
             && let Some(line) = self.direct(&mut state)
         {
-            return match line.wire().write_one(frame()).map_err(closed)? {
+            return match line.wire().write_one(frame()).map_err(|error| closed(&line, error))? {
                 Written::Whole => Ok(true),
                 Written::Waits => Ok(false),
                 Written::Refused => Err(SendError::Full),
@@ -127,7 +127,7 @@ impl Voice {
             return self.emit(state, emit);
         };
         // What the peer did not take the last time goes first.
-        if state.gathered.is_empty() && !line.wire().flush().map_err(|_| SendError::Closed)? {
+        if state.gathered.is_empty() && !line.wire().flush().map_err(|error| closed(&line, error))? {
             return Err(SendError::Full);
         }
         let frame = frame();
@@ -167,7 +167,7 @@ impl Voice {
             return Ok(());
         }
         if state.gathered.is_empty() {
-            let clear = line.wire().flush().map_err(|_| SendError::Closed)?;
+            let clear = line.wire().flush().map_err(|error| closed(&line, error))?;
             return if clear { Ok(()) } else { Err(SendError::Full) };
         }
         if state.write(&line)? { Ok(()) } else { Err(SendError::Full) }
@@ -181,7 +181,8 @@ impl Voice {
             return Ok(false);
         }
         let Some(line) = self.direct(&mut state) else { return Ok(false) };
-        Ok(line.wire().write_one(packet::going_away()).map_err(closed)? != Written::Refused)
+        Ok(line.wire().write_one(packet::going_away()).map_err(|error| closed(&line, error))?
+            != Written::Refused)
     }
 
     /// Whether the client polls, and how often it has.
@@ -263,8 +264,8 @@ pub(super) fn send_error(error: SocketSendError) -> SendError {
     SendError::Closed
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "an error comes by value")]
-fn closed(error: io::Error) -> SendError {
+fn closed(line: &KillSwitch, error: io::Error) -> SendError {
+    let error = line.failed(error);
     tracing::trace!(%error, "a WebSocket takes no more frames");
     SendError::Closed
 }
@@ -272,6 +273,6 @@ fn closed(error: io::Error) -> SendError {
 impl State {
     fn write(&mut self, line: &KillSwitch) -> Result<bool, SendError> {
         self.gathered_bytes = 0;
-        line.wire().write(&mut self.gathered).map_err(closed)
+        line.wire().write(&mut self.gathered).map_err(|error| closed(line, error))
     }
 }
