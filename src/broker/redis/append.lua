@@ -27,7 +27,7 @@ local channels, asked = {}, {}
 
 for n = 1, count do
   channels[n] = {
-    meta = KEYS[n * 2 - 1], history = KEYS[n * 2], size = tonumber(ARGV[at]), ttl = tonumber(ARGV[at + 1]),
+    meta = KEYS[n * 2 - 1], history = KEYS[n * 2], rule = rule_of(tonumber(ARGV[at]), tonumber(ARGV[at + 1]), keep),
     wanted = { 'epoch', 'top', 'oldest', 'touched', 'version', 'state', 'seq', 'short' }, asked = {}, noted = {}, records = {},
   }
   at = at + 2
@@ -116,9 +116,9 @@ local function known(message)
   end
   if memory == '?' and offset == 0 then offset = found_in(channel, message.id) or 0 end
   if offset > channel.before then return offset end
-  if offset < channel.oldest or offset + channel.size <= channel.top then return nil end
+  if offset < channel.oldest or offset + channel.rule.size <= channel.top then return nil end
   local stands, record = message_from(reader(channel.history), offset)
-  if stands ~= offset or tonumber(string.match(record, '^%d+')) < now - channel.ttl then return nil end
+  if stands ~= offset or tonumber(string.match(record, '^%d+')) < now - channel.rule.ttl then return nil end
   return offset
 end
 
@@ -181,7 +181,7 @@ end
 
 local function write(channel)
   local changes, entry = {}, {}
-  if channel.size > 0 then
+  if channel.rule.size > 0 then
     for n, appended in ipairs(channel.records) do
       local memory = appended.memory
       entry[#entry + 1], entry[#entry + 2] = (memory == 'c' or memory == 'n') and memory or 'm', appended.record
@@ -191,7 +191,8 @@ local function write(channel)
       end
     end
   end
-  store(channel, now, keep, changes, unpack(entry))
+  if channel.text then channel.version = int(channel.version) end
+  store(channel, now, changes, #changes, unpack(entry))
   for n, appended in ipairs(channel.records) do
     if appended.news ~= '' then
       local base, name = string.sub(channel.meta, 1, -2) .. 'n', string.match(channel.meta, '{c:([^}]*)}m$')

@@ -30,15 +30,17 @@ for n = 1, count do
 end
 if index then list_tests(index, now, begun) end
 for _, test in ipairs(begun) do
+  local fields = { 'version', string.format('%d', test.version), 'text', test.text }
   if index then
-    redis.call('HSET', test.meta, 'version', test.version, 'text', test.text, 'state', test.state, 'seq', test.seq)
-  else
-    redis.call('HSET', test.meta, 'version', test.version, 'text', test.text)
+    fields[5], fields[6], fields[7], fields[8] = 'state', test.state, 'seq', test.seq
   end
-  -- A channel that its messages keep for longer stays for longer.
   if test.known then
+    redis.call('HSET', test.meta, unpack(fields))
+    -- A channel that its messages keep for longer stays for longer.
     redis.call('PEXPIRE', test.meta, ARGV[2], 'GT')
   else
+    -- There is no history whose life would be prolonged together with that of the meta.
+    redis.call('HSET', test.meta, 'touched', now, unpack(fields))
     redis.call('PEXPIRE', test.meta, ARGV[2])
   end
 end

@@ -168,14 +168,19 @@ impl<'a> Batch<'a> {
         call.arg(now_ms()).arg(ms(KEPT)).arg(Epoch::generate().as_str());
         call.arg(core.publish()).arg(core.publication()).arg(self.channels.len());
         let mut args = Args { call, count: 6 };
+        let rules = self.rules();
+        args.add(&rules.len().to_string());
+        for (size, ttl) in &rules {
+            args.add(&size.to_string());
+            args.add(&ttl.to_string());
+        }
         let (parts, publications) = self.parts(core);
         let mut stands = Vec::with_capacity(parts.len());
         let snapshots = self.snapshots();
         for (slot, part) in self.channels.iter().zip(&parts) {
-            let history = slot.append.namespace.history;
-            for number in [history.size, ms(history.ttl), part.messages] {
-                args.add(&number.to_string());
-            }
+            let rule = rules.iter().position(|rule| *rule == slot.rule()).unwrap_or_default();
+            args.add(&(rule + 1).to_string());
+            args.add(&part.messages.to_string());
             match snapshots.get(&slot.append.channel) {
                 None => args.add(""),
                 Some(change) => change.iter().fold(0, |_, arg| args.add(arg)),
@@ -183,12 +188,25 @@ impl<'a> Batch<'a> {
             part.add_ids(&mut args);
             stands.push(part.add_texts(&mut args, slot.may_be_short()));
         }
-        let mut call = args.call;
+        let mut told = String::new();
         for (place, n) in publications {
-            let (text, (stand, span)) = (&parts[place].texts[n], &stands[place][n]);
-            call.arg(place + 1).arg(text.first).arg(text.lengths()).arg(*stand).arg(span);
+            let (text, (stand, from, to)) = (&parts[place].texts[n], &stands[place][n]);
+            // Writing to a text does not fail.
+            let _ = write!(told, "{} {} {stand} {from} {to}{};", place + 1, text.first, text.lengths());
         }
-        call
+        args.add(&told);
+        args.call
+    }
+
+    /// The rules of all channels, each once: size, and ttl in ms.
+    fn rules(&self) -> Vec<(u64, u64)> {
+        let mut rules = Vec::new();
+        for rule in self.channels.iter().map(Slot::rule) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
     }
 
     /// What becomes of the snapshots of channels: the version that is expected, then, of what is written, version, text,
@@ -243,6 +261,12 @@ impl<'a> Batch<'a> {
 }
 
 impl Slot<'_> {
+    /// How it is kept: size, and ttl in ms.
+    fn rule(&self) -> (u64, u64) {
+        let history = self.append.namespace.history;
+        (history.size, ms(history.ttl))
+    }
+
     /// Whether its history is taken for a short one.
     fn may_be_short(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.offset < SHORT_OFFSET)
@@ -290,7 +314,7 @@ impl<'a> Part<'a> {
 
     /// Adds what is asked of ids and noted of them.
     fn add_ids(&self, args: &mut Args) {
-        args.add(&(self.asked.len() + self.rows.len()).to_string());
+        args.add(&self.asked.len().to_string());
         args.add(&self.rows.len().to_string());
         for append in &self.asked {
             args.add(&format!("i{}", append.id));
@@ -298,9 +322,8 @@ impl<'a> Part<'a> {
         for (of, ..) in &self.rows {
             args.add(&format!("j{of}"));
         }
-        for (of, lowest, highest) in &self.rows {
+        for (_, lowest, highest) in &self.rows {
             args.add(&lowest.to_string());
-            args.add(&format!("j{of}"));
             args.add(&highest.to_string());
         }
         args.add(&self.noted.len().to_string());
@@ -310,19 +333,19 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Adds the texts; of each, at which argument it stands, and from where to where in that if it is not all of it.
-    fn add_texts(&self, args: &mut Args, may_be_short: bool) -> Vec<(usize, String)> {
+    /// Adds the texts; of each, at which argument it stands, and from where to where in that.
+    fn add_texts(&self, args: &mut Args, may_be_short: bool) -> Vec<(usize, usize, usize)> {
         if may_be_short && self.is_small() {
             args.add("0");
             let (text, spans) = self.joined();
             let stand = args.add(&text);
-            return spans.into_iter().map(|span| (stand, span)).collect();
+            return spans.into_iter().map(|(from, to)| (stand, from, to)).collect();
         }
         args.add(&self.texts.len().to_string());
         let mut stands = Vec::with_capacity(self.texts.len());
         for text in &self.texts {
             args.add(&text.name());
-            stands.push((args.add(&text.text), String::new()));
+            stands.push((args.add(&text.text), 1, text.text.len()));
         }
         stands
     }
@@ -334,14 +357,14 @@ impl<'a> Part<'a> {
     }
 
     /// Its texts as they stand in a short history, and of each from where to where its records stand there.
-    fn joined(&self) -> (String, Vec<String>) {
+    fn joined(&self) -> (String, Vec<(usize, usize)>) {
         let (mut joined, mut spans) = (String::new(), Vec::with_capacity(self.texts.len()));
         for text in &self.texts {
             // Writing to a text does not fail.
             let _ = writeln!(joined, "{} {}", text.name(), text.text.len());
             let from = joined.len() + 1;
             joined.push_str(&text.text);
-            spans.push(format!("{from} {}", joined.len()));
+            spans.push((from, joined.len()));
         }
         (joined, spans)
     }
