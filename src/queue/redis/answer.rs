@@ -44,7 +44,7 @@ pub(super) fn added(first: Value, rest: std::vec::IntoIter<Value>) -> Result<Add
         now_ms: number(&now)?,
         change: number(&change)?,
         state: state_of(&state)?,
-        depth: number(&depth)?,
+        depth: text(&depth)?,
     })
 }
 

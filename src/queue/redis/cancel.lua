@@ -5,9 +5,9 @@ if job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled'
   return { 'ended', job.state }
 end
 if job.cancel ~= '1' then
-  job.cancel = '1'
-  if ARGV[3] ~= '' then job.reason = ARGV[3] end
-  if ARGV[4] ~= '' then job.by = ARGV[4] end
+  set(job, 'cancel', '1')
+  if ARGV[3] ~= '' then set(job, 'reason', ARGV[3]) end
+  if ARGV[4] ~= '' then set(job, 'by', ARGV[4]) end
 end
 if job.state ~= 'running' then
   local ended = cancelled(job)

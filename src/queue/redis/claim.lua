@@ -7,7 +7,7 @@ if ARGV[6] == '1' then
   for _, id in ipairs(redis.call('SMEMBERS', R .. ':w:' .. worker)) do
     local job = look(id, function(job) return job.claim == name and flat(job) end)
     if job then
-      put_in(R .. ':lease', int(now + lease_ms), id)
+      put_in(':lease', int(now + lease_ms), id)
       taken[#taken + 1] = job
     end
   end
@@ -19,16 +19,16 @@ local paused = redis.call('HMGET', R .. ':paused', '*', unpack(ARGV, 7))
 if paused[1] then return and_unreadable(taken) end
 local ids, running, leases, queued = {}, {}, {}, depth()
 
--- What stands first in a ready set, as many as are wanted still; a suite's lane in place of its mark. `again`: there may
+-- What stands first in a ready set, whose key is without its root, as many as are wanted still; a suite's lane in place of its mark. `again`: there may
 -- be more behind what could not be taken.
 local ready, again
 local moved = 0 -- how many could not be taken
 local function gather(key, wanted)
-  local found = redis.call('ZRANGE', key, 0, wanted - 1, 'WITHSCORES')
+  local found = redis.call('ZRANGE', R .. key, 0, wanted - 1, 'WITHSCORES')
   for n = 1, #found, 2 do
     local id = found[n]
     if string.sub(id, 1, 1) == '/' then
-      local lane = string.sub(key, #R + 4) .. id
+      local lane = string.sub(key, 4) .. id
       local room, before = math.min(wanted, room_of(lane)), #ready
       if room > 0 then gather(key .. id, room) end
       -- A mark in front of nobody who may begin: it takes the place of others no more.
@@ -42,24 +42,27 @@ repeat
   again = false
   ready = {}
   for i = 7, #ARGV do
-    if not paused[i - 5] then gather(R .. ':r:' .. ARGV[i], most - #ids) end
+    if not paused[i - 5] then gather(':r:' .. ARGV[i], most - #ids) end
   end
   table.sort(ready, function(one, other) return one.rank < other.rank end)
   for n = 1, math.min(#ready, most - #ids) do
     local key, id = ready[n].key, ready[n].id
     local seq, lane
     local job = look(id, function(job)
-      if job.lane and key == R .. ':r:' .. job.type then
+      if job.lane and key == ':r:' .. job.type then
         -- From before suites had lanes: it waits in that of its own.
-        put_in(R .. ':r:' .. lane_of(job), rank(job), id)
+        put_in(':r:' .. lane_of(job), rank(job), id)
         save(job)
         return nil
       end
-      job.worker, job.started, job.claim, seq = worker, int(now), name, int(tonumber(job.seq))
+      set(job, 'worker', worker)
+      set(job, 'started', now_ms)
+      set(job, 'claim', name)
+      seq = int(tonumber(job.seq))
       lane = job.lane and lane_of(job)
       begin(job)
       note(job, 'started', nil, int(queued - #ids - 1))
-      return save(job, 'error')
+      return save(job)
     end)
     if job then
       if lane then redis.call('SADD', R .. ':l:' .. lane, id) end
@@ -69,7 +72,7 @@ repeat
     else
       again, moved = true, moved + 1
       -- It does not say which lane loses its first one.
-      local from = string.sub(key, #R + 4)
+      local from = string.sub(key, 4)
       if string.find(from, '/', 1, true) then lanes[from] = true end
     end
     take_out(key, id)

@@ -16,7 +16,7 @@
 --   R:cancels  zset     who runs and is to be cancelled
 --   R:ended    zset     who has ended, by when
 --   R:out      zset     `ID SEQ` of what is still to be told, by when it came about
---   R:active   hash     test -> the job that has not ended; R:keys  hash  dedupe key -> job
+--   R:active   hash     test -> its newest job;            R:keys  hash  dedupe key -> job
 --   R:fired:S  zset     the ticks of schedule S that were fired
 --   R:past:S   list     the latest runs of series S, newest first;  R:pasts  zset  each series by its latest run
 --   R:types    hash     worker -> the test types it handles; R:seen  zset  worker -> when it counts as gone
@@ -34,13 +34,23 @@ math.randomseed(now_us % 2147483647)
 -- one that it is handed as a number.
 local function int(n) return string.format('%d', n) end
 
+local now_ms = int(now)
+
 -- A call with many arguments, in steps: one takes a limited number. A multiple of two stays together.
 local function in_steps(command, key, args)
   for i = 1, #args, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, #args))) end
 end
 
--- What of each job is written already, and how it was read.
-local written, read = {}, {}
+-- Of each job how it was read, and the names of the fields that have changed.
+local read, changed = {}, {}
+
+-- Changes a field of a job, or takes it away. `save` writes what has changed.
+local function set(job, field, value)
+  if value == nil and job[field] == nil then return end
+  job[field] = value
+  local names = changed[job]
+  names[#names + 1] = field
+end
 
 -- The suite of a job from before suites had lanes: its config alone has it.
 local function suite_of(job)
@@ -53,13 +63,14 @@ end
 local function load(id)
   local flat = redis.call('HGETALL', R .. ':j:' .. id)
   if #flat == 0 then return nil end
-  local job, known = {}, {}
-  for i = 1, #flat, 2 do
-    local field, value = flat[i], flat[i + 1]
-    job[field], known[field] = value, value
-  end
-  job.lane = job.lane or suite_of(job)
-  written[job], read[job] = known, flat
+  -- With room for the fields of most jobs at once.
+  local job = {
+    id = nil, test = nil, type = nil, prio = nil, max = nil, config = nil, attempt = nil, base = nil, fence = nil, cancel = nil,
+    series = nil, seq = nil, state = nil, created = nil, queued = nil, eseq = nil, worker = nil, started = nil, claim = nil,
+  }
+  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
+  read[job], changed[job] = flat, {}
+  if not job.lane then set(job, 'lane', suite_of(job)) end
   return job
 end
 
@@ -68,7 +79,8 @@ local function rank(job) return int((4 - tonumber(job.prio)) * 1125899906842624 
 
 local function publish(text) redis.call(ARGV[1], R .. ':p', text) end
 
--- What leaves sorted sets and sets and what comes into them, by key, until `settle`: one command for many jobs.
+-- What leaves sorted sets and sets and what comes into them, by key without its root, until `settle`: one command for
+-- many jobs.
 local gone, left, come = {}, {}, {}
 
 local function among(lists, key)
@@ -91,12 +103,9 @@ local function put_in(key, score, member)
 end
 
 local function let_go(worker, id)
-  local list = among(left, R .. ':w:' .. worker)
+  local list = among(left, ':w:' .. worker)
   list[#list + 1] = id
 end
-
--- The tests of jobs that have ended, and the jobs.
-local ended_tests, ended_jobs = {}, {}
 
 -- Lanes in which something has changed.
 local lanes = {}
@@ -138,23 +147,23 @@ end
 -- Takes the job out of whatever its state keeps it in.
 local function depart(job)
   local id = job.id
-  take_out(R .. ':s:' .. job.state, id)
+  take_out(':s:' .. job.state, id)
   if job.state == 'queued' then
-    take_out(R .. ':r:' .. lane_of(job), id)
+    take_out(':r:' .. lane_of(job), id)
     -- Where those wait that are from before suites had lanes.
-    if job.lane then take_out(R .. ':r:' .. job.type, id) end
+    if job.lane then take_out(':r:' .. job.type, id) end
   elseif job.state == 'scheduled' or job.state == 'retrying' then
-    take_out(R .. ':due', id)
+    take_out(':due', id)
   elseif job.state == 'running' then
-    take_out(R .. ':lease', id)
+    take_out(':lease', id)
     let_go(job.worker, id)
     if job.lane then
-      local list = among(left, R .. ':l:' .. lane_of(job))
+      local list = among(left, ':l:' .. lane_of(job))
       list[#list + 1] = id
     end
-    if job.cancel == '1' then take_out(R .. ':cancels', id) end
+    if job.cancel == '1' then take_out(':cancels', id) end
   else
-    take_out(R .. ':ended', id)
+    take_out(':ended', id)
   end
 end
 
@@ -168,45 +177,49 @@ end
 -- Puts the job into whatever its state keeps it in; who has to act on it is woken by `settle`.
 local function arrive(job, lease_ms)
   local id = job.id
-  put_in(R .. ':s:' .. job.state, job.seq, id)
+  put_in(':s:' .. job.state, job.seq, id)
   if job.state == 'queued' then
-    put_in(R .. ':r:' .. lane_of(job), rank(job), id)
+    put_in(':r:' .. lane_of(job), rank(job), id)
   elseif job.state == 'scheduled' or job.state == 'retrying' then
-    put_in(R .. ':due', job.run, id)
+    put_in(':due', job.run, id)
   elseif job.state == 'running' then
-    put_in(R .. ':lease', int(now + lease_ms), id)
+    put_in(':lease', int(now + lease_ms), id)
     redis.call('SADD', R .. ':w:' .. job.worker, id)
   else
-    put_in(R .. ':ended', int(now), id)
-    ended_tests[#ended_tests + 1], ended_jobs[#ended_jobs + 1] = job.test, id
+    put_in(':ended', now_ms, id)
   end
+end
+
+-- A text as JSON.
+local function text_of(value)
+  if value == nil or value == '' then return '""' end
+  if not string.find(value, '[^%w]') then return '"' .. value .. '"' end
+  return cjson.encode(value)
 end
 
 -- Notes a change that is to be told of, in the job itself: state and news are written at once. Its number rises
 -- with the clock too, so that a queue that lost its newest changes never gives a number to something else.
-local function text_of(value) return (value == nil or value == '') and '""' or cjson.encode(value) end
-
 local function note(job, kind, payload, extra)
-  job.eseq = int(math.max(tonumber(job.eseq) + 1, now_us))
-  job['o:' .. job.eseq] = table.concat({
-    '[', text_of(kind), ',"', int(now), '","', job.state, '","', job.attempt, '","', job.run or '', '","', job.started or '',
-    '","', job.worker or '', '",', text_of(job.error), ',', text_of(payload), ',', text_of(extra), ']',
-  })
+  local number = int(math.max(tonumber(job.eseq) + 1, now_us))
+  set(job, 'eseq', number)
+  set(job, 'o:' .. number, '[' .. text_of(kind) .. ',"' .. now_ms .. '","' .. job.state .. '","' .. job.attempt .. '","'
+    .. (job.run or '') .. '","' .. (job.started or '') .. '","' .. (job.worker or '') .. '",' .. text_of(job.error) .. ','
+    .. text_of(payload) .. ',' .. text_of(extra) .. ']')
   -- Found by whoever sweeps, should nobody tell it.
-  put_in(R .. ':out', int(now), job.id .. ' ' .. job.eseq)
+  put_in(':out', now_ms, job.id .. ' ' .. number)
 end
 
 -- Writes what left and what came, and wakes who waits for it.
 local function settle()
-  for key, list in pairs(gone) do in_steps('ZREM', key, list) end
-  for key, list in pairs(left) do in_steps('SREM', key, list) end
+  for key, list in pairs(gone) do in_steps('ZREM', R .. key, list) end
+  for key, list in pairs(left) do in_steps('SREM', R .. key, list) end
   for key, list in pairs(come) do
-    in_steps('ZADD', key, list)
-    if string.sub(key, 1, #R + 3) == R .. ':r:' and not string.find(key, '/', #R + 4, true) then
+    in_steps('ZADD', R .. key, list)
+    if string.sub(key, 1, 3) == ':r:' and not string.find(key, '/', 4, true) then
       -- Who found nothing looks again; while there is something, nobody has found nothing.
-      if redis.call('ZCARD', key) == #list / 2 then publish('ready') end
-    elseif key == R .. ':due' then
-      local first = redis.call('ZRANGE', key, 0, 0)[1]
+      if redis.call('ZCARD', R .. key) == #list / 2 then publish('ready') end
+    elseif key == ':due' then
+      local first = redis.call('ZRANGE', R .. key, 0, 0)[1]
       for n = 2, #list, 2 do
         if list[n] == first then publish('due') end
       end
@@ -214,15 +227,7 @@ local function settle()
   end
   for lane in pairs(lanes) do show(lane) end
   lanes = {}
-  if #ended_tests > 0 then
-    local active = redis.call('HMGET', R .. ':active', unpack(ended_tests))
-    local over = {}
-    for n, id in ipairs(ended_jobs) do
-      if active[n] == id then over[#over + 1] = ended_tests[n] end
-    end
-    in_steps('HDEL', R .. ':active', over)
-  end
-  gone, left, come, ended_tests, ended_jobs = {}, {}, {}, {}, {}
+  gone, left, come = {}, {}, {}
 end
 
 -- Of a list whose entries are so many elements, and end with a member: what is not of the job.
@@ -247,12 +252,6 @@ local function apart(id, step)
   for key, list in pairs(gone) do gone[key] = without(list, 1, id) end
   for key, list in pairs(left) do left[key] = without(list, 1, id) end
   for key, list in pairs(come) do come[key] = without(list, 2, id) end
-  for n = #ended_jobs, 1, -1 do
-    if ended_jobs[n] == id then
-      table.remove(ended_jobs, n)
-      table.remove(ended_tests, n)
-    end
-  end
   return nil, reason_of(answer)
 end
 
@@ -297,125 +296,23 @@ local function flat(job)
   return out
 end
 
--- Writes what has changed of a job; `lost` are the fields that it does not have any more. Its fields, those that were
--- written behind those that were read.
-local function save(job, ...)
-  local key, known, changes, lost = R .. ':j:' .. job.id, written[job] or {}, {}, {}
-  for _, field in ipairs({ ... }) do
-    job[field] = nil
-    if known[field] then lost[#lost + 1] = field end
+-- Writes what has changed of a job. Its fields, those that were written behind those that were read.
+local function save(job)
+  local key, out, written, lost = R .. ':j:' .. job.id, read[job], {}, nil
+  for _, field in ipairs(changed[job]) do
+    local value = job[field]
+    if value then
+      written[#written + 1], written[#written + 2] = field, value
+    else
+      lost = lost or {}
+      lost[#lost + 1] = field
+    end
   end
-  for field, value in pairs(job) do
-    if known[field] ~= value then changes[#changes + 1], changes[#changes + 2] = field, value end
-  end
-  in_steps('HSET', key, changes)
-  if #lost > 0 or not read[job] then
+  in_steps('HSET', key, written)
+  if lost then
     in_steps('HDEL', key, lost)
     return flat(job)
   end
-  local out = read[job]
-  for i = 1, #changes do out[#out + 1] = changes[i] end
+  for i = 1, #written do out[#out + 1] = written[i] end
   return out
-end
-
--- The job of a lease that is its newest. That of somebody outside has a secret, and names its test.
-local function held(id, fence, test, secret)
-  local job = load(id)
-  if not job or job.fence ~= fence or (job.secret or '') ~= secret then return nil end
-  if secret ~= '' and job.test ~= test then return nil end
-  return job
-end
-
--- The job of a lease that counts.
-local function leased(id, fence, test, secret)
-  local job = held(id, fence, test, secret)
-  if not job or job.state ~= 'running' then return nil end
-  return job
-end
-
--- Whether it ended because nobody gave a sign of life.
-local function was_lost(job) return job.state == 'failed' and cjson.decode(job.error).code == 'worker_lost' end
-
--- A job begins its next attempt, which `job.worker` runs.
-local function begin(job)
-  job.state = 'running'
-  job.attempt = int(tonumber(job.attempt) + 1)
-  -- By the clock as well: a queue that lost its newest changes must not give out a token twice.
-  job.fence = int(math.max(tonumber(job.fence) + 1, now_us))
-  job.error = nil
-end
-
--- An ended job is one that waits again, with all of its attempts.
-local AGAIN = { 'run', 'started', 'ended', 'worker', 'error', 'reason', 'by' }
-local function begin_again(job)
-  depart(job)
-  redis.call('HSET', R .. ':active', job.test, job.id)
-  job.state, job.cancel, job.base = 'queued', '0', job.attempt
-  for _, field in ipairs(AGAIN) do job[field] = nil end
-  -- Never the same twice: by this the test's beginnings are told apart.
-  job.queued = int(math.max(now, tonumber(job.queued) + 1))
-end
-
-local function cancelled(job)
-  depart(job)
-  job.state, job.ended = 'cancelled', int(now)
-  job.error = nil
-  note(job, 'cancelled', job.reason or 'cancelled', job.by)
-  arrive(job)
-  return save(job, 'error')
-end
-
--- The job begins its next attempt after `delay_ms`.
-local function retry_later(job, failure, results, delay_ms)
-  depart(job)
-  job.state, job.error, job.run = 'retrying', failure, int(now + delay_ms)
-  note(job, 'retrying', results)
-  arrive(job)
-  return save(job)
-end
-
--- Ends the running attempt: the job ends, or waits for its next one.
-local function end_attempt(job, outcome, failure, final, results, base_ms, max_ms)
-  if outcome == 'cancelled' then return cancelled(job) end
-  if outcome == 'failed' then
-    local attempts = tonumber(job.attempt) - tonumber(job.base)
-    if job.cancel == '1' and not final then return cancelled(job) end
-    if not final and attempts < tonumber(job.max) then
-      -- Doubling, with a jitter of one half: what failed together does not come back together.
-      local most = math.floor(math.min(base_ms * 2 ^ math.min(attempts - 1, 30), max_ms))
-      return retry_later(job, failure, results, most - math.random(0, math.floor(most / 2)))
-    end
-  end
-  depart(job)
-  job.ended = int(now)
-  if outcome == 'passed' then
-    job.state, job.error = 'completed', nil
-    note(job, 'completed', results)
-    arrive(job)
-    return save(job, 'error')
-  end
-  job.state, job.error = 'failed', failure
-  note(job, 'failed', results)
-  arrive(job)
-  return save(job)
-end
-
--- What the workers handle, for a job that waits.
-local function handled(state)
-  if state ~= 'queued' then return {} end
-  return redis.call('HVALS', R .. ':types')
-end
-
--- Answers each of those that stand in ARGV from `at` on: `head` values, the last of them the number of reports, then three of
--- each of these. `find` reads the job by its place, `act` does the rest; what fails for one is no matter of the others.
-local function each(at, head, find, act)
-  local answers = {}
-  while at <= #ARGV do
-    local reports = tonumber(ARGV[at + head - 1])
-    local answer, failure = apart(ARGV[at], function() return act(find(at), at, reports) end)
-    answers[#answers + 1] = answer or { 'broken', failure }
-    at = at + head + 3 * reports
-  end
-  settle()
-  return answers
 end

@@ -25,15 +25,8 @@ impl Entry {
         ];
         let first = args.len();
         let mut field = |name: &str, value: String| args.extend([name.to_owned(), value]);
-        field("id", id.to_string());
-        field("test", test.to_string());
-        field("type", new.test_type.clone());
-        field("prio", new.priority.number().to_string());
         field("max", max_attempts.to_string());
         field("config", object(&new.config));
-        for name in ["attempt", "base", "fence", "cancel"] {
-            field(name, "0".to_owned());
-        }
         if let Some(key) = &new.dedupe_key {
             field("key", key.clone());
         }
@@ -76,15 +69,15 @@ impl Entry {
 }
 
 /// What the script says of a job that it added.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Added {
     pub(super) seq: i64,
     pub(super) now_ms: i64,
     /// The number of the change.
     pub(super) change: i64,
     pub(super) state: JobState,
-    /// How many jobs wait now.
-    pub(super) depth: i64,
+    /// How many jobs wait now, and what else its note says there.
+    pub(super) depth: String,
 }
 
 impl Added {
@@ -121,7 +114,7 @@ impl Added {
             now_ms: self.now_ms,
             job: job.clone(),
             payload: self.now_ms.to_string(),
-            extra: self.depth.to_string(),
+            extra: self.depth,
         };
         let wish = CancelWish { reason: None, by: None };
         Stored { job, seq: self.seq, fence: 0, secret: None, wish, untold: vec![news] }

@@ -4,15 +4,21 @@
 -- The answer: of each 'ok' and the job, or 'told' and the job as it ended before, or 'lost', or 'broken' and why.
 local base_ms, max_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- What an end for good leaves for the next runs of its series.
-local MOST_RUNS, MOST_SERIES = 50, 2000
+-- What an end for good leaves for the next runs of its series: of each series the runs of this call.
+local runs = {}
 local function remember(job, measured, run)
   if not job.series or run == '' or (job.state ~= 'completed' and job.state ~= 'failed') then return end
   local took = job.hold and measured ~= '' and measured or int(math.max(0, now - tonumber(job.started)))
-  local key = R .. ':past:' .. job.series
+  local list = among(runs, job.series)
+  list[#list + 1] = took .. ' ' .. run
+end
+
+local MOST_RUNS, MOST_SERIES = 50, 2000
+local function keep(series, list)
+  local key = R .. ':past:' .. series
   -- Some more than are read, so that not every end has to cut.
-  if redis.call('LPUSH', key, took .. ' ' .. run) > MOST_RUNS + 14 then redis.call('LTRIM', key, 0, MOST_RUNS - 1) end
-  local is_new = redis.call('ZADD', R .. ':pasts', int(now), job.series) == 1
+  if redis.call('LPUSH', key, unpack(list)) > MOST_RUNS + 14 then redis.call('LTRIM', key, 0, MOST_RUNS - 1) end
+  local is_new = redis.call('ZADD', R .. ':pasts', now_ms, series) == 1
   if is_new and redis.call('ZCARD', R .. ':pasts') > MOST_SERIES then
     local oldest = redis.call('ZPOPMIN', R .. ':pasts')[1]
     redis.call('DEL', R .. ':past:' .. oldest)
@@ -35,9 +41,11 @@ local function finish(job, at, reports)
     for i = at + 11, at + 3 * reports + 10, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
   end
   local answer = end_attempt(job, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] == '1', ARGV[at + 7], base_ms, max_ms)
-  -- The end is written: what cannot be noted of it for the next ones takes nothing back.
   pcall(remember, job, ARGV[at + 8], ARGV[at + 9])
   return { 'ok', answer }
 end
 
-return each(5, 11, ending, finish)
+local answers = each(5, 11, ending, finish)
+-- The ends are written: what cannot be noted of them for the next ones takes nothing back.
+for series, list in pairs(runs) do pcall(keep, series, list) end
+return answers

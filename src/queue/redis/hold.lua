@@ -11,10 +11,10 @@ if key ~= '' then
   if job then return { 'active', job.id } end
 end
 local active = redis.call('HGET', R .. ':active', test)
-if active then return { 'active', active } end
+if active and in_the_way(active) then return { 'active', active } end
 local job = {
   id = id, test = test, type = ARGV[4], prio = ARGV[5], max = '1', config = ARGV[11],
-  seq = int(redis.call('INCR', R .. ':seq')), created = int(now), queued = int(now), hold = ARGV[7], secret = ARGV[8],
+  seq = int(redis.call('INCR', R .. ':seq')), created = now_ms, queued = now_ms, hold = ARGV[7], secret = ARGV[8],
   state = 'queued', attempt = '0', base = '0', fence = '0', eseq = '0', cancel = '0',
 }
 for i = 12, #ARGV, 2 do job[ARGV[i]] = ARGV[i + 1] end
@@ -22,12 +22,15 @@ if key ~= '' then
   job.key = key
   redis.call('HSET', R .. ':keys', key, id)
 end
+changed[job] = {}
 redis.call('HSET', R .. ':active', test, id)
 redis.call('ZADD', R .. ':all', job.seq, id)
-note(job, 'added', job.queued, int(depth()))
-job.worker, job.started = ARGV[6], ARGV[9] ~= '' and ARGV[9] or int(now)
+note_added(job, active)
+set(job, 'worker', ARGV[6])
+set(job, 'started', ARGV[9] ~= '' and ARGV[9] or now_ms)
 begin(job)
 arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
 settle()
-return { 'added', save(job) }
+in_steps('HSET', R .. ':j:' .. id, flat(job))
+return { 'added', flat(job) }

@@ -7,7 +7,7 @@ for _, id in ipairs(redis.call('SRANDMEMBER', R .. ':w:' .. ARGV[2], tonumber(AR
     if job.state ~= 'running' or job.worker ~= ARGV[2] then return nil end
     if job.cancel == '1' then return cancelled(job) end
     -- The attempt was cut short by us: it does not count.
-    job.base = int(tonumber(job.base) + 1)
+    set(job, 'base', int(tonumber(job.base) + 1))
     return retry_later(job, ARGV[3], '', 0)
   end)
   if job then given[#given + 1] = job else let_go(ARGV[2], id) end

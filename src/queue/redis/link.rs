@@ -1,12 +1,12 @@
 //! The scripts of the queue, and the way they are called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use ::redis::Value;
 
 use super::entry::{Entry, fields, named, object, series};
-use super::row::Unreadable;
+use super::row::{News, Stored, Unreadable};
 use crate::fault::{Cause, Fault};
 use crate::model::past::MAX_RUNS;
 use crate::model::{JobId, JobState, Priority, Scope, UserId, WorkerId};
@@ -23,8 +23,14 @@ macro_rules! script {
         script!($name, $file, "#!lua\n");
     };
     ($name:ident, $file:literal, $head:literal) => {
-        static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!($head, include_str!("common.lua"), include_str!($file))));
+        static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                $head,
+                include_str!("common.lua"),
+                include_str!("life.lua"),
+                include_str!($file)
+            ))
+        });
     };
 }
 script!(SUBMIT, "submit.lua");
@@ -48,6 +54,7 @@ script!(CANCEL, "cancel.lua", "#!lua flags=allow-oom\n");
 script!(SWEEP, "sweep.lua", "#!lua flags=allow-oom\n");
 script!(TOLD, "told.lua", "#!lua flags=allow-oom\n");
 script!(RETAIN, "retain.lua", "#!lua flags=allow-oom\n");
+script!(UNTOLD, "untold.lua", "#!lua flags=no-writes\n");
 script!(GET, "get.lua", "#!lua flags=no-writes\n");
 script!(COUNTS, "counts.lua", "#!lua flags=no-writes\n");
 
@@ -323,8 +330,29 @@ impl Link {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    pub(super) async fn told(&self, pairs: Vec<String>) -> Result<Value, QueueError> {
-        self.run(&TOLD, &pairs).await
+    /// What is untold of a job, oldest first; nothing of one that cannot be read.
+    pub(super) async fn untold(&self, job: &JobId) -> Result<Vec<News>, QueueError> {
+        match self.run(&UNTOLD, &[job.to_string()]).await? {
+            Value::Nil => Ok(Vec::new()),
+            found => {
+                let read =
+                    Stored::read(found).inspect_err(|error| tracing::error!(%error, "a job was left out"));
+                Ok(read.map_or_else(|_| Vec::new(), |stored| stored.untold))
+            }
+        }
+    }
+
+    /// Forgets changes of jobs, by their numbers.
+    pub(super) async fn told(&self, changes: &BTreeMap<JobId, Vec<i64>>) -> Result<Value, QueueError> {
+        let mut args = vec![changes.len().to_string()];
+        for (job, numbers) in changes {
+            args.extend([job.to_string(), numbers.len().to_string()]);
+            args.extend(numbers.iter().map(|number| format!("o:{number}")));
+        }
+        for (job, numbers) in changes {
+            args.extend(numbers.iter().map(|number| format!("{job} {number}")));
+        }
+        self.run(&TOLD, &args).await
     }
 }
 

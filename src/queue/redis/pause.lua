@@ -8,7 +8,7 @@ if (word == 'pause') == (known ~= false) then return { 'known', known or '' } en
 local by = ''
 if word == 'pause' then
   if redis.call('HLEN', R .. ':paused') >= tonumber(ARGV[6]) then return { 'full' } end
-  known = '["' .. int(now) .. '",' .. text_of(ARGV[4]) .. ',' .. text_of(ARGV[5]) .. ']'
+  known = '["' .. now_ms .. '",' .. text_of(ARGV[4]) .. ',' .. text_of(ARGV[5]) .. ']'
   redis.call('HSET', R .. ':paused', scope, known)
 else
   by = ARGV[4]
@@ -20,5 +20,5 @@ local before = redis.call('HGETALL', R .. ':news')
 -- By the clock, and a number of its own all the same.
 local number = now_us
 while redis.call('HSETNX', R .. ':news', int(number), '["' .. word .. '",' .. text_of(scope) .. ',' .. text_of(known) .. ','
-  .. text_of(by) .. ',"' .. int(now) .. '"]') == 0 do number = number + 1 end
-return { 'done', known, int(now), int(number), before }
+  .. text_of(by) .. ',"' .. now_ms .. '"]') == 0 do number = number + 1 end
+return { 'done', known, now_ms, int(number), before }

@@ -4,7 +4,7 @@ if not job then return { 'missing' } end
 if job.state ~= 'queued' and job.state ~= 'scheduled' and job.state ~= 'retrying' then return { 'busy', job.state } end
 if job.prio == ARGV[3] then return { 'same', flat(job) } end
 if not has_room(job, 1, tonumber(ARGV[4])) then return { 'full' } end
-job.prio = ARGV[3]
+set(job, 'prio', ARGV[3])
 if job.state == 'queued' then
   depart(job)
   arrive(job)

@@ -7,7 +7,7 @@ local lease_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 local function report(job, at, reports)
   if not job then return { 'lost' } end
   if not has_room(job, reports, most) then return { 'full' } end
-  put_in(R .. ':lease', int(now + tonumber(job.hold or lease_ms)), job.id)
+  put_in(':lease', int(now + tonumber(job.hold or lease_ms)), job.id)
   for i = at + 5, at + 3 * reports + 4, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
   return { 'ok', save(job) }
 end

@@ -12,13 +12,15 @@ if job.fence ~= ARGV[3] or job.secret ~= ARGV[5] then return { 'lost' } end
 if job.state == 'running' then return prolonged('existing', job) end
 if not was_lost(job) then return { 'lost' } end
 local active = redis.call('HGET', R .. ':active', job.test)
-if active then return { 'active', active } end
+if active and active ~= job.id and in_the_way(active) then return { 'active', active } end
 local holder = job.worker
 begin_again(job)
-note(job, 'added', job.queued, int(depth()))
-job.worker, job.started, job.secret = holder, int(now), ARGV[6]
+note_added(job, active)
+set(job, 'worker', holder)
+set(job, 'started', now_ms)
+set(job, 'secret', ARGV[6])
 begin(job)
 arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
 settle()
-return { 'added', save(job, 'run', 'ended', 'error', 'reason', 'by') }
+return { 'added', save(job) }

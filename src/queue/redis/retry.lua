@@ -4,10 +4,10 @@ if not job then return { 'missing' } end
 if job.hold then return { 'outside' } end
 if not job.ended then return { 'alive', job.state } end
 local active = redis.call('HGET', R .. ':active', job.test)
-if active then return { 'active', active, job.test } end
+if active and active ~= job.id and in_the_way(active) then return { 'active', active, job.test } end
 begin_again(job)
 arrive(job)
 settle()
-note(job, 'added', job.queued, int(depth()))
+note_added(job, active)
 settle()
-return { 'ok', save(job, unpack(AGAIN)), handled(job.state) }
+return { 'ok', save(job), handled(job.state) }

@@ -54,6 +54,19 @@ pub(super) struct News {
 }
 
 impl News {
+    /// How many jobs wait, as the note of a beginning says it.
+    pub(super) fn depth(&self) -> Option<u64> {
+        self.extra.split(' ').next()?.parse().ok()
+    }
+
+    /// The job that had the test before this one was added, if something of that one may be untold: it is told first.
+    pub(super) fn before(&self) -> Option<JobId> {
+        if self.kind != "added" {
+            return None;
+        }
+        JobId::parse(self.extra.split_once(' ')?.1).ok()
+    }
+
     /// What it is known by: its job, and its number there.
     pub(super) fn id(&self) -> (JobId, i64) {
         (self.job.job_id.clone(), self.seq)
@@ -71,6 +84,16 @@ pub(super) fn text(value: &Value) -> Result<String, Unreadable> {
         Value::Okay => Ok("OK".to_owned()),
         Value::Int(n) => Ok(n.to_string()),
         other => Err(Unreadable::answer(format!("expected a text, found {other:?}"))),
+    }
+}
+
+/// The same, of an element that nobody else needs.
+fn into_text(value: Value) -> Result<String, Unreadable> {
+    match value {
+        Value::BulkString(bytes) => {
+            String::from_utf8(bytes).map_err(|_| Unreadable::answer("a text that is not UTF-8"))
+        }
+        other => text(&other),
     }
 }
 
@@ -136,10 +159,11 @@ fn priority(text: &str) -> Result<Priority, String> {
 
 impl Stored {
     pub(super) fn read(value: Value) -> Result<Self, Unreadable> {
-        let mut fields = HashMap::new();
-        let mut elements = list(value)?.into_iter();
+        let elements = list(value)?;
+        let mut fields = HashMap::with_capacity(elements.len() / 2);
+        let mut elements = elements.into_iter();
         while let (Some(name), Some(value)) = (elements.next(), elements.next()) {
-            fields.insert(text(&name)?, text(&value)?);
+            fields.insert(into_text(name)?, into_text(value)?);
         }
         let fields = Fields(fields);
         if let Some(why) = fields.0.get("unreadable") {

@@ -30,7 +30,7 @@ pub(super) fn story(rules: &Rules, news: &News) -> Story {
     let teller = Teller { rules, job: &news.job, event_seq: news.seq, now_ms: news.now_ms, named };
     let job = |event| teller.job(event, None, None);
     let (begun, groups) = match kind {
-        "added" => (begun(news), vec![teller.job(JobEvent::Added, None, news.extra.parse().ok())]),
+        "added" => (begun(news), vec![teller.job(JobEvent::Added, None, news.depth())]),
         "due" => (begun(news), Vec::new()),
         "started" => {
             let depth = news.extra.parse().ok();

@@ -1,7 +1,7 @@
 -- Adds jobs, or finds those that have their keys. ARGV: publish, then of each: id, test, type, priority, due time or
--- nothing, key or nothing, number of its further fields, these and their values.
--- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state and how
--- many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test, or 'broken' and why.
+-- nothing, key or nothing, number of the fields that it has beside these, these and their values.
+-- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state and what its
+-- note says of how many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test, or 'broken' and why.
 local asked, tests, at = {}, {}, 2
 while at <= #ARGV do
   local fields = tonumber(ARGV[at + 6])
@@ -17,20 +17,21 @@ end
 local active, owners, keys = redis.call('HMGET', R .. ':active', unpack(tests)), {}, {}
 for n, test in ipairs(tests) do owners[test] = active[n] end
 
-local answers, added = {}, {}
+local answers, added, new = {}, {}, {}
 for n, job in ipairs(asked) do
+  local owner = owners[job.test]
   local known = job.key ~= '' and (keys[job.key] or redis.call('HGET', R .. ':keys', job.key))
   if known and not keys[job.key] and redis.call('EXISTS', R .. ':j:' .. known) == 0 then known = nil end
   if known then
     -- It may be one of this call, which is not written yet.
     answers[n] = { 'existing', known }
-  elseif owners[job.test] == job.id then
+  elseif owner == job.id then
     -- The way to a cluster asks again where it got no answer.
     answers[n] = { 'again', job.id }
-  elseif owners[job.test] then
-    answers[n] = { 'active', owners[job.test] }
+  elseif owner and (new[owner] or in_the_way(owner)) then
+    answers[n] = { 'active', owner }
   else
-    owners[job.test] = job.id
+    job.before, owners[job.test], new[job.id] = owner, job.id, true
     if job.key ~= '' then keys[job.key] = job.id end
     added[#added + 1], job.n = job, n
   end
@@ -39,23 +40,27 @@ end
 local all, running, named = {}, {}, {}
 if #added > 0 then
   local waiting, seq = depth(), redis.call('INCRBY', R .. ':seq', #added) - #added
-  local at_ms, number = int(now), int(now_us)
   for n, job in ipairs(added) do
     job.seq, job.state = int(seq + n), 'queued'
     local run = ''
     if job.run ~= '' and tonumber(job.run) > now then job.state, run = 'scheduled', job.run end
     if job.state == 'queued' then waiting = waiting + 1 end
+    local wait, newest = int(waiting), job.before and newest_untold(job.before)
+    -- As `note_added` says it.
+    if newest then wait = wait .. ' ' .. job.before end
+    local number = int(math.max(now_us, (newest or 0) + 1))
     arrive(job)
-    put_in(R .. ':out', at_ms, job.id .. ' ' .. number)
+    put_in(':out', now_ms, job.id .. ' ' .. number)
     all[#all + 1], all[#all + 2] = job.seq, job.id
     running[#running + 1], running[#running + 2] = job.test, job.id
     if job.key ~= '' then named[#named + 1], named[#named + 2] = job.key, job.id end
-    local key, wait = R .. ':j:' .. job.id, int(waiting)
-    redis.call('HSET', key, 'seq', job.seq, 'state', job.state, 'created', at_ms, 'queued', at_ms, 'eseq', number,
-      'o:' .. number, '["added","' .. at_ms .. '","' .. job.state .. '","0","' .. run .. '","","","","' .. at_ms .. '","'
+    local key = R .. ':j:' .. job.id
+    redis.call('HSET', key, 'id', job.id, 'test', job.test, 'type', job.type, 'prio', job.prio, 'attempt', '0', 'base', '0',
+      'fence', '0', 'cancel', '0', 'seq', job.seq, 'state', job.state, 'created', now_ms, 'queued', now_ms, 'eseq', number,
+      'o:' .. number, '["added","' .. now_ms .. '","' .. job.state .. '","0","' .. run .. '","","","","' .. now_ms .. '","'
       .. wait .. '"]', unpack(ARGV, job.from, job.upto))
     if run ~= '' then redis.call('HSET', key, 'run', run) end
-    answers[job.n] = { 'added', job.seq, at_ms, number, job.state, wait }
+    answers[job.n] = { 'added', job.seq, now_ms, number, job.state, wait }
   end
   in_steps('ZADD', R .. ':all', all)
   in_steps('HSET', R .. ':active', running)

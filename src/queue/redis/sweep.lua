@@ -12,7 +12,7 @@ if redis.call('GET', R .. ':born') ~= ARGV[7] or tonumber(limited) < tonumber(AR
   if tonumber(limited) < tonumber(ARGV[8]) then limited = set_limited(tonumber(ARGV[8])) end
 end
 local changed, reaped, promoted = {}, 0, 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. int(now), 'LIMIT', 0, most)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. now_ms, 'LIMIT', 0, most)) do
   local ended = look(id, function(job)
     if job.state ~= 'running' then return nil end
     -- Names and ids are of an alphabet that needs no escaping.
@@ -24,17 +24,17 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':lease', '-inf', '(' .. in
     changed[#changed + 1] = ended
     reaped = reaped + 1
   else
-    take_out(R .. ':lease', id)
+    take_out(':lease', id)
     free_place(id)
   end
 end
 settle()
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', int(now), 'LIMIT', 0, most)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', now_ms, 'LIMIT', 0, most)) do
   local ready = look(id, function(job)
     local first = job.state == 'scheduled'
     if not first and job.state ~= 'retrying' then return nil end
     depart(job)
-    job.state = 'queued'
+    set(job, 'state', 'queued')
     arrive(job)
     -- Its test waits for a worker now, not for the clock; no message says so.
     if first then note(job, 'due', job.queued) end
@@ -44,7 +44,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', R .. ':due', '-inf', int(now), '
     changed[#changed + 1] = ready
     promoted = promoted + 1
   else
-    take_out(R .. ':due', id)
+    take_out(':due', id)
   end
 end
 settle()
@@ -58,16 +58,16 @@ for _, entry in ipairs(late) do
     changed[#changed + 1] = job
   end
   -- Whoever else sweeps gives this sweeper the same time to tell it.
-  if untold[id] then put_in(R .. ':out', int(now), entry) else take_out(R .. ':out', entry) end
+  if untold[id] then put_in(':out', now_ms, entry) else take_out(':out', entry) end
 end
 settle()
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', R .. ':seen', '-inf', int(now), 'LIMIT', 0, most)) do
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', R .. ':seen', '-inf', now_ms, 'LIMIT', 0, most)) do
   redis.call('ZREM', R .. ':seen', worker)
   redis.call('HDEL', R .. ':types', worker)
 end
 local due = redis.call('ZRANGE', R .. ':due', 0, 0, 'WITHSCORES')
 redis.call('SET', R .. ':born', ARGV[6], 'NX')
 return {
-  int(now), reaped, promoted, #late, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
+  now_ms, reaped, promoted, #late, due[2] or '', redis.call('GET', R .. ':born'), redis.call('GET', R .. ':seq') or '0',
   limited, redis.call('HLEN', R .. ':types'), and_unreadable(changed), redis.call('HGETALL', R .. ':news'),
 }

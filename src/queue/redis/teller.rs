@@ -5,12 +5,15 @@
 //! next is handed it again, and so is whoever sweeps. Telling twice does no harm, because the ids of the messages are
 //! those of the change.
 //!
+//! A test may have another job before whoever ended its last one has told of that: the beginning then names the job before,
+//! and whoever is to tell it tells first what is left of that one. A test that had begun anew would refuse its end.
+//!
 //! Where much is to be told, that an attempt began waits a moment: if the attempt tells something else meanwhile, both go
 //! together, in one append to each channel of the job.
 
 mod memory;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +27,7 @@ use super::story::story;
 use crate::broker::{AppendGroup, Broker, BrokerError};
 use crate::config::channels::Rules;
 use crate::model::{JobId, Snapshot, TestId};
+use crate::queue::QueueError;
 use crate::tasks::Tasks;
 use memory::Memory;
 
@@ -192,8 +196,7 @@ impl Work {
     async fn run(self, mut waiting: mpsc::Receiver<Request>) {
         let (mut requests, mut memory) = (Vec::new(), Memory::default());
         while waiting.recv_many(&mut requests, TOGETHER).await > 0 {
-            let stale = |request: &Request| request.asked_at.elapsed() > FRESH;
-            let fresh: Vec<_> = std::mem::take(&mut requests).into_iter().filter(|r| !stale(r)).collect();
+            let fresh = self.fresh(std::mem::take(&mut requests), &memory).await;
             let mut told = HashSet::new();
             for step in self.steps(&fresh, &memory) {
                 let (begun, groups) = (step.begun, step.groups);
@@ -215,6 +218,48 @@ impl Work {
                 self.tasks.spawn("queue-forgetting", forgetting);
             }
         }
+    }
+
+    /// The requests that are not left to the sweep, each with what has to be told before it.
+    async fn fresh(&self, requests: Vec<Request>, memory: &Memory) -> Vec<Request> {
+        let mut fresh = Vec::with_capacity(requests.len());
+        for mut request in requests.into_iter().filter(|request| request.asked_at.elapsed() <= FRESH) {
+            if request.news.iter().any(|news| news.before().is_some()) {
+                match self.with_those_before(request.news, request.asked_at, memory).await {
+                    Ok(news) => request.news = news,
+                    Err(error) => {
+                        tracing::warn!(%error, "what is to be told first could not be read; it will be when Redis is back");
+                        continue;
+                    }
+                }
+            }
+            fresh.push(request);
+        }
+        fresh
+    }
+
+    /// The news, and before the beginning of each job what is untold of the one that had its test before. These were
+    /// asked for later than at `asked_at`, so that some may be told once more.
+    async fn with_those_before(
+        &self,
+        mut news: Vec<News>,
+        asked_at: Instant,
+        memory: &Memory,
+    ) -> Result<Vec<News>, QueueError> {
+        let (mut all, mut looked_at) = (Vec::with_capacity(news.len()), HashSet::new());
+        news.reverse();
+        while let Some(next) = news.pop() {
+            match next.before().filter(|_| !memory.has(&next, asked_at) && looked_at.insert(next.id())) {
+                None => all.push(next),
+                Some(before) => {
+                    let untold = self.link.untold(&before).await?;
+                    let until = next.seq;
+                    news.push(next);
+                    news.extend(untold.into_iter().rev().filter(|news| news.seq < until));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Puts the news into as few steps as keep the order of each job, and are not too large.
@@ -270,10 +315,13 @@ impl Work {
         if told.is_empty() {
             return None;
         }
-        let pairs = told.iter().flat_map(|(job, seq)| [job.to_string(), seq.to_string()]).collect::<Vec<_>>();
+        let mut changes: BTreeMap<JobId, Vec<i64>> = BTreeMap::new();
+        for (job, number) in told {
+            changes.entry(job.clone()).or_default().push(*number);
+        }
         let link = self.link.clone();
         let mut forgetting = Box::pin(async move {
-            if let Err(error) = link.told(pairs).await {
+            if let Err(error) = link.told(&changes).await {
                 // The sweep tells it again, and then it is forgotten.
                 tracing::debug!(%error, "told news could not be forgotten");
             }

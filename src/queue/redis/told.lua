@@ -1,14 +1,11 @@
--- Forgets news that were told. ARGV: publish, then job and number of each.
-local fields, entries = {}, {}
-for i = 2, #ARGV, 2 do
-  local id = ARGV[i]
-  fields[id] = fields[id] or {}
-  table.insert(fields[id], 'o:' .. ARGV[i + 1])
-  entries[#entries + 1] = id .. ' ' .. ARGV[i + 1]
-end
-for id, list in pairs(fields) do
+-- Forgets news that were told. ARGV: publish, number of jobs, then of each: id, number of changes, and the fields that these
+-- are; then what `R:out` calls all of them.
+local at = 3
+for _ = 1, tonumber(ARGV[2]) do
+  local key, last = R .. ':j:' .. ARGV[at], at + 1 + tonumber(ARGV[at + 1])
   -- That one cannot be read is no matter of the others.
-  pcall(in_steps, 'HDEL', R .. ':j:' .. id, list)
+  for i = at + 2, last, 1000 do pcall(redis.call, 'HDEL', key, unpack(ARGV, i, math.min(i + 999, last))) end
+  at = last + 1
 end
-in_steps('ZREM', R .. ':out', entries)
+for i = at, #ARGV, 1000 do redis.call('ZREM', R .. ':out', unpack(ARGV, i, math.min(i + 999, #ARGV))) end
 return 0

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use tidings::model::{JobId, now_ms};
+use serde_json::Value;
+use tidings::model::{JobId, TestId, now_ms};
 use tidings::queue::{Ending, Lease, NewJob, Queue, QueueError, QueueOptions, Report};
 
 use super::{Channels, Node, job, options, passed, worker};
@@ -18,6 +19,8 @@ use crate::support::{history, raw, read, seed, wait_until};
 const NODES: usize = 3;
 const PLAYERS: u64 = 8;
 const STEPS: usize = 60;
+/// So many tests have several jobs, one after the other; all others have one.
+const TESTS: usize = 4;
 
 /// Short enough that some leases run out on the way.
 fn quick() -> QueueOptions {
@@ -50,10 +53,13 @@ impl Stage {
     }
 }
 
-/// What a step may be answered with: it came too late, or too much waits to be told.
+/// What a step may be answered with: it came too late, or another job has the test.
 fn may_be(error: &QueueError) {
-    use QueueError::{Ended, LeaseLost, NotEnded};
-    assert!(matches!(error, Ended { .. } | LeaseLost { .. } | NotEnded { .. }), "{error}");
+    use QueueError::{Ended, LeaseLost, NotEnded, TestActive};
+    assert!(
+        matches!(error, Ended { .. } | LeaseLost { .. } | NotEnded { .. } | TestActive { .. }),
+        "{error}"
+    );
 }
 
 async fn play(stage: Arc<Stage>, n: u64, mut random: Rng) {
@@ -67,8 +73,12 @@ async fn play(stage: Arc<Stage>, n: u64, mut random: Rng) {
         match (random.u8(0..20), some_job, lease) {
             (0..=4, ..) => {
                 let run_at = random.bool().then(|| now_ms() + random.i64(-5..5));
-                let made = queue.submit(NewJob { run_at, ..job() }).await.expect("a job is accepted").job;
-                stage.lives().insert(made.job_id, 1);
+                let test = random.usize(0..2 * TESTS);
+                let test_id = (test < TESTS).then(|| TestId::parse(&format!("again-{test}")).expect("an id"));
+                match queue.submit(NewJob { run_at, test_id, ..job() }).await {
+                    Ok(made) => drop(stage.lives().insert(made.job.job_id, 1)),
+                    Err(error) => may_be(&error),
+                }
             }
             (5..=9, ..) => {
                 let claims = queue.claim(&by, &types, random.usize(1..4)).await.expect("a claim");
@@ -137,6 +147,11 @@ async fn whoever_tells_of_it_each_life_is_told_once_and_in_its_order() {
         untold == 0 && counts.iter().all(|(state, n)| over(state) || *n == 0)
     })
     .await;
+    check(&stage, &node).await;
+}
+
+/// Checks what all channels tell of what was done.
+async fn check(stage: &Stage, node: &Node) {
     let lives = stage.lives().clone();
     assert!(lives.len() > 20);
     let (broker, mut all) = (&stage.channels.broker, HashMap::new());
@@ -145,6 +160,7 @@ async fn whoever_tells_of_it_each_life_is_told_once_and_in_its_order() {
         let id = message["data"]["jobId"].as_str().expect("a job").to_owned();
         all.entry(id).or_insert_with(Vec::new).push(message);
     }
+    let mut jobs_of = HashMap::new();
     for (id, lives) in lives {
         let job = node.queue.get(&id).await.expect("a look").expect("a job");
         let read_all = async |name: String| -> Vec<_> {
@@ -153,8 +169,36 @@ async fn whoever_tells_of_it_each_life_is_told_once_and_in_its_order() {
         check_story(&read_all(format!("job-status-{id}")).await, lives);
         check_story(&all[id.as_str()], lives);
         let own = read_all(format!("test-progress-{}", job.test_id)).await;
-        assert_eq!(own.iter().filter(|message| is_end(message)).count(), lives, "{own:#?}");
+        let of_job = own.iter().filter(|message| whose(message) == id.as_str());
+        assert_eq!(of_job.filter(|message| is_end(message)).count(), lives, "{own:#?}");
+        check_turns(&own);
         let snapshot = stage.channels.broker_snapshot(&job).await.expect("a test");
-        assert_eq!((snapshot.state, snapshot.attempt.max(1)), (job.state, job.attempt.max(1)), "{own:#?}");
+        if snapshot.job_id.as_ref() == Some(&id) {
+            assert_eq!(
+                (snapshot.state, snapshot.attempt.max(1)),
+                (job.state, job.attempt.max(1)),
+                "{own:#?}"
+            );
+            let last = own.iter().rfind(|message| is_end(message)).expect("an end");
+            assert_eq!(whose(last), id.as_str(), "{own:#?}");
+        }
+        *jobs_of.entry(job.test_id).or_insert(0) += 1;
+    }
+    assert!(jobs_of.values().any(|jobs| *jobs > 1), "no test had another job");
+}
+
+/// The job that a message of a test is of.
+pub(super) fn whose(message: &Value) -> &str {
+    let id = message["id"].as_str().expect("an id");
+    id.split_once('.').expect("a job before it").0
+}
+
+/// Whoever began a test ends it before another job does anything in it.
+fn check_turns(events: &[Value]) {
+    let mut turn = None;
+    for event in events {
+        let job = whose(event);
+        assert!(turn.is_none_or(|turn| turn == job), "{event} in the middle of another: {events:#?}");
+        turn = (!is_end(event)).then_some(job);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings::model::{JobId, JobState};
+use tidings::model::{JobId, JobState, TestId};
 use tidings::queue::{LeaseStatus, NewJob, Queue, QueueError, QueueOptions};
 
 use super::{Channels, Node, job, options, passed, worker};
@@ -93,7 +93,18 @@ async fn a_job_that_cannot_be_read_spoils_no_end_that_came_with_its_own() {
     assert_eq!(server.cli(&["SISMEMBER", "tidings{q}:w:w", half.as_str()]), "1");
     assert_eq!(server.cli(&["ZCARD", "tidings{q}:s:running"]), "2");
     assert_eq!(server.cli(&["ZCARD", "tidings{q}:lease"]), "2");
-    assert_eq!(server.cli(&["HLEN", "tidings{q}:active"]), "2");
+    // Of those that ended, the tests are free.
+    for (n, lease) in leases.iter().enumerate() {
+        let test = server.cli(&["HGETALL", "tidings{q}:active"]);
+        let of_job = test.lines().collect::<Vec<_>>();
+        let test = of_job.chunks(2).find(|pair| pair[1] == lease.job_id.as_str()).expect("it has a test")[0];
+        let again =
+            node.queue.submit(NewJob { test_id: Some(TestId::parse(test).expect("an id")), ..job() }).await;
+        match again {
+            Err(QueueError::TestActive { job, .. }) => assert!([&none, &half].contains(&&job), "{n}"),
+            again => assert!(again.is_ok() && ![&none, &half].contains(&&lease.job_id), "{n}: {again:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
