@@ -5,7 +5,7 @@ local worker, lease_ms, most, name = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local taken = {}
 if ARGV[6] == '1' then
   for _, id in ipairs(redis.call('SMEMBERS', R .. ':w:' .. worker)) do
-    local job = look(id, function(job) return job.claim == name and flat(job) end)
+    local job = look(id, function(job) return job.claim == name and whole(job) end)
     if job then
       put_in(':lease', int(now + lease_ms), id)
       taken[#taken + 1] = job

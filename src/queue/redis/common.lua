@@ -15,7 +15,7 @@
 --   R:lease    zset     who runs, by the end of the lease; R:w:WORKER  set  what a worker holds
 --   R:cancels  zset     who runs and is to be cancelled
 --   R:ended    zset     who has ended, by when
---   R:out      zset     `ID SEQ` of what is still to be told, by when it came about
+--   R:out      zset     `ID SEQ` of what is still to be told, by when it came about; of what came about at once, the last
 --   R:active   hash     test -> its newest job;            R:keys  hash  dedupe key -> job
 --   R:fired:S  zset     the ticks of schedule S that were fired
 --   R:past:S   list     the latest runs of series S, newest first;  R:pasts  zset  each series by its latest run
@@ -41,8 +41,9 @@ local function in_steps(command, key, args)
   for i = 1, #args, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, #args))) end
 end
 
--- Of each job how it was read, and the names of the fields that have changed.
-local read, changed = {}, {}
+-- Of each job how it was read, the names of the fields that have changed, and the number of the newest change that was
+-- noted.
+local read, changed, noted = {}, {}, {}
 
 -- Changes a field of a job, or takes it away. `save` writes what has changed.
 local function set(job, field, value)
@@ -50,6 +51,12 @@ local function set(job, field, value)
   job[field] = value
   local names = changed[job]
   names[#names + 1] = field
+end
+
+-- A job that is not written yet: all of its fields have changed.
+local function made(job)
+  read[job], changed[job] = {}, {}
+  for field in pairs(job) do table.insert(changed[job], field) end
 end
 
 -- The suite of a job from before suites had lanes: its config alone has it.
@@ -202,11 +209,10 @@ end
 local function note(job, kind, payload, extra)
   local number = int(math.max(tonumber(job.eseq) + 1, now_us))
   set(job, 'eseq', number)
+  noted[job] = number
   set(job, 'o:' .. number, '[' .. text_of(kind) .. ',"' .. now_ms .. '","' .. job.state .. '","' .. job.attempt .. '","'
     .. (job.run or '') .. '","' .. (job.started or '') .. '","' .. (job.worker or '') .. '",' .. text_of(job.error) .. ','
     .. text_of(payload) .. ',' .. text_of(extra) .. ']')
-  -- Found by whoever sweeps, should nobody tell it.
-  put_in(':out', now_ms, job.id .. ' ' .. number)
 end
 
 -- Writes what left and what came, and wakes who waits for it.
@@ -264,7 +270,7 @@ local function look(id, step)
     local job = load(id)
     return job and step(job)
   end)
-  if failure then unreadable[#unreadable + 1] = { 'id', id, 'unreadable', failure } end
+  if failure then unreadable[#unreadable + 1] = cjson.encode({ 'id', id, 'unreadable', failure }) end
   return answer
 end
 
@@ -296,7 +302,11 @@ local function flat(job)
   return out
 end
 
--- Writes what has changed of a job. Its fields, those that were written behind those that were read.
+-- A job as answers have it: one text, because Redis takes long to answer with many. What stands twice counts as it stands
+-- last.
+local function whole(job) return cjson.encode(flat(job)) end
+
+-- Writes what has changed of a job that was read. The answer is the job.
 local function save(job)
   local key, out, written, lost = R .. ':j:' .. job.id, read[job], {}, nil
   for _, field in ipairs(changed[job]) do
@@ -311,8 +321,11 @@ local function save(job)
   in_steps('HSET', key, written)
   if lost then
     in_steps('HDEL', key, lost)
-    return flat(job)
   end
-  for i = 1, #written do out[#out + 1] = written[i] end
-  return out
+  -- Found by whoever sweeps, should nobody tell it: what is told of a job is told in order.
+  if noted[job] then put_in(':out', now_ms, job.id .. ' ' .. noted[job]) end
+  if lost then return whole(job) end
+  local size = #out
+  for i = 1, #written do out[size + i] = written[i] end
+  return cjson.encode(out)
 end

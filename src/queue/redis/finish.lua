@@ -35,7 +35,7 @@ end
 
 local function finish(job, at, reports)
   if not job then return { 'lost' } end
-  if job.state ~= 'running' then return { 'told', flat(job) } end
+  if job.state ~= 'running' then return { 'told', whole(job) } end
   -- The end is never refused; what else there is to tell is, where too much waits.
   if has_room(job, reports, most) then
     for i = at + 11, at + 3 * reports + 10, 3 do note(job, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end

@@ -11,7 +11,7 @@ local function shown(job)
     waits = true
     if job.lane then suites[job.type .. '/' .. job.lane] = true end
   end
-  return flat(job)
+  return whole(job)
 end
 local function paused() return waits and redis.call('HGETALL', R .. ':paused') or {} end
 local function limited()

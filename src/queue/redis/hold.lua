@@ -3,11 +3,11 @@
 local id, test, key = ARGV[2], ARGV[3], ARGV[10]
 -- The way to a cluster asks again where it got no answer.
 local begun = load(id)
-if begun then return { 'added', flat(begun) } end
+if begun then return { 'added', whole(begun) } end
 if key ~= '' then
   local known = redis.call('HGET', R .. ':keys', key)
   local job = known and load(known)
-  if job and job.hold then return { 'existing', flat(job) } end
+  if job and job.hold then return { 'existing', whole(job) } end
   if job then return { 'active', job.id } end
 end
 local active = redis.call('HGET', R .. ':active', test)
@@ -22,7 +22,7 @@ if key ~= '' then
   job.key = key
   redis.call('HSET', R .. ':keys', key, id)
 end
-changed[job] = {}
+made(job)
 redis.call('HSET', R .. ':active', test, id)
 redis.call('ZADD', R .. ':all', job.seq, id)
 note_added(job, active)
@@ -31,6 +31,6 @@ set(job, 'started', ARGV[9] ~= '' and ARGV[9] or now_ms)
 begin(job)
 arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
+local answer = save(job)
 settle()
-in_steps('HSET', R .. ':j:' .. id, flat(job))
-return { 'added', flat(job) }
+return { 'added', answer }

@@ -2,7 +2,7 @@
 local job = load(ARGV[2])
 if not job then return { 'missing' } end
 if job.state ~= 'queued' and job.state ~= 'scheduled' and job.state ~= 'retrying' then return { 'busy', job.state } end
-if job.prio == ARGV[3] then return { 'same', flat(job) } end
+if job.prio == ARGV[3] then return { 'same', whole(job) } end
 if not has_room(job, 1, tonumber(ARGV[4])) then return { 'full' } end
 set(job, 'prio', ARGV[3])
 if job.state == 'queued' then
@@ -10,5 +10,6 @@ if job.state == 'queued' then
   arrive(job)
 end
 note(job, 'updated', job.prio)
+local answer = save(job)
 settle()
-return { 'ok', save(job) }
+return { 'ok', answer }

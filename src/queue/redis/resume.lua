@@ -3,7 +3,7 @@
 -- it began, because the answer was lost.
 local function prolonged(word, job)
   redis.call('ZADD', R .. ':lease', int(now + tonumber(job.hold)), job.id)
-  return { word, flat(job) }
+  return { word, whole(job) }
 end
 local job = load(ARGV[2])
 if not job or not job.hold or job.test ~= ARGV[4] then return { 'lost' } end
@@ -22,5 +22,6 @@ set(job, 'secret', ARGV[6])
 begin(job)
 arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
+local answer = save(job)
 settle()
-return { 'added', save(job) }
+return { 'added', answer }

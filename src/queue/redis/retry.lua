@@ -9,5 +9,6 @@ begin_again(job)
 arrive(job)
 settle()
 note_added(job, active)
+local answer = save(job)
 settle()
-return { 'ok', save(job), handled(job.state) }
+return { 'ok', answer, handled(job.state) }

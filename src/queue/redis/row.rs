@@ -1,8 +1,10 @@
 //! Jobs as Redis keeps them: hashes of texts, with what is still to be told of them in fields of their own.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ::redis::Value;
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use crate::model::test::TestError;
@@ -118,17 +120,37 @@ pub(super) fn jobs(value: Value) -> Result<Vec<Stored>, Unreadable> {
     Ok(list(value)?.into_iter().filter_map(|value| read(value).ok()).collect())
 }
 
-/// The fields of one job.
-struct Fields(HashMap<String, String>);
+/// A text in a list; most have nothing escaped, and are not copied.
+#[derive(Deserialize)]
+struct Piece<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl Fields {
+/// The fields of one job.
+struct Fields<'a>(HashMap<Cow<'a, str>, Cow<'a, str>>);
+
+impl<'a> Fields<'a> {
+    /// Reads a list of names, each with its value behind it.
+    fn read(text: &'a str) -> Result<Self, Unreadable> {
+        let pieces: Vec<Piece<'a>> = serde_json::from_str(text)
+            .map_err(|error| Unreadable::answer(format!("a job is no list of texts: {error}")))?;
+        let mut fields = HashMap::with_capacity(pieces.len() / 2);
+        let mut pieces = pieces.into_iter();
+        while let (Some(Piece(name)), Some(Piece(value))) = (pieces.next(), pieces.next()) {
+            fields.insert(name, value);
+        }
+        Ok(Self(fields))
+    }
+
+    fn owned(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|value| value.clone().into_owned())
+    }
+
     fn unreadable(&self, detail: impl Into<String>) -> Unreadable {
-        let id = self.0.get("id").map_or("without an id", String::as_str);
+        let id = self.0.get("id").map_or("without an id", |id| &**id);
         Unreadable { what: format!("job {id}"), detail: detail.into() }
     }
 
     fn get(&self, name: &str) -> Result<&str, Unreadable> {
-        self.0.get(name).map(String::as_str).ok_or_else(|| self.unreadable(format!("`{name}` is missing")))
+        self.0.get(name).map(|value| &**value).ok_or_else(|| self.unreadable(format!("`{name}` is missing")))
     }
 
     fn parse<T, E: std::fmt::Display>(
@@ -159,15 +181,10 @@ fn priority(text: &str) -> Result<Priority, String> {
 
 impl Stored {
     pub(super) fn read(value: Value) -> Result<Self, Unreadable> {
-        let elements = list(value)?;
-        let mut fields = HashMap::with_capacity(elements.len() / 2);
-        let mut elements = elements.into_iter();
-        while let (Some(name), Some(value)) = (elements.next(), elements.next()) {
-            fields.insert(into_text(name)?, into_text(value)?);
-        }
-        let fields = Fields(fields);
+        let text = into_text(value)?;
+        let fields = Fields::read(&text)?;
         if let Some(why) = fields.0.get("unreadable") {
-            return Err(fields.unreadable(why));
+            return Err(fields.unreadable(&**why));
         }
         let job = job(&fields)?;
         let mut untold = Vec::new();
@@ -181,19 +198,18 @@ impl Stored {
         }
         untold.sort_by_key(|news| news.seq);
         let (seq, fence) = (fields.parse("seq", str::parse)?, fields.parse("fence", str::parse)?);
-        let secret = fields.0.get("secret").cloned();
-        let wish =
-            CancelWish { reason: fields.0.get("reason").cloned(), by: fields.optional("by", UserId::parse)? };
+        let secret = fields.owned("secret");
+        let wish = CancelWish { reason: fields.owned("reason"), by: fields.optional("by", UserId::parse)? };
         Ok(Self { seq, fence, secret, wish, job, untold })
     }
 }
 
-fn job(fields: &Fields) -> Result<Job, Unreadable> {
+fn job(fields: &Fields<'_>) -> Result<Job, Unreadable> {
     Ok(Job {
         job_id: fields.parse("id", JobId::parse)?,
         test_id: fields.parse("test", TestId::parse)?,
         test_type: fields.get("type")?.to_owned(),
-        name: fields.0.get("name").cloned(),
+        name: fields.owned("name"),
         lease_ms: fields.optional("hold", str::parse)?,
         config: fields.parse("config", |text| serde_json::from_str(text))?,
         state: fields.parse("state", state)?,
@@ -201,8 +217,8 @@ fn job(fields: &Fields) -> Result<Job, Unreadable> {
         attempt: fields.parse("attempt", str::parse)?,
         max_attempts: fields.parse("max", str::parse)?,
         timeout_ms: fields.optional("timeout", str::parse)?,
-        dedupe_key: fields.0.get("key").cloned(),
-        team_id: fields.0.get("team").cloned(),
+        dedupe_key: fields.owned("key"),
+        team_id: fields.owned("team"),
         user_id: fields.optional("user", UserId::parse)?,
         traceparent: fields.0.get("trace").and_then(|text| TraceContext::parse(text)),
         created_at: fields.parse("created", str::parse)?,

@@ -70,7 +70,7 @@ end
 for _, answer in ipairs(answers) do
   if answer[1] == 'existing' or answer[1] == 'again' then
     -- By now the others are added: that one cannot be read is its own matter.
-    local readable, job = pcall(function() return flat(load(answer[2])) end)
+    local readable, job = pcall(function() return whole(load(answer[2])) end)
     if readable then answer[2] = job else answer[1], answer[2] = 'broken', reason_of(job) end
   end
 end

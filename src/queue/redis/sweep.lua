@@ -53,7 +53,7 @@ local late = redis.call('ZRANGEBYSCORE', R .. ':out', '-inf', int(now - tonumber
 for _, entry in ipairs(late) do
   local id = string.match(entry, '^(%S+) ') or entry
   if untold[id] == nil then
-    local job = look(id, flat)
+    local job = look(id, whole)
     untold[id] = job ~= nil
     changed[#changed + 1] = job
   end
