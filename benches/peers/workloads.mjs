@@ -23,6 +23,8 @@ export const FULL = {
   sustained: '1m',
 };
 const LONG = '10m';
+/** How many jobs run at once on either side. So many submit ours at once; the other side's are added in bulks of 500. */
+const AT_ONCE = 256;
 
 /** Shows that everything works; its figures mean nothing. */
 export const QUICK = {
@@ -180,7 +182,11 @@ export function rows(sizes, { long = false, redis: hasRedis = false } = {}) {
   ];
   const single = throughput(0, '--rooms', 100, '--publish-batch', 1, '--publishers', 8, '--rate', sizes.singleRate);
   const queue = { connections: 0, bench: () => ['queue', '--jobs', sizes.queueJobs] };
-  const jobs = (...run) => ({ connections: 0, redis: true, run: [...run, '--jobs', sizes.jobs] });
+  const jobs = (...run) => ({
+    connections: 0,
+    redis: true,
+    run: [...run, '--jobs', sizes.jobs, '--concurrency', AT_ONCE],
+  });
   const withRedis = [
     {
       id: 'redis-1',
@@ -208,7 +214,7 @@ export function rows(sizes, { long = false, redis: hasRedis = false } = {}) {
     },
     {
       id: 'redis-jobs',
-      work: 'over Redis: jobs that do nothing, with all their events',
+      work: `over Redis: jobs that do nothing, ${AT_ONCE} at once, with all their events`,
       sides: [
         { name: 'tidings, Redis', ...jobs('tidings', 'bench', 'jobs', '--json') },
         { name: 'BullMQ', ...jobs('node/bullmq.mjs') },

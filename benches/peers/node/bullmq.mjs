@@ -16,7 +16,7 @@ const { values } = parseArgs({
   options: {
     redis: { type: 'string' },
     jobs: { type: 'string', default: '20000' },
-    concurrency: { type: 'string', default: '64' },
+    concurrency: { type: 'string', default: '256' },
     single: { type: 'string', default: '200' },
   },
 });

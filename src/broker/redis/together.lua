@@ -9,7 +9,8 @@
 --         1 if lists have to know]; number of ids that have to be unknown, number of rows, these: fields of ids, then of
 --         rows; of each row the lowest of the numbers, which has to be beyond it, and the highest, or 0 if it stays; number
 --         of ids to note, of each its field and its number among the messages; number of texts, of each the name of its
---         field and itself, or 0, and all of them as they stand in a short history
+--         field and itself, or 0, and all of them as they stand in a short history, or -1, and the same as a whole short
+--         history that begins with them
 --       the publications in their order, all in one text, of each: channel, number of its first message, where in ARGV its
 --         text stands, from where to where in that, lengths if they are several, and a `;`
 -- The answer: 1, epochs of the channels, their tops before; or 0, then of each snapshot that is another one: the number
@@ -29,7 +30,7 @@ end
 
 for n = 1, count do
   local meta, rule, messages, expected = KEYS[n * 2 - 1], rules[tonumber(ARGV[at])], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  local version, text, listed, joined
+  local version, text, listed, joined, whole
   at = at + 3
   if expected ~= '' then
     version, text = ARGV[at], ARGV[at + 1] ~= '' and ARGV[at + 1] or nil
@@ -60,17 +61,18 @@ for n = 1, count do
   if listed then listed.was, listed.seq = found[7], found[8] end
   local noted = bounds + 2 * rows + 1
   local texts = noted + 2 * tonumber(ARGV[noted - 1]) + 1
-  at = texts + 2 * tonumber(ARGV[texts - 1])
-  local texts_end, top = at - 1, tonumber(found[2] or 0)
-  if texts > texts_end and messages > 0 then
-    joined = ARGV[at]
+  local kind, top = tonumber(ARGV[texts - 1]), tonumber(found[2] or 0)
+  at = texts + 2 * math.max(kind, 0)
+  local texts_end = at - 1
+  if kind <= 0 and messages > 0 then
+    if kind == 0 then joined = ARGV[at] else whole = ARGV[at] end
     at = at + 1
   end
   channels[n] = {
     meta = meta, history = KEYS[n * 2], rule = rule, messages = messages, version = version, text = text, listed = listed,
     epoch = found[1], begun = nil, top = top, before = top, oldest = tonumber(found[3] or 1),
     touched = tonumber(found[4] or 0), short = found[5], rows = rows, row = bounds - rows, bounds = bounds, noted = noted,
-    texts = texts, texts_end = texts_end, joined = joined,
+    texts = texts, texts_end = texts_end, joined = joined, whole = whole,
   }
 end
 if #others > 0 then return { 0, others, {} } end

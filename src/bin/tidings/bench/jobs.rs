@@ -41,10 +41,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     jobs: u64,
     /// How many run at once.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = super::at_least_one)]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = super::at_least_one)]
     concurrency: usize,
     /// How many submit at once.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = super::at_least_one)]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = super::at_least_one)]
     submitters: usize,
     /// Keep them in this Redis, apart from what it holds already, and not in a directory.
     #[arg(long, hide_env_values = true, env = "TIDINGS_REDIS", value_name = "URL", value_parser = RedisUrl::parse)]

@@ -18,6 +18,8 @@ const TRIES: usize = 3;
 
 /// The history of a channel that is known to be further than this is taken for a long one. A mistake costs some time only.
 const SHORT_OFFSET: u64 = 24;
+/// What a short history begins with that has all messages of its channel.
+const BEGINS: &str = "0\n";
 /// What has more bytes is not handed over as a short history has it.
 const SHORT_BYTES: usize = 2048;
 
@@ -186,7 +188,7 @@ impl<'a> Batch<'a> {
                 Some(change) => change.iter().fold(0, |_, arg| args.add(arg)),
             };
             part.add_ids(&mut args);
-            stands.push(part.add_texts(&mut args, slot.may_be_short()));
+            stands.push(part.add_texts(&mut args, slot));
         }
         let mut told = String::new();
         for (place, n) in publications {
@@ -334,10 +336,11 @@ impl<'a> Part<'a> {
     }
 
     /// Adds the texts; of each, at which argument it stands, and from where to where in that.
-    fn add_texts(&self, args: &mut Args, may_be_short: bool) -> Vec<(usize, usize, usize)> {
-        if may_be_short && self.is_small() {
-            args.add("0");
-            let (text, spans) = self.joined();
+    fn add_texts(&self, args: &mut Args, slot: &Slot<'_>) -> Vec<(usize, usize, usize)> {
+        if slot.may_be_short() && self.is_small() {
+            let (kind, head) = if slot.known.is_none() { ("-1", BEGINS) } else { ("0", "") };
+            args.add(kind);
+            let (text, spans) = self.joined(head);
             let stand = args.add(&text);
             return spans.into_iter().map(|(from, to)| (stand, from, to)).collect();
         }
@@ -356,9 +359,9 @@ impl<'a> Part<'a> {
         (1..=SHORT_BYTES).contains(&bytes)
     }
 
-    /// Its texts as they stand in a short history, and of each from where to where its records stand there.
-    fn joined(&self) -> (String, Vec<(usize, usize)>) {
-        let (mut joined, mut spans) = (String::new(), Vec::with_capacity(self.texts.len()));
+    /// Its texts as they stand in a short history, behind `head`, and of each from where to where its records stand there.
+    fn joined(&self, head: &str) -> (String, Vec<(usize, usize)>) {
+        let (mut joined, mut spans) = (head.to_owned(), Vec::with_capacity(self.texts.len()));
         for text in &self.texts {
             // Writing to a text does not fail.
             let _ = writeln!(joined, "{} {}", text.name(), text.text.len());
