@@ -345,6 +345,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_peer_that_the_kernel_gave_up_is_ended_whoever_of_both_was_told() {
+        let (mut connection, _peer) = pair().await;
+        let switch = connection.kill_switch();
+        let error = switch.failed(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(!switch.0.pressed.load(Ordering::Acquire), "it is no deadline");
+        switch.failed(io::Error::from(io::ErrorKind::TimedOut));
+        let error = connection.read(&mut [0]).await.expect_err("it has ended");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
     async fn a_peer_that_takes_what_is_written_past_the_library_is_not_ended() {
         let (mut connection, mut peer) = pair().await;
         let switch = connection.kill_switch();

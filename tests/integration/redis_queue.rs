@@ -4,8 +4,10 @@
 mod cluster;
 mod control;
 mod faults;
+mod mirrors;
 mod nodes;
 mod random;
+mod turns;
 mod unreadable;
 mod untold;
 
@@ -17,6 +19,7 @@ use async_trait::async_trait;
 use serde_json::Map;
 use tempfile::TempDir;
 use tidings::broker::embedded::{EmbeddedBroker, Live};
+use tidings::broker::redis::RedisBroker;
 use tidings::broker::{
     AppendError, AppendGroup, Appended, Broker, BrokerError, Page, PageLimit, Survey, TestPage, Top,
 };
@@ -34,7 +37,7 @@ use crate::support::{Recorder, history, read, rules};
 
 /// A broker that can be made to fail, or to wait before it appends.
 struct Gate {
-    broker: EmbeddedBroker,
+    broker: Arc<dyn Broker>,
     away: AtomicBool,
     /// Some calls are slow, some fail, some fail after they did what they were asked for.
     moody: AtomicBool,
@@ -44,9 +47,11 @@ struct Gate {
 
 /// Channels that outlive every node of a test.
 struct Channels {
-    broker: EmbeddedBroker,
+    broker: Arc<dyn Broker>,
     heard: Arc<Recorder>,
-    _dir: TempDir,
+    /// Whether they are in Redis, where each node has its own way to them.
+    in_redis: bool,
+    _rest: (TempDir, Option<DropGuard>),
 }
 
 impl Channels {
@@ -55,12 +60,22 @@ impl Channels {
         let store = Store::open(dir.path(), Synchronous::Normal).expect("a store");
         let (live, heard) = (Live::default(), Arc::new(Recorder::default()));
         live.connect(heard.clone());
-        Self { broker: EmbeddedBroker::new(store, rules(), live), heard, _dir: dir }
+        let broker = Arc::new(EmbeddedBroker::new(store, rules(), live));
+        Self { broker, heard, in_redis: false, _rest: (dir, None) }
+    }
+
+    /// The same in the Redis in which the queue is.
+    async fn in_redis(url: &str) -> Self {
+        let (redis, tasks) = connect(url).await;
+        let broker = Arc::new(RedisBroker::start(redis, rules(), &tasks));
+        let rest =
+            (TempDir::new().expect("a temporary directory"), Some(tasks.stopping().clone().drop_guard()));
+        Self { broker, heard: Arc::default(), in_redis: true, _rest: rest }
     }
 
     /// The events of a job's own channel, in order.
     async fn told(&self, job: &Job) -> Vec<String> {
-        let own = history(&self.broker, &format!("job-status-{}", job.job_id)).await;
+        let own = history(&*self.broker, &format!("job-status-{}", job.job_id)).await;
         own.iter().map(|message| read(message)["event"].as_str().expect("an event").to_owned()).collect()
     }
 
@@ -96,12 +111,13 @@ impl Node {
     async fn start_with(url: &str, channels: &Channels, options: QueueOptions) -> Self {
         let (redis, tasks): (_, Tasks) = connect(url).await;
         let pass = Semaphore::new(Semaphore::MAX_PERMITS);
-        let gate = Arc::new(Gate {
-            broker: channels.broker.clone(),
-            away: AtomicBool::new(false),
-            moody: AtomicBool::new(false),
-            pass,
-        });
+        let broker = if channels.in_redis {
+            Arc::new(RedisBroker::start(redis.clone(), rules(), &tasks))
+        } else {
+            channels.broker.clone()
+        };
+        let gate =
+            Arc::new(Gate { broker, away: AtomicBool::new(false), moody: AtomicBool::new(false), pass });
         let queue = RedisQueue::start(redis, gate.clone(), rules(), options, &tasks).await;
         Self { queue, gate, _end: tasks.stopping().clone().drop_guard() }
     }

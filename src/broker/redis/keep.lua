@@ -3,8 +3,9 @@
 -- A channel is a table: `meta` and `history`, its keys; `rule`, how it is kept; `epoch`, `top`, `oldest`, `touched` (when its
 -- life was prolonged) and `short` (whether its history is a text) as they are now, `before` the top before the call,
 -- `begun` if it had no epoch; `joined`, what is appended, as it stands in a short history, or `whole`, the same as a short
--- history that begins with it, if whoever called thought it to be one: Lua takes long to make texts; `version` and `text` of its snapshot, as texts, and `listed`, where the
--- call changes them. This is where most of the time goes, so that nothing is made twice.
+-- history that begins with it, if whoever called thought it to be one: Lua takes long to make texts; `version` and `text`
+-- of its snapshot, as texts, and `listed`, where the call changes them. This is where most of the time goes, so that
+-- nothing is made twice.
 
 -- How many bytes a history has as a text at most: a stream of one message takes as many.
 local SHORT = 4096
@@ -23,13 +24,12 @@ end
 -- How many fields the meta of a channel has that knows no message by its id, and has a stream and no snapshot.
 local FEWEST = 4
 
--- Removes messages that are beyond the size where nothing else is known of them; whether that was all there is to remove.
+-- Removes messages that are beyond the size where nothing else is known of them; whether that is enough for now.
 local function cut(channel, now)
   if redis.call('HLEN', channel.meta) > FEWEST then return false end
   local oldest = redis.call('XRANGE', channel.history, '-', '+', 'COUNT', 1)[1]
   if oldest and accepted(oldest) < now - channel.rule.ttl then return false end
-  -- In whole nodes of the stream, and not too many at once.
-  redis.call('XTRIM', channel.history, 'MINID', '~', int(channel.oldest) .. '-0')
+  redis.call('XTRIM', channel.history, 'MINID', int(channel.oldest) .. '-0')
   return true
 end
 
@@ -163,7 +163,7 @@ local function store(channel, now, changes, filled, ...)
   local was_empty, size, begun, listed = oldest > before, rule.size, channel.begun, channel.listed
   local is_empty = was_empty
   -- A history that begins while its meta was prolonged lately ends before that does, unless it stays for very long.
-  local touch = now - touched > rule.pause or now < touched or (was_empty and rule.is_longer)
+  local touch = now - touched > rule.pause or now < touched or (size > 0 and was_empty and rule.is_longer)
   if size == 0 then
     if not was_empty then forget(channel) end
     channel.oldest = channel.top + 1

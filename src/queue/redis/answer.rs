@@ -37,14 +37,15 @@ pub(super) fn state_of(value: &Value) -> Result<JobState, QueueError> {
 /// What the script says of a job that it added, behind the word.
 pub(super) fn added(first: Value, rest: std::vec::IntoIter<Value>) -> Result<Added, QueueError> {
     let parts: Vec<Value> = std::iter::once(first).chain(rest).collect();
-    let [seq, now, change, state, depth] =
-        <[Value; 5]>::try_from(parts).map_err(|_| unexpected("too little"))?;
+    let [seq, now, change, state, depth, queued] =
+        <[Value; 6]>::try_from(parts).map_err(|_| unexpected("too little"))?;
     Ok(Added {
         seq: number(&seq)?,
         now_ms: number(&now)?,
         change: number(&change)?,
         state: state_of(&state)?,
         depth: text(&depth)?,
+        queued_ms: number(&queued)?,
     })
 }
 

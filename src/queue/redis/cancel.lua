@@ -16,4 +16,6 @@ if job.state ~= 'running' then
 end
 redis.call('ZADD', R .. ':cancels', job.seq, job.id)
 publish('cancel ' .. job.id)
-return { 'ok', save(job) }
+local answer = save(job)
+settle()
+return { 'ok', answer }

@@ -302,9 +302,13 @@ local function flat(job)
   return out
 end
 
--- A job as answers have it: one text, because Redis takes long to answer with many. What stands twice counts as it stands
--- last.
-local function whole(job) return cjson.encode(flat(job)) end
+-- A job as answers have it, by its fields and their values: one text, because Redis takes long to answer with many; but a
+-- list where much of it is untold, because what makes the text keeps as much memory for ever. What stands twice counts as
+-- it stands last.
+local MANY = 128
+local function answered(fields) return #fields <= MANY and cjson.encode(fields) or fields end
+
+local function whole(job) return answered(flat(job)) end
 
 -- Writes what has changed of a job that was read. The answer is the job.
 local function save(job)
@@ -327,5 +331,5 @@ local function save(job)
   if lost then return whole(job) end
   local size = #out
   for i = 1, #written do out[size + i] = written[i] end
-  return cjson.encode(out)
+  return answered(out)
 end

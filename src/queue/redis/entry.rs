@@ -78,6 +78,8 @@ pub(super) struct Added {
     pub(super) state: JobState,
     /// How many jobs wait now, and what else its note says there.
     pub(super) depth: String,
+    /// Since when it waits.
+    pub(super) queued_ms: i64,
 }
 
 impl Added {
@@ -113,7 +115,7 @@ impl Added {
             kind: "added".to_owned(),
             now_ms: self.now_ms,
             job: job.clone(),
-            payload: self.now_ms.to_string(),
+            payload: self.queued_ms.to_string(),
             extra: self.depth,
         };
         let wish = CancelWish { reason: None, by: None };

@@ -23,7 +23,6 @@ if key ~= '' then
   redis.call('HSET', R .. ':keys', key, id)
 end
 made(job)
-redis.call('HSET', R .. ':active', test, id)
 redis.call('ZADD', R .. ':all', job.seq, id)
 note_added(job, active)
 set(job, 'worker', ARGV[6])
@@ -33,4 +32,5 @@ arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
 local answer = save(job)
 settle()
+has_test(job)
 return { 'added', answer }

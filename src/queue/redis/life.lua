@@ -16,14 +16,20 @@ local function newest_untold(id)
   return newest
 end
 
--- Notes that a job was added. If something of the job that had its test before is untold, the note names that one behind
--- the depth: it is told first, whoever tells this.
+-- What the beginning of a job minds of the job that had its test before, if there is one. Its time is later, by this the
+-- test's beginnings are told apart, and so is its number. If something of that one is untold, the note of the beginning
+-- names it behind the depth, so that it is told first, whoever tells this. The answer: time in ms, number, and these words.
+local function after(before)
+  local queued, newest = before and redis.pcall('HGET', R .. ':j:' .. before, 'queued'), before and newest_untold(before)
+  queued = math.max(now, (type(queued) == 'string' and tonumber(queued) or 0) + 1)
+  return queued, math.max(now_us, (newest or 0) + 1), newest and ' ' .. before or ''
+end
+
+-- Notes that a job was added, which waits anew.
 local function note_added(job, before)
-  local behind, newest = '', before and before ~= job.id and newest_untold(before)
-  if newest then
-    set(job, 'eseq', int(math.max(tonumber(job.eseq), newest)))
-    behind = ' ' .. before
-  end
+  local queued, number, behind = after(before ~= job.id and before)
+  set(job, 'queued', int(math.max(queued, tonumber(job.queued))))
+  set(job, 'eseq', int(math.max(tonumber(job.eseq), number - 1)))
   note(job, 'added', job.queued, int(depth()) .. behind)
 end
 
@@ -54,17 +60,18 @@ local function begin(job)
   set(job, 'error', nil)
 end
 
--- An ended job is one that waits again, with all of its attempts.
+-- An ended job is one that waits again, with all of its attempts. The newest of its test it is with `has_test`, at the end.
 local function begin_again(job)
   depart(job)
-  redis.call('HSET', R .. ':active', job.test, job.id)
   set(job, 'state', 'queued')
   set(job, 'cancel', '0')
   set(job, 'base', job.attempt)
   for _, field in ipairs({ 'run', 'started', 'ended', 'worker', 'error', 'reason', 'by' }) do set(job, field, nil) end
-  -- Never the same twice: by this the test's beginnings are told apart.
+  -- Never the same twice.
   set(job, 'queued', int(math.max(now, tonumber(job.queued) + 1)))
 end
+
+local function has_test(job) redis.call('HSET', R .. ':active', job.test, job.id) end
 
 local function cancelled(job)
   depart(job)

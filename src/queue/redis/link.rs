@@ -1,12 +1,12 @@
 //! The scripts of the queue, and the way they are called.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use ::redis::Value;
 
 use super::entry::{Entry, fields, named, object, series};
-use super::row::{News, Stored, Unreadable};
+use super::row::{self, News, Unreadable, list, text};
 use crate::fault::{Cause, Fault};
 use crate::model::past::MAX_RUNS;
 use crate::model::{JobId, JobState, Priority, Scope, UserId, WorkerId};
@@ -330,16 +330,20 @@ impl Link {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// What is untold of a job, oldest first; nothing of one that cannot be read.
-    pub(super) async fn untold(&self, job: &JobId) -> Result<Vec<News>, QueueError> {
-        match self.run(&UNTOLD, &[job.to_string()]).await? {
-            Value::Nil => Ok(Vec::new()),
-            found => {
-                let read =
-                    Stored::read(found).inspect_err(|error| tracing::error!(%error, "a job was left out"));
-                Ok(read.map_or_else(|_| Vec::new(), |stored| stored.untold))
-            }
-        }
+    /// What is untold of jobs, and of those that had their tests before: of each its changes, oldest first. Then those
+    /// that were too many to look at.
+    pub(super) async fn untold(
+        &self,
+        jobs: &[JobId],
+        most: usize,
+    ) -> Result<(HashMap<JobId, Vec<News>>, HashSet<JobId>), QueueError> {
+        let args: Vec<_> =
+            std::iter::once(most.to_string()).chain(jobs.iter().map(JobId::to_string)).collect();
+        let mut parts = list(self.run(&UNTOLD, &args).await?)?.into_iter();
+        let found = row::jobs(parts.next().unwrap_or_default())?;
+        let left = list(parts.next().unwrap_or_default())?;
+        let left = left.iter().filter_map(|id| JobId::parse(&text(id).ok()?).ok()).collect();
+        Ok((found.into_iter().map(|stored| (stored.job.job_id, stored.untold)).collect(), left))
     }
 
     /// Forgets changes of jobs, by their numbers.

@@ -24,4 +24,5 @@ arrive(job, tonumber(job.hold))
 note(job, 'started', nil, int(depth()))
 local answer = save(job)
 settle()
+has_test(job)
 return { 'added', answer }

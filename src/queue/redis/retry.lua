@@ -11,4 +11,5 @@ settle()
 note_added(job, active)
 local answer = save(job)
 settle()
+has_test(job)
 return { 'ok', answer, handled(job.state) }

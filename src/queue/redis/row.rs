@@ -140,6 +140,16 @@ impl<'a> Fields<'a> {
         Ok(Self(fields))
     }
 
+    /// The same, as elements of their own.
+    fn listed(elements: Vec<Value>) -> Result<Self, Unreadable> {
+        let mut fields = HashMap::with_capacity(elements.len() / 2);
+        let mut elements = elements.into_iter();
+        while let (Some(name), Some(value)) = (elements.next(), elements.next()) {
+            fields.insert(into_text(name)?.into(), into_text(value)?.into());
+        }
+        Ok(Self(fields))
+    }
+
     fn owned(&self, name: &str) -> Option<String> {
         self.0.get(name).map(|value| value.clone().into_owned())
     }
@@ -181,12 +191,19 @@ fn priority(text: &str) -> Result<Priority, String> {
 
 impl Stored {
     pub(super) fn read(value: Value) -> Result<Self, Unreadable> {
-        let text = into_text(value)?;
-        let fields = Fields::read(&text)?;
+        let text = match value {
+            // Of one of which much is untold.
+            Value::Array(elements) => return Self::of(&Fields::listed(elements)?),
+            text => into_text(text)?,
+        };
+        Self::of(&Fields::read(&text)?)
+    }
+
+    fn of(fields: &Fields<'_>) -> Result<Self, Unreadable> {
         if let Some(why) = fields.0.get("unreadable") {
             return Err(fields.unreadable(&**why));
         }
-        let job = job(&fields)?;
+        let job = job(fields)?;
         let mut untold = Vec::new();
         for (name, entry) in &fields.0 {
             let Some(seq) = name.strip_prefix(NEWS) else { continue };

@@ -1,7 +1,7 @@
 -- Adds jobs, or finds those that have their keys. ARGV: publish, then of each: id, test, type, priority, due time or
 -- nothing, key or nothing, number of the fields that it has beside these, these and their values.
--- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state and what its
--- note says of how many wait, or 'existing' or 'again' and the job, or 'active' and who runs its test, or 'broken' and why.
+-- The answer: what workers handle; then of each 'added' with number, now in ms, number of the change, state, what its
+-- note says of how many wait, and since when it waits, or 'existing' or 'again' and the job, or 'active' and who runs its test, or 'broken' and why.
 local asked, tests, at = {}, {}, 2
 while at <= #ARGV do
   local fields = tonumber(ARGV[at + 6])
@@ -39,16 +39,18 @@ end
 
 local all, running, named = {}, {}, {}
 if #added > 0 then
+  local now_us_text = int(now_us)
   local waiting, seq = depth(), redis.call('INCRBY', R .. ':seq', #added) - #added
   for n, job in ipairs(added) do
     job.seq, job.state = int(seq + n), 'queued'
     local run = ''
     if job.run ~= '' and tonumber(job.run) > now then job.state, run = 'scheduled', job.run end
     if job.state == 'queued' then waiting = waiting + 1 end
-    local wait, newest = int(waiting), job.before and newest_untold(job.before)
-    -- As `note_added` says it.
-    if newest then wait = wait .. ' ' .. job.before end
-    local number = int(math.max(now_us, (newest or 0) + 1))
+    local queued, number, wait = now_ms, now_us_text, int(waiting)
+    if job.before then
+      local later, own, behind = after(job.before)
+      queued, number, wait = int(later), int(own), wait .. behind
+    end
     arrive(job)
     put_in(':out', now_ms, job.id .. ' ' .. number)
     all[#all + 1], all[#all + 2] = job.seq, job.id
@@ -56,11 +58,11 @@ if #added > 0 then
     if job.key ~= '' then named[#named + 1], named[#named + 2] = job.key, job.id end
     local key = R .. ':j:' .. job.id
     redis.call('HSET', key, 'id', job.id, 'test', job.test, 'type', job.type, 'prio', job.prio, 'attempt', '0', 'base', '0',
-      'fence', '0', 'cancel', '0', 'seq', job.seq, 'state', job.state, 'created', now_ms, 'queued', now_ms, 'eseq', number,
-      'o:' .. number, '["added","' .. now_ms .. '","' .. job.state .. '","0","' .. run .. '","","","","' .. now_ms .. '","'
+      'fence', '0', 'cancel', '0', 'seq', job.seq, 'state', job.state, 'created', now_ms, 'queued', queued, 'eseq', number,
+      'o:' .. number, '["added","' .. now_ms .. '","' .. job.state .. '","0","' .. run .. '","","","","' .. queued .. '","'
       .. wait .. '"]', unpack(ARGV, job.from, job.upto))
     if run ~= '' then redis.call('HSET', key, 'run', run) end
-    answers[job.n] = { 'added', job.seq, now_ms, number, job.state, wait }
+    answers[job.n] = { 'added', job.seq, now_ms, number, job.state, wait, queued }
   end
   in_steps('ZADD', R .. ':all', all)
   in_steps('HSET', R .. ':active', running)

@@ -11,6 +11,7 @@
 //! Where much is to be told, that an attempt began waits a moment: if the attempt tells something else meanwhile, both go
 //! together, in one append to each channel of the job.
 
+mod before;
 mod memory;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,8 +28,8 @@ use super::story::story;
 use crate::broker::{AppendGroup, Broker, BrokerError};
 use crate::config::channels::Rules;
 use crate::model::{JobId, Snapshot, TestId};
-use crate::queue::QueueError;
 use crate::tasks::Tasks;
+use before::Before;
 use memory::Memory;
 
 /// How many tasks tell.
@@ -61,6 +62,14 @@ pub(super) struct Teller {
 struct Request {
     news: Vec<News>,
     asked_at: Instant,
+    done: oneshot::Sender<bool>,
+    _under_way: UnderWay,
+}
+
+/// A request that is told now: all that has to be, each with when Redis was asked for it at the earliest.
+#[derive(Debug)]
+struct Fresh {
+    news: Vec<(News, Instant)>,
     done: oneshot::Sender<bool>,
     _under_way: UnderWay,
 }
@@ -209,9 +218,10 @@ impl Work {
             // On its way before anybody hears of the end, so that whoever changes a job next is not handed this again.
             let forgetting = self.forget(&told).await;
             for request in fresh {
-                let is_told = |news: &News| told.contains(&news.id()) || memory.has(news, request.asked_at);
-                let all = request.news.iter().all(is_told);
-                let _ = request.done.send(all);
+                let is_told = |(news, asked_at): &(News, Instant)| {
+                    told.contains(&news.id()) || memory.has(news, *asked_at)
+                };
+                let _ = request.done.send(request.news.iter().all(is_told));
             }
             memory.add(told);
             if let Some(forgetting) = forgetting {
@@ -221,54 +231,28 @@ impl Work {
     }
 
     /// The requests that are not left to the sweep, each with what has to be told before it.
-    async fn fresh(&self, requests: Vec<Request>, memory: &Memory) -> Vec<Request> {
+    async fn fresh(&self, requests: Vec<Request>, memory: &Memory) -> Vec<Fresh> {
+        let news =
+            requests.iter().flat_map(|request| request.news.iter().map(|news| (news, request.asked_at)));
+        let wanted = Before::wanted(news, memory);
+        let before = Before::read(&self.link, wanted).await;
         let mut fresh = Vec::with_capacity(requests.len());
-        for mut request in requests.into_iter().filter(|request| request.asked_at.elapsed() <= FRESH) {
-            if request.news.iter().any(|news| news.before().is_some()) {
-                match self.with_those_before(request.news, request.asked_at, memory).await {
-                    Ok(news) => request.news = news,
-                    Err(error) => {
-                        tracing::warn!(%error, "what is to be told first could not be read; it will be when Redis is back");
-                        continue;
-                    }
-                }
+        for Request { news, asked_at, done, _under_way } in requests {
+            // The reading may have taken its time.
+            if asked_at.elapsed() <= FRESH
+                && let Some(news) = before.in_order(news, asked_at, memory)
+            {
+                fresh.push(Fresh { news, done, _under_way });
             }
-            fresh.push(request);
         }
         fresh
     }
 
-    /// The news, and before the beginning of each job what is untold of the one that had its test before. These were
-    /// asked for later than at `asked_at`, so that some may be told once more.
-    async fn with_those_before(
-        &self,
-        mut news: Vec<News>,
-        asked_at: Instant,
-        memory: &Memory,
-    ) -> Result<Vec<News>, QueueError> {
-        let (mut all, mut looked_at) = (Vec::with_capacity(news.len()), HashSet::new());
-        news.reverse();
-        while let Some(next) = news.pop() {
-            match next.before().filter(|_| !memory.has(&next, asked_at) && looked_at.insert(next.id())) {
-                None => all.push(next),
-                Some(before) => {
-                    let untold = self.link.untold(&before).await?;
-                    let until = next.seq;
-                    news.push(next);
-                    news.extend(untold.into_iter().rev().filter(|news| news.seq < until));
-                }
-            }
-        }
-        Ok(all)
-    }
-
     /// Puts the news into as few steps as keep the order of each job, and are not too large.
-    fn steps(&self, requests: &[Request], memory: &Memory) -> Vec<Step> {
+    fn steps(&self, requests: &[Fresh], memory: &Memory) -> Vec<Step> {
         let (mut steps, mut step, mut known) = (Vec::new(), Step::default(), HashSet::new());
-        let all =
-            requests.iter().flat_map(|request| request.news.iter().map(|news| (news, request.asked_at)));
-        for (news, asked_at) in all {
-            if memory.has(news, asked_at) {
+        for (news, asked_at) in requests.iter().flat_map(|request| &request.news) {
+            if memory.has(news, *asked_at) {
                 continue;
             }
             let id = news.id();

@@ -141,7 +141,7 @@ async fn a_pause_that_its_node_could_not_tell_is_told_before_its_resumption() {
     a.queue.pause(&Scope::All, None, None).await.expect("another one");
     b.queue.unpause(&suite("unit"), None).await.expect("a resumption");
     let told = async || {
-        let all = history(&channels.broker, "queue-updates").await;
+        let all = history(&*channels.broker, "queue-updates").await;
         all.iter().map(|message| read(message)["event"].as_str().expect("an event").to_owned()).collect()
     };
     let events: Vec<String> = told().await;

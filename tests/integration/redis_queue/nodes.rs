@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidings::broker::Broker as _;
 use tidings::model::{JobState, now_ms};
 use tidings::queue::{NewJob, Queue, QueueError, QueueOptions};
 

@@ -115,13 +115,14 @@ async fn play(stage: Arc<Stage>, n: u64, mut random: Rng) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_tells_of_it_each_life_is_told_once_and_in_its_order() {
-    let seed = seed();
-    let stage = Arc::new(Stage {
-        url: shared_url(),
-        channels: Channels::new(),
-        nodes: Mutex::default(),
-        lives: Mutex::default(),
-    });
+    let (seed, url) = (seed(), shared_url());
+    on(seed, url, Channels::new()).await;
+    let url = shared_url();
+    on(seed, url.clone(), Channels::in_redis(&url).await).await;
+}
+
+async fn on(seed: u64, url: String, channels: Channels) {
+    let stage = Arc::new(Stage { url, channels, nodes: Mutex::default(), lives: Mutex::default() });
     for _ in 0..NODES {
         let node = stage.start().await;
         stage.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(node);
@@ -154,7 +155,7 @@ async fn whoever_tells_of_it_each_life_is_told_once_and_in_its_order() {
 async fn check(stage: &Stage, node: &Node) {
     let lives = stage.lives().clone();
     assert!(lives.len() > 20);
-    let (broker, mut all) = (&stage.channels.broker, HashMap::new());
+    let (broker, mut all) = (&*stage.channels.broker, HashMap::new());
     for message in history(broker, "queue-updates").await {
         let message = read(&message);
         let id = message["data"]["jobId"].as_str().expect("a job").to_owned();

@@ -1,14 +1,13 @@
 //! A change and its messages are one, whoever dies between them.
 
-use serde_json::{Value, json};
-use tidings::model::{Job, JobState, TestId};
+use serde_json::json;
+use tidings::model::JobState;
 use tidings::queue::{NewJob, Queue, QueueError, Report};
 use tokio::sync::Semaphore;
 
-use super::random::whose;
 use super::{Channels, Node, job, passed, worker};
 use crate::support::redis::{connect, shared_url};
-use crate::support::{history, raw, read, wait_until};
+use crate::support::{history, raw, wait_until};
 
 fn progress(percent: f64) -> Report {
     Report::Progress { percent, data: raw(&json!({ "progress": percent })) }
@@ -59,67 +58,6 @@ async fn whoever_changes_a_job_next_tells_first_what_others_left_untold() {
     let told = channels.told(&made).await;
     assert_eq!(told[2..], ["queue:job:progress", "queue:job:completed"]);
     assert_eq!(channels.broker_snapshot(&made).await.expect("a test").state, JobState::Completed);
-}
-
-/// What the test's own channel tells, each event with the job that it is of.
-async fn turns(channels: &Channels, test: &TestId) -> Vec<(String, String)> {
-    let own = history(&channels.broker, &format!("test-progress-{test}")).await;
-    let turn = |message: &Value| {
-        (message["event"].as_str().expect("an event").to_owned(), whose(message).to_owned())
-    };
-    own.iter().map(|message| turn(&read(message))).collect()
-}
-
-/// A job of `test`, from its submission to its end.
-async fn one_turn(node: &Node, test: &TestId) -> Job {
-    let made = node.submit(NewJob { test_id: Some(test.clone()), ..job() }).await;
-    let lease = node.claim("w").await.expect("it is there at once").lease;
-    node.queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
-    made
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_that_gets_another_job_before_its_end_was_told_is_told_of_both() {
-    let (url, channels) = (shared_url(), Channels::new());
-    let silent = [Node::start(&url, &channels).await, Node::start(&url, &channels).await];
-    let speaking = Node::start(&url, &channels).await;
-    for (round, known_before) in [true, false].into_iter().enumerate() {
-        let test = TestId::parse(&format!("again-{round}")).expect("an id");
-        let mut made = Vec::new();
-        if known_before {
-            made.push(one_turn(&speaking, &test).await);
-        }
-        // Nobody has told anything of these, neither of their beginnings nor of their ends.
-        for node in &silent {
-            node.lose_broker(true);
-            made.push(one_turn(node, &test).await);
-        }
-        made.push(silent[0].submit(NewJob { test_id: Some(test.clone()), ..job() }).await);
-        // That one is told of by a node that did not submit it, and knows none of the others.
-        let lease = speaking.claim("w").await.expect("it is there at once").lease;
-        let told = |made: &Job, events: &[&str]| -> Vec<(String, String)> {
-            events.iter().map(|event| ((*event).to_owned(), made.job_id.to_string())).collect()
-        };
-        let (last, over) = made.split_last().expect("some");
-        let mut expected: Vec<_> =
-            over.iter().flat_map(|made| told(made, &["test:started", "test:completed"])).collect();
-        expected.extend(told(last, &["test:started"]));
-        assert_eq!(turns(&channels, &test).await, expected);
-        for node in &silent {
-            node.lose_broker(false);
-            node.queue.sweep().await.expect("a sweep");
-        }
-        assert_eq!(turns(&channels, &test).await, expected, "nor is any of it told twice");
-        speaking.queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
-        // And once more the first of them, behind all others.
-        silent[0].lose_broker(true);
-        let again = silent[0].queue.retry(&over[0].job_id).await.expect("once more");
-        let lease = silent[0].claim("w").await.expect("it is there at once").lease;
-        silent[0].queue.finish(&lease, Vec::new(), passed()).await.expect("an end");
-        one_turn(&speaking, &test).await;
-        assert_eq!(turns(&channels, &test).await.len(), expected.len() + 5, "{again:?}");
-        silent[0].lose_broker(false);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,7 +190,7 @@ async fn the_end_of_a_job_is_told_before_its_test_begins_anew_for_the_next_job()
     reporting.await.expect("it is answered");
     ending.await.expect("it is answered");
     let next = submitting.await.expect("it is answered");
-    let of_test = history(&channels.broker, &format!("test-progress-{}", made.test_id)).await;
+    let of_test = history(&*channels.broker, &format!("test-progress-{}", made.test_id)).await;
     let told: Vec<_> = of_test.iter().map(|message| message.event.to_string()).collect();
     assert_eq!(told, ["test:started", "test:progress", "test:completed"]);
     let snapshot = channels.broker_snapshot(&next).await.expect("a test");
