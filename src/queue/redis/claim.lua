@@ -19,8 +19,8 @@ local paused = redis.call('HMGET', R .. ':paused', '*', unpack(ARGV, 7))
 if paused[1] then return and_unreadable(taken) end
 local ids, running, leases, queued = {}, {}, {}, depth()
 
--- What stands first in a ready set, whose key is without its root, as many as are wanted still; a suite's lane in place of its mark. `again`: there may
--- be more behind what could not be taken.
+-- What stands first in a ready set, whose key is without its root, as many as are wanted still; a suite's lane in place
+-- of its mark. `again`: there may be more behind what could not be taken.
 local ready, again
 local moved = 0 -- how many could not be taken
 local function gather(key, wanted)

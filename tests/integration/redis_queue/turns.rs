@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidings::model::{Job, JobState, TestId};
-use tidings::queue::{NewHold, NewJob, Queue};
+use tidings::queue::{NewHold, NewJob, Queue, QueueError, QueueOptions};
 
 use super::random::whose;
-use super::{Channels, Node, job, passed, worker};
+use super::{Channels, Node, job, options, passed, worker};
 use crate::support::redis::{connect, shared_url};
-use crate::support::{history, read, wait_until};
+use crate::support::{history, in_time, read, wait_until};
 
 /// What the test's own channel tells, each event with the job that it is of.
 async fn turns(channels: &Channels, test: &TestId) -> Vec<(String, String)> {
@@ -119,15 +119,16 @@ async fn the_end_of_a_test_and_its_next_job_on_another_node_cross_and_both_are_t
         let lease = here.claim("w").await.expect("it is there at once").lease;
         let next = async {
             loop {
-                // Refused as long as the test has a job that has not ended.
-                if let Ok(next) = there.queue.submit(again(&test)).await {
-                    break next.job;
+                match there.queue.submit(again(&test)).await {
+                    // As long as the test has a job that has not ended.
+                    Err(QueueError::TestActive { .. }) => {}
+                    submitted => break submitted,
                 }
             }
         };
-        let (ended, next) = tokio::join!(here.queue.finish(&lease, Vec::new(), passed()), next);
-        ended.expect("an end");
-        jobs.push(next);
+        let crossing = async { tokio::try_join!(here.queue.finish(&lease, Vec::new(), passed()), next) };
+        let (_, next) = in_time("both are answered", crossing).await.expect("an end, and a job");
+        jobs.push(next.job);
     }
     let last = jobs.pop().expect("some");
     wait_until("all is told", async || all_untold(&url).await == 0).await;
@@ -175,4 +176,23 @@ async fn a_job_whose_clock_was_ahead_keeps_no_later_one_from_its_test() {
         let snapshot = channels.broker_snapshot(&next).await.expect("a test");
         assert_eq!((snapshot.job_id, snapshot.state), (Some(next.job_id), JobState::Completed));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_is_remembered_for_as_long_as_its_newest_job() {
+    let (url, channels) = (shared_url(), Channels::new());
+    let node = Node::start_with(&url, &channels, QueueOptions { max_jobs_kept: 1, ..options() }).await;
+    let (redis, _tasks) = connect(&url).await;
+    let remembered = async || -> Vec<(String, String)> {
+        wait_until("all is told", async || all_untold(&url).await == 0).await;
+        node.queue.retain().await.expect("a look at what is old");
+        redis.query(::redis::cmd("HGETALL").arg(redis.key("q", ":active"))).await.expect("a look")
+    };
+    let (first, second) = (TestId::parse("first").expect("an id"), TestId::parse("second").expect("an id"));
+    one_turn(&node, &first).await;
+    let newest = one_turn(&node, &first).await;
+    let of = |job: &Job| (job.test_id.to_string(), job.job_id.to_string());
+    assert_eq!(remembered().await, [of(&newest)], "the older one took nothing along");
+    let other = one_turn(&node, &second).await;
+    assert_eq!(remembered().await, [of(&other)]);
 }
